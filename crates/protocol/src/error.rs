@@ -1,0 +1,62 @@
+//! One error type for every service: what went wrong, whose fault it is, and which field to change.
+
+use std::fmt;
+
+/// Why a request was not served. The gateway maps [`ErrorKind`] to an HTTP status; nobody else knows statuses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+#[non_exhaustive]
+pub struct Error {
+    /// Whose fault it is and what the caller may do about it.
+    pub kind: ErrorKind,
+    /// A sentence for a person, with the next step where there is one.
+    pub message: String,
+    /// The request field at fault (OpenAI's `param`), such as `messages[2].content`.
+    pub param: Option<String>,
+    /// A stable word for programs (OpenAI's `code`), such as `context_length_exceeded`.
+    pub code: Option<&'static str>,
+}
+
+/// The classes of failure that callers treat differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request can never succeed as it stands.
+    Invalid,
+    /// The model or resource named does not exist here.
+    NotFound,
+    /// The service cannot do this (a capability is absent).
+    Unsupported,
+    /// Too much work is waiting: try again later.
+    Overloaded,
+    /// The deadline passed before the work was done.
+    DeadlineExceeded,
+    /// The service is stopping and takes no new work.
+    ShuttingDown,
+    /// A fault of ours.
+    Internal,
+}
+
+impl Error {
+    /// An error of `kind` with a message and neither field nor code.
+    pub fn new(kind: ErrorKind, message: impl fmt::Display) -> Self {
+        Self { kind, message: message.to_string(), param: None, code: None }
+    }
+
+    /// A request that can never succeed, with the field at fault.
+    pub fn invalid(param: impl Into<String>, message: impl fmt::Display) -> Self {
+        Self { param: Some(param.into()), ..Self::new(ErrorKind::Invalid, message) }
+    }
+
+    /// A fault of ours.
+    pub fn internal(message: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+
+    /// The same error with a stable code for programs.
+    #[must_use]
+    pub fn with_code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+}

@@ -1,0 +1,286 @@
+//! Requests for text and the events that answer them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::Value;
+
+/// A request for one or more continuations of a prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerateRequest {
+    /// The caller's id for this request; appears in events' logs and in the audit.
+    pub id: String,
+    /// Which model; empty means the default one.
+    pub model: String,
+    /// What to continue.
+    pub prompt: Prompt,
+    /// How the next token is chosen.
+    pub sampling: Sampling,
+    /// When to stop.
+    pub stop: Stop,
+    /// What the answer must look like.
+    pub format: Format,
+    /// How many answers (choices), at least 1. They share the prompt's work.
+    pub n: usize,
+    /// Log-probabilities wanted for the generated tokens: `Some(k)` gives the chosen one and the `k` best.
+    pub logprobs: Option<usize>,
+    /// Return the prompt in front of the answer; with `logprobs` also score it token by token.
+    pub echo: bool,
+    /// Give up after this long, measured from admission.
+    pub deadline: Option<Duration>,
+    /// Tenant for fair queueing: tenants with waiting work take turns.
+    pub tenant: String,
+}
+
+impl GenerateRequest {
+    /// A request with neutral settings: one greedy-free, unconstrained answer of at most `max_tokens`.
+    pub fn new(prompt: Prompt, max_tokens: usize) -> Self {
+        Self {
+            id: String::new(),
+            model: String::new(),
+            prompt,
+            sampling: Sampling::default(),
+            stop: Stop { max_tokens: Some(max_tokens), ..Stop::default() },
+            format: Format::Text,
+            n: 1,
+            logprobs: None,
+            echo: false,
+            deadline: None,
+            tenant: String::new(),
+        }
+    }
+}
+
+/// Text, or the ids it was already made into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TextOrTokens {
+    /// Text of a user: special tokens in it are ordinary characters.
+    Text(String),
+    /// Token ids of this model's vocabulary.
+    Tokens(Vec<u32>),
+}
+
+/// What to continue.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prompt {
+    /// Raw text or tokens, no template.
+    Raw(TextOrTokens),
+    /// A conversation, laid out by the model's chat template.
+    Chat(Chat),
+}
+
+/// A conversation and the tools the model may call in it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Chat {
+    /// The turns so far.
+    pub messages: Vec<Message>,
+    /// Functions the model may call.
+    pub tools: Vec<Tool>,
+    /// Whether it may, must or must not call one.
+    pub tool_choice: ToolChoice,
+    /// Several calls in one answer are allowed.
+    pub parallel_tool_calls: bool,
+    /// Further variables for the template, such as `enable_thinking`.
+    pub template_args: BTreeMap<String, Value>,
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Message {
+    /// `system`, `developer`, `user`, `assistant` or `tool`.
+    pub role: String,
+    /// The text; several text parts are joined. `None` for an assistant turn that only calls tools.
+    pub content: Option<String>,
+    /// Who speaks, where the caller says so.
+    pub name: Option<String>,
+    /// Calls made by the assistant in this turn.
+    pub tool_calls: Vec<ToolCall>,
+    /// For role `tool`: the call this answers.
+    pub tool_call_id: Option<String>,
+}
+
+/// A function the model may call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tool {
+    /// Its name.
+    pub name: String,
+    /// What it does, for the model to read.
+    pub description: Option<String>,
+    /// JSON schema of its arguments; `None` means no arguments.
+    pub parameters: Option<Value>,
+    /// Arguments must follow the schema even when the call itself was the model's choice.
+    pub strict: bool,
+}
+
+/// Whether tools are called.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ToolChoice {
+    /// The model decides.
+    #[default]
+    Auto,
+    /// Never.
+    None,
+    /// At least one call, of any tool.
+    Required,
+    /// A call of this tool.
+    Named(String),
+}
+
+/// A call the model made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ToolCall {
+    /// Unique within the conversation.
+    pub id: String,
+    /// The tool's name.
+    pub name: String,
+    /// JSON text of the arguments.
+    pub arguments: String,
+}
+
+/// How the next token is chosen. The order is: penalties and bias, then temperature, then the top-k, top-p and min-p cuts, then
+/// a draw by Gumbel-max whose noise is a pure function of (seed, position, token id).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Keep the k most likely; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the smallest set with this much probability; 1 keeps all.
+    pub top_p: f32,
+    /// Drop tokens less likely than this share of the most likely one; 0 drops none.
+    pub min_p: f32,
+    /// Subtracted once from the logit of every token that the answer so far contains.
+    pub presence_penalty: f32,
+    /// Subtracted per occurrence in the answer so far.
+    pub frequency_penalty: f32,
+    /// Divides positive (multiplies negative) logits of tokens seen in prompt or answer; 1 is off.
+    pub repetition_penalty: f32,
+    /// Added to the logits of these tokens; -100 and below bans, +100 and above forces.
+    pub logit_bias: BTreeMap<u32, f32>,
+    /// The same seed gives the same answer, whatever else runs. `None` draws one.
+    pub seed: Option<u64>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            repetition_penalty: 1.0,
+            logit_bias: BTreeMap::new(),
+            seed: None,
+        }
+    }
+}
+
+/// When an answer ends.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stop {
+    /// At most so many generated tokens; `None` is as many as the context holds.
+    pub max_tokens: Option<usize>,
+    /// Strings that end the answer and are not part of it.
+    pub strings: Vec<String>,
+    /// Generate past the end-of-text token (for measuring).
+    pub ignore_eos: bool,
+}
+
+/// What the answer must look like.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Format {
+    /// Anything.
+    #[default]
+    Text,
+    /// Any JSON object.
+    JsonObject,
+    /// JSON valid under this schema.
+    JsonSchema(Value),
+    /// Text that this regular expression matches whole.
+    Regex(String),
+    /// Text of this Lark grammar.
+    Lark(String),
+}
+
+/// What a generation sends, in order. `choice` counts from 0 to `n - 1`.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The request was admitted and its prompt laid out.
+    Started {
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
+        /// Of these, how many were found in the prefix cache.
+        cached_tokens: usize,
+    },
+    /// Scores of the prompt (`echo` with `logprobs`), once, before any text. The first token has no score.
+    PromptLogprobs(Vec<TokenLogprob>),
+    /// More of an answer. `text` may be empty when tokens so far are an incomplete character or could begin a stop string.
+    Text {
+        /// Which answer.
+        choice: usize,
+        /// What to append.
+        text: String,
+        /// Scores of the tokens that became final with this event, if asked for.
+        logprobs: Vec<TokenLogprob>,
+    },
+    /// More of a tool call. The first delta of an `index` carries id and name.
+    ToolCall {
+        /// Which answer.
+        choice: usize,
+        /// Which call in it, from 0.
+        index: usize,
+        /// The call's id, in its first delta.
+        id: Option<String>,
+        /// The tool's name, in its first delta.
+        name: Option<String>,
+        /// What to append to the arguments.
+        arguments: String,
+    },
+    /// An answer is complete.
+    Finished {
+        /// Which answer.
+        choice: usize,
+        /// Why it ended.
+        reason: FinishReason,
+    },
+    /// All answers are complete; the stream ends here.
+    Done(Usage),
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FinishReason {
+    /// The model ended it, or a stop string did.
+    Stop,
+    /// The token limit cut it. A constrained answer cut so is not complete.
+    Length,
+    /// It ended in tool calls.
+    ToolCalls,
+}
+
+/// A token with its log-probability (natural logarithm, of the model's distribution before temperature and cuts).
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    /// The token's id.
+    pub id: u32,
+    /// Its bytes; not always valid UTF-8 by themselves.
+    pub bytes: Vec<u8>,
+    /// `None` for the first token of a scored prompt.
+    pub logprob: Option<f32>,
+    /// The most likely tokens at this place, best first: id, bytes, log-probability.
+    pub top: Vec<(u32, Vec<u8>, f32)>,
+}
+
+/// What a request cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Tokens of the prompt, counted once whatever `n` is.
+    pub prompt_tokens: usize,
+    /// Of these, found in the prefix cache.
+    pub cached_tokens: usize,
+    /// Tokens generated over all answers.
+    pub completion_tokens: usize,
+}

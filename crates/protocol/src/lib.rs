@@ -1,0 +1,20 @@
+//! What a caller asks and what comes back.
+//!
+//! The service traits ([`Generate`], [`Embed`]) with their requests, events, usage and errors, as plain values. Whoever
+//! offers a model (the engine in this process, a worker elsewhere, a provider's API) is a `dyn Generate`; whoever wants
+//! one (the gateway, the evaluation, a cascade) holds an `Arc<dyn Generate>` and knows nothing else about it. OpenAI's
+//! wire types live in [`openai`], beside explicit conversions to and from the plain values: the compute tower never
+//! sees a wire type.
+//!
+//! Invariant: this crate depends on no runtime, no tensor and no HTTP library; its traits stay dyn-compatible.
+
+mod embed;
+mod error;
+mod generate;
+pub mod openai;
+mod service;
+
+pub use embed::*;
+pub use error::*;
+pub use generate::*;
+pub use service::*;

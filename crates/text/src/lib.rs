@@ -1,0 +1,17 @@
+//! Text to tokens and back, chat templates, and which tokens may come next.
+//!
+//! Invariant: no weights, no tensors and no HTTP; special tokens in a user's text never become control tokens.
+
+mod constraint;
+mod decode;
+mod error;
+mod template;
+mod tokenizer;
+mod vocabulary;
+
+pub use constraint::{Constraint, Grammars, Matcher, Next};
+pub use decode::Decoder;
+pub use error::Error;
+pub use template::ChatTemplate;
+pub use tokenizer::Tokenizer;
+pub use vocabulary::Vocabulary;
