@@ -25,6 +25,9 @@ pub struct GenerateRequest {
     pub logprobs: Option<usize>,
     /// Return the prompt in front of the answer; with `logprobs` also score it token by token.
     pub echo: bool,
+    /// With `echo` and `logprobs`: prompt tokens before this index may come without a score, so that a shared context can come
+    /// from the prefix cache. 0 scores all that have a score.
+    pub score_from: usize,
     /// Give up after this long, measured from admission.
     pub deadline: Option<Duration>,
     /// Tenant for fair queueing: tenants with waiting work take turns.
@@ -44,6 +47,7 @@ impl GenerateRequest {
             n: 1,
             logprobs: None,
             echo: false,
+            score_from: 0,
             deadline: None,
             tenant: String::new(),
         }
