@@ -1,1 +1,101 @@
-//! To be written.
+//! Speak HTTP: decode, call, stream, count.
+//!
+//! A [`Gateway`] holds services (`Arc<dyn Generate>`, `Arc<dyn Embed>`) and offers them in the shape of OpenAI's API. It
+//! knows no engine, so everything here is tested with a fake service and no weights. The composition root does three
+//! things, in this order:
+//!
+//! ```no_run
+//! # async fn run(generate: Vec<std::sync::Arc<dyn protocol::Generate>>) -> Result<(), gateway::Error> {
+//! gateway::install_metrics(); // before any service makes its metric handles
+//! let listener = gateway::bind("127.0.0.1:8080").await?;
+//! let shutdown = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
+//! gateway::serve(listener, gateway::Gateway::new(generate, vec![]), shutdown).await
+//! # }
+//! ```
+//!
+//! A request's walk: `id` gives it a name, `drain` counts it in (or answers 503 while stopping), `body` reads it within
+//! the limit, `protocol::openai` checks every field and makes plain requests of it, `choose` picks the service by model
+//! name, `stream` merges the events of all prompts, `sse` or a collector writes them out, and `refusal` is the one place
+//! that knows which error has which HTTP status.
+//!
+//! Invariant: no engine, model or kernel is known here; no field of a request is ignored in silence; only loopback
+//! addresses are bound until API keys exist.
+
+mod listen;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use protocol::{Embed, Generate};
+
+pub use listen::{Error, Listener, bind};
+
+/// The services on offer and the limits they are offered under.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    /// Text services, asked in order for the model a request names.
+    pub generate: Vec<Arc<dyn Generate>>,
+    /// Embedding services, asked in order for the model a request names.
+    pub embed: Vec<Arc<dyn Embed>>,
+    /// Limits.
+    pub config: Config,
+}
+
+impl Gateway {
+    /// These services under the default limits.
+    pub fn new(generate: Vec<Arc<dyn Generate>>, embed: Vec<Arc<dyn Embed>>) -> Self {
+        Self { generate, embed, config: Config::default() }
+    }
+}
+
+/// Limits. Every field has a default, see [`Config::default`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The longest request body, in bytes; longer ones get a 413.
+    pub max_body_bytes: usize,
+    /// How long requests in flight may go on after the shutdown signal before they are cut.
+    pub drain_limit: Duration,
+    /// Silence on an SSE stream after which a comment is sent, so that proxies keep the connection.
+    pub keep_alive: Duration,
+    /// Give up on a request after this long, measured from its admission; `None` never does.
+    pub deadline: Option<Duration>,
+    /// Prompts of one `/v1/completions` request that are with the service at the same time; the others wait their turn.
+    pub prompts_at_once: usize,
+    /// Web origins that may call from a browser, besides those of this machine (`http://localhost:*` and the like).
+    pub origins: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 8 << 20,
+            drain_limit: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(10),
+            deadline: None,
+            prompts_at_once: 32,
+            origins: Vec::new(),
+        }
+    }
+}
+
+/// Makes the process's metric recorder the one behind `/metrics`. Call it first, before any service makes its handles:
+/// handles made earlier count into nothing. Calling it again is harmless.
+pub fn install_metrics() {
+    unimplemented!()
+}
+
+/// Serves until `shutdown` completes and the drain is over: `/healthz/ready` and new requests answer 503, streams in
+/// flight finish up to [`Config::drain_limit`], then the server ends.
+pub async fn serve(
+    listener: Listener,
+    gateway: Gateway,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
+    let _ = (listener, gateway, shutdown.await);
+    unimplemented!()
+}
+
+/// The routes over these services, for callers that bring their own server (tests do).
+pub fn router(gateway: Gateway) -> axum::Router {
+    let _ = gateway;
+    unimplemented!()
+}
