@@ -14,6 +14,7 @@
 mod activation;
 mod attention;
 mod block;
+mod buffer;
 mod device;
 mod error;
 mod linear;
@@ -21,6 +22,8 @@ mod matrix;
 mod norm;
 mod rope;
 mod sample;
+#[cfg(test)]
+mod testing;
 
 pub use activation::{Activation, activate, gated};
 pub use attention::{AttentionSpec, KvCache, KvShape, PAGE_TOKENS, Span, attention, encoder_attention, read_keys, store_kv};

@@ -1,0 +1,222 @@
+//! Activations in the forms that matrices multiply.
+//!
+//! Bytes are kept in *tiles* of 16 rows, block by block: `[tile][block][row of the tile][32]`, so that a tile of one block is
+//! what AMX loads as one register, and rows of a block are a fixed distance apart. The last tile has as many rows as are
+//! left, so a single row is contiguous. Scales and sums of blocks lie in the same order. bf16 and f32 are row-major.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use half::bf16;
+
+use super::Shared;
+use super::scalar::Block;
+use crate::Device;
+use crate::matrix::SPAN;
+
+/// Rows of a tile.
+pub(super) const TILE: usize = 16;
+/// Columns that one task prepares, so that a single wide row keeps several threads busy.
+const CHUNK: usize = 2048;
+
+/// The form in which activations meet a matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// Signed bytes in blocks of 32 with an f32 scale, for quantised weights.
+    Int8,
+    /// bf16, for bf16 weights.
+    Bf16,
+    /// f32, for f32 and f16 weights.
+    F32,
+}
+
+/// Rows of activations, prepared for multiplication. Buffers are kept between uses: no allocation once they have grown.
+#[derive(Debug, Default)]
+pub struct Activations {
+    rows: usize,
+    cols: usize,
+    has: [bool; 3],
+    q: Vec<Bytes>,
+    scales: Vec<f32>,
+    /// The sums of the first and last 16 bytes of a block.
+    sums: Vec<[i16; 2]>,
+    /// `scale * f32(sum of the block)`.
+    scaled_sums: Vec<f32>,
+    bf16: Vec<u16>,
+    f32: Vec<f32>,
+}
+
+/// A block, aligned so that none crosses a cache line.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(32))]
+struct Bytes([i8; SPAN]);
+
+thread_local! {
+    /// Where a chunk of a row is computed before it is rounded.
+    static CHUNK_BUFFER: RefCell<[f32; CHUNK]> = const { RefCell::new([0.0; CHUNK]) };
+}
+
+impl Activations {
+    /// Empty buffers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes `x` (row-major, `cols` wide) and prepares it in each of `forms`.
+    pub fn set(&mut self, dev: &Device, x: &[f32], cols: usize, forms: &[Form]) {
+        let rows = x.len() / cols.max(1);
+        assert_eq!(x.len(), rows * cols, "{} numbers are not rows of {cols}", x.len());
+        self.fill(dev, rows, cols, forms, &|row, range, out| out.copy_from_slice(&x[row * cols..][range]));
+    }
+
+    /// Prepares rows that `row(r, columns, out)` computes, a chunk of columns at a time (chunks start at multiples of 2048).
+    pub fn fill(
+        &mut self,
+        dev: &Device,
+        rows: usize,
+        cols: usize,
+        forms: &[Form],
+        row: &(dyn Fn(usize, Range<usize>, &mut [f32]) + Sync),
+    ) {
+        self.resize(rows, cols, forms);
+        let chunks = cols.div_ceil(CHUNK);
+        let parts = self.parts();
+        dev.run(rows * chunks, &|task| {
+            let (r, start) = (task / chunks, task % chunks * CHUNK);
+            let range = start..cols.min(start + CHUNK);
+            CHUNK_BUFFER.with_borrow_mut(|buffer| {
+                let chunk = &mut buffer[..range.len()];
+                row(r, range, chunk);
+                parts.store(r, start, chunk);
+            });
+        });
+    }
+
+    /// Rows held.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns held.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    fn resize(&mut self, rows: usize, cols: usize, forms: &[Form]) {
+        (self.rows, self.cols) = (rows, cols);
+        self.has = [Form::Int8, Form::Bf16, Form::F32].map(|form| forms.contains(&form));
+        let blocks = if self.has[0] { rows * cols.div_ceil(SPAN) } else { 0 };
+        self.q.resize(blocks, Bytes([0; SPAN]));
+        self.scales.resize(blocks, 0.0);
+        self.sums.resize(blocks, [0; 2]);
+        self.scaled_sums.resize(blocks, 0.0);
+        self.bf16.resize(if self.has[1] { rows * cols.next_multiple_of(2) } else { 0 }, 0);
+        self.f32.resize(if self.has[2] { rows * cols } else { 0 }, 0.0);
+    }
+
+    /// The index of a block.
+    fn index(&self, row: usize, block: usize) -> usize {
+        tile_index(self.rows, self.cols.div_ceil(SPAN), row, block)
+    }
+
+    /// One block of bytes with its scale and sums.
+    pub(super) fn block(&self, row: usize, block: usize) -> Block<'_> {
+        let i = self.index(row, block);
+        Block { q: &self.q[i].0, scale: self.scales[i], sums: self.sums[i], scaled_sum: self.scaled_sums[i] }
+    }
+
+    /// A row in f32.
+    pub(super) fn f32_row(&self, row: usize) -> &[f32] {
+        &self.f32[row * self.cols..][..self.cols]
+    }
+
+    /// A row in bf16, an even number long.
+    pub(super) fn bf16_row(&self, row: usize) -> &[u16] {
+        let width = self.cols.next_multiple_of(2);
+        &self.bf16[row * width..][..width]
+    }
+
+    fn parts(&mut self) -> Parts<'_> {
+        Parts {
+            rows: self.rows,
+            cols: self.cols,
+            has: self.has,
+            q: Shared::new(&mut self.q),
+            scales: Shared::new(&mut self.scales),
+            sums: Shared::new(&mut self.sums),
+            scaled_sums: Shared::new(&mut self.scaled_sums),
+            bf16: Shared::new(&mut self.bf16),
+            f32: Shared::new(&mut self.f32),
+        }
+    }
+}
+
+/// Where a block of a row lies: tiles of 16 rows, the last one with those that are left.
+fn tile_index(rows: usize, blocks: usize, row: usize, block: usize) -> usize {
+    let first = row / TILE * TILE;
+    first * blocks + block * TILE.min(rows - first) + row - first
+}
+
+/// The buffers while tasks write them.
+struct Parts<'a> {
+    rows: usize,
+    cols: usize,
+    has: [bool; 3],
+    q: Shared<'a, Bytes>,
+    scales: Shared<'a, f32>,
+    sums: Shared<'a, [i16; 2]>,
+    scaled_sums: Shared<'a, f32>,
+    bf16: Shared<'a, u16>,
+    f32: Shared<'a, f32>,
+}
+
+impl Parts<'_> {
+    fn store(&self, row: usize, start: usize, x: &[f32]) {
+        let [int8, bf16, f32] = self.has;
+        if int8 {
+            self.store_bytes(row, start, x);
+        }
+        if bf16 {
+            let width = self.cols.next_multiple_of(2);
+            let even = if start + x.len() == self.cols { width - start } else { x.len() };
+            let out = self.bf16.part(row * width + start, even);
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = bf16::from_f32(*x).to_bits());
+            out[x.len()..].fill(0);
+        }
+        if f32 {
+            self.f32.part(row * self.cols + start, x.len()).copy_from_slice(x);
+        }
+    }
+
+    fn store_bytes(&self, row: usize, start: usize, x: &[f32]) {
+        let blocks = self.cols.div_ceil(SPAN);
+        for (b, x) in x.chunks(SPAN).enumerate() {
+            let i = tile_index(self.rows, blocks, row, start / SPAN + b);
+            let bytes = &mut self.q.part(i, 1)[0].0;
+            let (scale, sums) = round_block(x, bytes);
+            self.scales.part(i, 1)[0] = scale;
+            self.sums.part(i, 1)[0] = sums;
+            self.scaled_sums.part(i, 1)[0] = scale * f32::from(sums[0] + sums[1]);
+        }
+    }
+}
+
+/// Below this a block counts as zero: the inverse of its scale could overflow.
+const TINY: f32 = 1.0 / (1u128 << 100) as f32;
+
+/// Rounds up to 32 numbers to bytes, the rest being zero; returns the scale and the sums of both halves.
+fn round_block(x: &[f32], bytes: &mut [i8; SPAN]) -> (f32, [i16; 2]) {
+    *bytes = [0; SPAN];
+    // As integers, magnitudes sort like floats, and infinities and NaN come last.
+    let max = f32::from_bits(x.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0));
+    if !max.is_finite() {
+        return (f32::NAN, [0; 2]);
+    }
+    if max < TINY {
+        return (0.0, [0; 2]);
+    }
+    let inverse = 127.0 / max;
+    bytes.iter_mut().zip(x).for_each(|(byte, x)| *byte = (x * inverse).round_ties_even() as i8);
+    let sum = |bytes: &[i8]| bytes.iter().map(|byte| i16::from(*byte)).sum();
+    (max / 127.0, [sum(&bytes[..SPAN / 2]), sum(&bytes[SPAN / 2..])])
+}
