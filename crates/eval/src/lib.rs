@@ -1,1 +1,37 @@
-//! To be written.
+//! Measures a service, and says how sure it is.
+//!
+//! Everything here holds a [`protocol::Generate`] or [`protocol::Embed`] and nothing else, so one task scores the engine in this
+//! process, a gateway elsewhere or a provider. [`Scorer`] is the one way to ask for log-probabilities; [`perplexity()`],
+//! [`divergence()`], [`multiple_choice`] and [`retrieval()`] are built on it, with the definitions of lm-eval and llama.cpp where
+//! they have one, so that figures compare. Every figure is an [`Estimate`]: a value, its 95 % interval and how many observations
+//! it stands on. Results are plain serde values, and each becomes a [`Report`] that prints as a table. [`bench`] measures speed.
+//!
+//! Nothing is spawned: the futures run wherever the caller polls them.
+//!
+//! Invariant: no engine, no model and no runtime is known here; a figure never travels without its interval and its n.
+
+pub mod bench;
+mod choice;
+mod corpus;
+mod dataset;
+mod divergence;
+mod error;
+mod perplexity;
+mod report;
+mod retrieval;
+mod score;
+mod stats;
+
+pub use choice::{ChoiceOptions, ChoiceResult, Question, multiple_choice};
+pub use corpus::{Corpus, Windows};
+pub use dataset::Task;
+pub use divergence::{Divergence, divergence};
+pub use error::Error;
+pub use perplexity::{Perplexity, perplexity};
+pub use report::{Report, Row};
+pub use retrieval::{Cell, Retrieval, RetrievalOptions, RetrievalResult, retrieval};
+pub use score::{Answer, Scorer};
+pub use stats::{Estimate, Spread, bootstrap, wilson};
+
+/// Told after each piece of work: how many are done, out of how many.
+pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
