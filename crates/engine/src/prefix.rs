@@ -1,0 +1,217 @@
+//! The prefix cache: pages of ended and running sequences, found again by their tokens.
+//!
+//! A radix tree whose edges are pages. A node holds up to 64 tokens and the page with their keys and values; only a full
+//! node has children, since position `p` of a sequence always lies in page `p / 64`. Among siblings none is a prefix of
+//! another, so in sorted order the best partial match of a prompt is the entry just before or just after it. That gives
+//! reuse at token granularity: full pages are shared as they are, of the last one the matching tokens are copied.
+//!
+//! A page is pinned while a sequence holds it; sequences hold whole paths, so an unpinned node has unpinned children.
+//! Eviction takes unpinned leaves, the least recently used first.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    ops::Bound,
+};
+
+use kernels::PAGE_TOKENS;
+
+use crate::pages::{PageTable, SharedPage};
+
+type NodeId = usize;
+
+/// What the cache holds of a prompt.
+#[derive(Debug, Default)]
+pub(crate) struct Match {
+    /// Pages that match whole.
+    pub(crate) full: Vec<SharedPage>,
+    /// A page whose first tokens match: to be copied.
+    pub(crate) partial: Option<(SharedPage, usize)>,
+}
+
+impl Match {
+    /// Tokens found.
+    pub(crate) fn tokens(&self) -> usize {
+        self.full.len() * PAGE_TOKENS + self.partial.as_ref().map_or(0, |(_, tokens)| *tokens)
+    }
+}
+
+#[derive(Debug)]
+struct Node {
+    page: SharedPage,
+    parent: Option<NodeId>,
+    tokens: Box<[u32]>,
+    children: BTreeMap<Box<[u32]>, NodeId>,
+    used: u64,
+}
+
+/// The tree.
+#[derive(Debug, Default)]
+pub(crate) struct PrefixCache {
+    roots: BTreeMap<Box<[u32]>, NodeId>,
+    nodes: Vec<Option<Node>>,
+    vacant: Vec<NodeId>,
+    /// Counts finds and inserts: the age of a node is the count when it was last on a path.
+    tick: u64,
+}
+
+fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(x, y)| x == y).count()
+}
+
+impl PrefixCache {
+    /// The longest known prefix of `tokens`.
+    pub(crate) fn find(&mut self, tokens: &[u32]) -> Match {
+        self.tick += 1;
+        let mut found = Match::default();
+        let mut at = None;
+        let mut chunks = tokens.chunks_exact(PAGE_TOKENS);
+        for chunk in &mut chunks {
+            let Some(&child) = self.children(at).get(chunk) else {
+                found.partial = self.best_partial(at, chunk);
+                return found;
+            };
+            found.full.extend(self.touch(child));
+            at = Some(child);
+        }
+        found.partial = self.best_partial(at, chunks.remainder());
+        found
+    }
+
+    /// Puts the first `tokens.len()` tokens of a running sequence into the tree, whole pages only. Where the tree knows a
+    /// page already, the sequence takes over that one and its own goes free.
+    pub(crate) fn share(&mut self, tokens: &[u32], table: &mut PageTable) {
+        self.tick += 1;
+        let pages = table.freeze(tokens.len()).to_vec();
+        let mut at = None;
+        for (index, (chunk, page)) in tokens.chunks_exact(PAGE_TOKENS).zip(pages).enumerate() {
+            let node = self.enter(at, chunk, page);
+            if let Some(page) = self.touch(node) {
+                table.exchange(index, page);
+            }
+            at = Some(node);
+        }
+    }
+
+    /// Keeps the pages of an ended sequence, the last, partly filled one too.
+    pub(crate) fn keep(&mut self, tokens: &[u32], table: PageTable) {
+        self.tick += 1;
+        let mut at = None;
+        for (chunk, page) in tokens.chunks(PAGE_TOKENS).zip(table.into_shared()) {
+            if chunk.len() < PAGE_TOKENS && self.is_covered(at, chunk) {
+                return;
+            }
+            let node = self.enter(at, chunk, page);
+            self.touch(node);
+            at = Some(node);
+        }
+    }
+
+    /// Frees at least `pages` pages if so many are unpinned; returns how many it freed.
+    pub(crate) fn evict(&mut self, pages: usize) -> usize {
+        let mut leaves: BinaryHeap<_> =
+            (0..self.nodes.len()).filter(|&id| self.is_free_leaf(id)).map(|id| Reverse((self.age(id), id))).collect();
+        let mut freed = 0;
+        while freed < pages {
+            let Some(Reverse((_, id))) = leaves.pop() else { break };
+            let parent = self.remove(id);
+            freed += 1;
+            if let Some(parent) = parent.filter(|&parent| self.is_free_leaf(parent)) {
+                leaves.push(Reverse((self.age(parent), parent)));
+            }
+        }
+        freed
+    }
+
+    /// Pages that nobody but the tree holds.
+    pub(crate) fn evictable(&self) -> usize {
+        self.nodes.iter().flatten().filter(|node| !node.page.is_pinned()).count()
+    }
+
+    fn children(&self, at: Option<NodeId>) -> &BTreeMap<Box<[u32]>, NodeId> {
+        match at.and_then(|id| self.nodes[id].as_ref()) {
+            Some(node) => &node.children,
+            None => &self.roots,
+        }
+    }
+
+    fn children_mut(&mut self, at: Option<NodeId>) -> &mut BTreeMap<Box<[u32]>, NodeId> {
+        match at.and_then(|id| self.nodes[id].as_mut()) {
+            Some(node) => &mut node.children,
+            None => &mut self.roots,
+        }
+    }
+
+    /// Marks a node as just used and hands out its page.
+    fn touch(&mut self, id: NodeId) -> Option<SharedPage> {
+        let tick = self.tick;
+        self.nodes[id].as_mut().map(|node| {
+            node.used = tick;
+            node.page.clone()
+        })
+    }
+
+    fn age(&self, id: NodeId) -> u64 {
+        self.nodes[id].as_ref().map_or(0, |node| node.used)
+    }
+
+    fn is_free_leaf(&self, id: NodeId) -> bool {
+        self.nodes[id].as_ref().is_some_and(|node| node.children.is_empty() && !node.page.is_pinned())
+    }
+
+    /// The siblings around `tokens` in sorted order: the last that is not behind it, the first that is.
+    fn neighbours(&self, at: Option<NodeId>, tokens: &[u32]) -> [Option<(&[u32], NodeId)>; 2] {
+        let children = self.children(at);
+        let before = children.range::<[u32], _>((Bound::Unbounded, Bound::Included(tokens))).next_back();
+        let after = children.range::<[u32], _>((Bound::Excluded(tokens), Bound::Unbounded)).next();
+        [before, after].map(|entry| entry.map(|(key, &id)| (&**key, id)))
+    }
+
+    fn best_partial(&mut self, at: Option<NodeId>, tokens: &[u32]) -> Option<(SharedPage, usize)> {
+        let siblings = self.neighbours(at, tokens).into_iter().flatten();
+        let (common, id) = siblings.map(|(key, id)| (common_prefix(key, tokens), id)).max()?;
+        if common == 0 {
+            return None;
+        }
+        self.touch(id).map(|page| (page, common))
+    }
+
+    /// A sibling begins with `tokens`, so a page of its own would add nothing.
+    fn is_covered(&mut self, at: Option<NodeId>, tokens: &[u32]) -> bool {
+        let siblings = self.neighbours(at, tokens);
+        let cover = siblings.into_iter().flatten().find(|(key, _)| key.starts_with(tokens)).map(|(_, id)| id);
+        cover.and_then(|id| self.touch(id)).is_some()
+    }
+
+    /// The child of `at` for `tokens`; a new one with `page` if there is none. A shorter sibling that it covers goes.
+    fn enter(&mut self, at: Option<NodeId>, tokens: &[u32], page: SharedPage) -> NodeId {
+        if let Some(&known) = self.children(at).get(tokens) {
+            return known;
+        }
+        if let [Some((key, shorter)), _] = self.neighbours(at, tokens)
+            && tokens.starts_with(key)
+        {
+            self.remove(shorter);
+        }
+        let tokens: Box<[u32]> = tokens.into();
+        let node = Node { page, parent: at, tokens: tokens.clone(), children: BTreeMap::new(), used: self.tick };
+        let id = self.vacant.pop().unwrap_or(self.nodes.len());
+        if id == self.nodes.len() {
+            self.nodes.push(None);
+        }
+        self.nodes[id] = Some(node);
+        self.children_mut(at).insert(tokens, id);
+        id
+    }
+
+    /// Takes a leaf out and returns its parent.
+    fn remove(&mut self, id: NodeId) -> Option<NodeId> {
+        let node = self.nodes[id].take()?;
+        self.vacant.push(id);
+        self.children_mut(node.parent).remove(&node.tokens);
+        node.parent
+    }
+}
+
+#[cfg(test)]
+mod tests;
