@@ -1,0 +1,45 @@
+//! The error object every failure is sent as.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, ErrorKind};
+
+/// `{"error": {..}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What went wrong.
+    pub error: ErrorDetail,
+}
+
+/// What went wrong. All four fields are always present, as OpenAI's clients expect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// A sentence for a person.
+    pub message: String,
+    /// The class of failure.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The request field at fault.
+    pub param: Option<String>,
+    /// A stable word for programs.
+    pub code: Option<String>,
+}
+
+impl From<&Error> for ErrorBody {
+    fn from(error: &Error) -> Self {
+        let kind = match error.kind {
+            ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Unsupported => "invalid_request_error",
+            ErrorKind::Overloaded => "rate_limit_error",
+            ErrorKind::DeadlineExceeded => "timeout_error",
+            ErrorKind::ShuttingDown | ErrorKind::Internal => "server_error",
+        };
+        Self {
+            error: ErrorDetail {
+                message: error.message.clone(),
+                kind: kind.to_owned(),
+                param: error.param.clone(),
+                code: error.code.map(str::to_owned),
+            },
+        }
+    }
+}

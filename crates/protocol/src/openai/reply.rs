@@ -1,0 +1,82 @@
+//! What chat and text completions share on the way out: the frame around every body and chunk, the usage, and the two
+//! ways to deliver events.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Event, FinishReason, Usage};
+
+/// What every body and chunk of one reply repeats.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Envelope {
+    /// The reply's id.
+    pub id: String,
+    /// Seconds since 1970 when the request came.
+    pub created: u64,
+    /// The model that answers.
+    pub model: String,
+    /// Which software answers: with the same fingerprint and seed the answer is the same.
+    pub system_fingerprint: String,
+}
+
+/// `usage`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct UsageBody {
+    /// Tokens of the prompts.
+    pub prompt_tokens: usize,
+    /// Tokens generated.
+    pub completion_tokens: usize,
+    /// Both together.
+    pub total_tokens: usize,
+    /// How much of the prompts was cheap.
+    pub prompt_tokens_details: PromptTokensDetails,
+}
+
+/// A share of the prompt tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PromptTokensDetails {
+    /// Found in the prefix cache.
+    pub cached_tokens: usize,
+}
+
+impl UsageBody {
+    /// Counts another prompt in.
+    pub(super) fn add(&mut self, usage: Usage) {
+        self.prompt_tokens += usage.prompt_tokens;
+        self.completion_tokens += usage.completion_tokens;
+        self.total_tokens += usage.prompt_tokens + usage.completion_tokens;
+        self.prompt_tokens_details.cached_tokens += usage.cached_tokens;
+    }
+}
+
+/// The wire's word for the end of an answer.
+pub(super) fn finish_reason(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+        FinishReason::ToolCalls => "tool_calls",
+    }
+}
+
+/// A reply as chunks: events in, the chunks to send now out.
+pub trait Streamed: Send {
+    /// What is sent.
+    type Chunk: Serialize + Send;
+
+    /// The chunks for an event of the call's `prompt`-th request; most events give one, some none.
+    fn push(&mut self, prompt: usize, event: Event) -> Vec<Self::Chunk>;
+
+    /// After the last event: the chunk with the usage, if it was asked for.
+    fn finish(&mut self) -> Option<Self::Chunk>;
+}
+
+/// A reply as one body: events in, the body out at the end.
+pub trait Collected: Send {
+    /// What is sent.
+    type Body: Serialize + Send;
+
+    /// Takes an event of the call's `prompt`-th request in.
+    fn push(&mut self, prompt: usize, event: Event);
+
+    /// The whole reply.
+    fn finish(self) -> Self::Body;
+}
