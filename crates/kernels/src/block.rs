@@ -143,7 +143,8 @@ impl BlockType {
 
 /// The numbers of a block that was taken apart.
 fn numbers(layout: &Layout, parts: &Parts, out: &mut [f32]) {
-    for (g, (out, codes)) in out.chunks_exact_mut(layout.group).zip(parts.codes.chunks_exact(layout.group)).enumerate() {
+    for (g, (out, codes)) in out.chunks_exact_mut(layout.group).zip(parts.codes.chunks_exact(layout.group)).enumerate()
+    {
         for (out, &code) in out.iter_mut().zip(codes) {
             *out = layout.number(code, parts.scales[g], if layout.offset { parts.offsets[g] } else { 0.0 });
         }

@@ -25,6 +25,12 @@
 //! weights, so that memory is read in order; prefill cuts activations too, so that they stay in the second-level cache.
 
 mod activations;
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod panel;
 mod scalar;
 mod shared;
 mod sink;
@@ -32,8 +38,11 @@ mod sink;
 pub use activations::{Activations, Form};
 pub(crate) use shared::Shared;
 
+use std::ops::Range;
+
 use crate::matrix::LANES;
-use crate::{Device, Matrix};
+use crate::{Device, Isa, Matrix};
+use activations::TILE;
 use sink::Sink;
 
 /// One product of a group that shares its input.
@@ -51,27 +60,108 @@ pub struct Linear<'a> {
 
 /// Multiplies the same activations by each matrix of the group, in one parallel pass.
 pub fn linear(dev: &Device, x: &Activations, group: &mut [Linear<'_>]) {
-    for product in group {
-        let weight = product.weight;
-        let sink = Sink::new(product, x);
-        dev.run(weight.row_blocks(), &|block| scalar::row_block(weight, block, x, 0..x.rows(), &sink));
+    // Sinks live on the stack, so a long group takes several passes.
+    for group in group.chunks_mut(GROUP) {
+        let weights: [Option<&Matrix>; GROUP] = std::array::from_fn(|i| group.get(i).map(|product| product.weight));
+        let mut products = group.iter_mut();
+        let sinks: [Option<Sink<'_>>; GROUP] =
+            std::array::from_fn(|_| products.next().map(|product| Sink::new(product, x)));
+        let total = weights.iter().flatten().map(|weight| weight.row_blocks()).sum();
+        let plan = Plan::new(dev, x, total);
+        dev.run(plan.tasks(), &|task| {
+            let (blocks, rows) = plan.task(task);
+            let mut first = 0;
+            for (weight, sink) in weights.iter().flatten().zip(sinks.iter().flatten()) {
+                let end = first + weight.row_blocks();
+                let range = blocks.start.clamp(first, end) - first..blocks.end.clamp(first, end) - first;
+                multiply(dev.isa(), weight, range, x, rows.clone(), sink);
+                first = end;
+            }
+        });
     }
 }
 
 /// The products with some rows of a matrix only: `out` is `[x.rows()][rows.len()]`. Same bits as [`linear`] gives there.
+///
+/// Rows of the same 16 cost as much as one of them, if they follow each other in `rows`.
 pub fn linear_rows(dev: &Device, x: &Activations, weight: &Matrix, rows: &[u32], out: &mut [f32]) {
     assert_eq!(out.len(), x.rows() * rows.len(), "{} rows of activations, {} of weights", x.rows(), rows.len());
+    assert!(rows.iter().all(|row| (*row as usize) < weight.rows()), "rows beyond {}", weight.rows());
+    assert_eq!(x.cols(), weight.cols(), "activations have {} columns, the weights {}", x.cols(), weight.cols());
     let out = Shared::new(out);
-    dev.run(rows.len(), &|i| {
-        let row = rows[i] as usize;
-        assert!(row < weight.rows(), "row {row} of {}", weight.rows());
-        let mut lanes = vec![0.0; x.rows() * LANES];
-        let sink = Sink::scratch(&mut lanes, row / LANES);
-        scalar::row_block(weight, row / LANES, x, 0..x.rows(), &sink);
-        for (r, lanes) in lanes.chunks_exact(LANES).enumerate() {
-            out.part(r * rows.len() + i, 1)[0] = lanes[row % LANES];
+    let per_task = rows.len().div_ceil(TASKS_PER_THREAD * dev.threads()).max(LANES);
+    dev.run(rows.len().div_ceil(per_task), &|task| {
+        let mut at = task * per_task;
+        let block_of = |row: &u32| *row as usize / LANES;
+        for same in rows[at..rows.len().min(at + per_task)].chunk_by(|a, b| block_of(a) == block_of(b)) {
+            for tile in (0..x.rows()).step_by(TILE) {
+                let tile = tile..x.rows().min(tile + TILE);
+                let mut sums = [0.0; TILE * LANES];
+                let block = block_of(&same[0]);
+                let sink = Sink::scratch(&mut sums, tile.start, block);
+                multiply(dev.isa(), weight, block..block + 1, x, tile.clone(), &sink);
+                for (row, sums) in tile.zip(sums.chunks_exact(LANES)) {
+                    let out = out.part(row * rows.len() + at, same.len());
+                    out.iter_mut().zip(same).for_each(|(out, i)| *out = sums[*i as usize % LANES]);
+                }
+            }
+            at += same.len();
         }
     });
+}
+
+/// Some row blocks times some rows of activations, on this thread.
+fn multiply(isa: Isa, weight: &Matrix, blocks: Range<usize>, x: &Activations, rows: Range<usize>, sink: &Sink<'_>) {
+    if blocks.is_empty() || rows.is_empty() {
+        return;
+    }
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Amx => avx512::multiply(isa, weight, blocks, x, rows, sink),
+        _ => blocks.for_each(|block| scalar::row_block(weight, block, x, rows.clone(), sink)),
+    }
+}
+
+/// Matrices of a group that one pass takes.
+const GROUP: usize = 4;
+/// Enough that a thread which loses its core holds up little, few enough that starting one costs nothing beside it.
+const TASKS_PER_THREAD: usize = 4;
+/// What the activations of a task may take of the second-level cache.
+const CACHED: usize = 512 << 10;
+
+/// How the work is cut: `total` row blocks times the rows of activations.
+#[derive(Debug)]
+struct Plan {
+    total: usize,
+    rows: usize,
+    blocks_per_task: usize,
+    rows_per_task: usize,
+}
+
+impl Plan {
+    fn new(dev: &Device, x: &Activations, total: usize) -> Self {
+        let rows = x.rows();
+        let mut rows_per_task = (CACHED / x.cols().max(1)).next_multiple_of(TILE).clamp(TILE, rows.max(TILE));
+        let wanted = TASKS_PER_THREAD * dev.threads();
+        // Too few row blocks for all threads: cut activations instead.
+        while rows_per_task > 4 * TILE && total * rows.div_ceil(rows_per_task) < wanted {
+            rows_per_task = (rows_per_task / 2).next_multiple_of(TILE);
+        }
+        let strips = rows.div_ceil(rows_per_task).max(1);
+        let blocks_per_task = (total * strips).div_ceil(wanted.max(strips)).clamp(1, total.max(1));
+        Self { total, rows, blocks_per_task, rows_per_task }
+    }
+
+    fn tasks(&self) -> usize {
+        self.total.div_ceil(self.blocks_per_task) * self.rows.div_ceil(self.rows_per_task)
+    }
+
+    /// Row blocks and rows of a task. Tasks that follow each other share their activations.
+    fn task(&self, task: usize) -> (Range<usize>, Range<usize>) {
+        let across = self.total.div_ceil(self.blocks_per_task);
+        let (block, row) = (task % across * self.blocks_per_task, task / across * self.rows_per_task);
+        (block..self.total.min(block + self.blocks_per_task), row..self.rows.min(row + self.rows_per_task))
+    }
 }
 
 #[cfg(test)]

@@ -38,12 +38,28 @@ pub struct Activations {
     has: [bool; 3],
     q: Vec<Bytes>,
     scales: Vec<f32>,
-    /// The sums of the first and last 16 bytes of a block.
-    sums: Vec<[i16; 2]>,
+    /// The sums of the first and last 16 bytes of a block, in the low and high half.
+    sums: Vec<i32>,
     /// `scale * f32(sum of the block)`.
     scaled_sums: Vec<f32>,
-    bf16: Vec<u16>,
+    /// Pairs, the first in the low half.
+    bf16: Vec<u32>,
     f32: Vec<f32>,
+}
+
+/// Pointers to some rows of a tile, for kernels: block `b` of row `t` of them is number `b * height + t` of each.
+///
+/// Kernels that always take 16 rows may read that many from any block on: buffers are longer by that.
+#[derive(Debug)]
+pub(super) struct Strip {
+    pub(super) q: *const i8,
+    pub(super) scales: *const f32,
+    pub(super) sums: *const i32,
+    pub(super) scaled_sums: *const f32,
+    pub(super) height: usize,
+    /// The first row, counted in the activations.
+    pub(super) row: usize,
+    pub(super) rows: usize,
 }
 
 /// A block, aligned so that none crosses a cache line.
@@ -105,12 +121,12 @@ impl Activations {
     fn resize(&mut self, rows: usize, cols: usize, forms: &[Form]) {
         (self.rows, self.cols) = (rows, cols);
         self.has = [Form::Int8, Form::Bf16, Form::F32].map(|form| forms.contains(&form));
-        let blocks = if self.has[0] { rows * cols.div_ceil(SPAN) } else { 0 };
+        let blocks = if self.has[0] { rows * cols.div_ceil(SPAN) + TILE } else { 0 };
         self.q.resize(blocks, Bytes([0; SPAN]));
         self.scales.resize(blocks, 0.0);
-        self.sums.resize(blocks, [0; 2]);
+        self.sums.resize(blocks, 0);
         self.scaled_sums.resize(blocks, 0.0);
-        self.bf16.resize(if self.has[1] { rows * cols.next_multiple_of(2) } else { 0 }, 0);
+        self.bf16.resize(if self.has[1] { rows * cols.div_ceil(2) } else { 0 }, 0);
         self.f32.resize(if self.has[2] { rows * cols } else { 0 }, 0.0);
     }
 
@@ -122,7 +138,25 @@ impl Activations {
     /// One block of bytes with its scale and sums.
     pub(super) fn block(&self, row: usize, block: usize) -> Block<'_> {
         let i = self.index(row, block);
-        Block { q: &self.q[i].0, scale: self.scales[i], sums: self.sums[i], scaled_sum: self.scaled_sums[i] }
+        let sums = [self.sums[i] as i16, (self.sums[i] >> 16) as i16];
+        Block { q: &self.q[i].0, scale: self.scales[i], sums, scaled_sum: self.scaled_sums[i] }
+    }
+
+    /// Rows of one tile, in bytes.
+    pub(super) fn strip(&self, rows: Range<usize>) -> Strip {
+        assert!(self.has[0] && !rows.is_empty() && rows.end <= self.rows, "no bytes of rows {rows:?}");
+        let first = rows.start / TILE * TILE;
+        assert!(rows.end <= first + TILE, "rows {rows:?} are of two tiles");
+        let (at, height) = (self.index(rows.start, 0), TILE.min(self.rows - first));
+        Strip {
+            q: self.q[at..].as_ptr().cast(),
+            scales: self.scales[at..].as_ptr(),
+            sums: self.sums[at..].as_ptr(),
+            scaled_sums: self.scaled_sums[at..].as_ptr(),
+            height,
+            row: rows.start,
+            rows: rows.len(),
+        }
     }
 
     /// A row in f32.
@@ -130,9 +164,9 @@ impl Activations {
         &self.f32[row * self.cols..][..self.cols]
     }
 
-    /// A row in bf16, an even number long.
-    pub(super) fn bf16_row(&self, row: usize) -> &[u16] {
-        let width = self.cols.next_multiple_of(2);
+    /// A row in bf16, two numbers to a word, the first in its low half; a last odd one is followed by zero.
+    pub(super) fn bf16_pairs(&self, row: usize) -> &[u32] {
+        let width = self.cols.div_ceil(2);
         &self.bf16[row * width..][..width]
     }
 
@@ -164,9 +198,9 @@ struct Parts<'a> {
     has: [bool; 3],
     q: Shared<'a, Bytes>,
     scales: Shared<'a, f32>,
-    sums: Shared<'a, [i16; 2]>,
+    sums: Shared<'a, i32>,
     scaled_sums: Shared<'a, f32>,
-    bf16: Shared<'a, u16>,
+    bf16: Shared<'a, u32>,
     f32: Shared<'a, f32>,
 }
 
@@ -177,11 +211,11 @@ impl Parts<'_> {
             self.store_bytes(row, start, x);
         }
         if bf16 {
-            let width = self.cols.next_multiple_of(2);
-            let even = if start + x.len() == self.cols { width - start } else { x.len() };
-            let out = self.bf16.part(row * width + start, even);
-            out.iter_mut().zip(x).for_each(|(out, x)| *out = bf16::from_f32(*x).to_bits());
-            out[x.len()..].fill(0);
+            let out = self.bf16.part(row * self.cols.div_ceil(2) + start / 2, x.len().div_ceil(2));
+            for (out, pair) in out.iter_mut().zip(x.chunks(2)) {
+                let bits = |i: usize| pair.get(i).map_or(0, |x| u32::from(bf16::from_f32(*x).to_bits()));
+                *out = bits(0) | bits(1) << 16;
+            }
         }
         if f32 {
             self.f32.part(row * self.cols + start, x.len()).copy_from_slice(x);
@@ -195,7 +229,7 @@ impl Parts<'_> {
             let bytes = &mut self.q.part(i, 1)[0].0;
             let (scale, sums) = round_block(x, bytes);
             self.scales.part(i, 1)[0] = scale;
-            self.sums.part(i, 1)[0] = sums;
+            self.sums.part(i, 1)[0] = i32::from(sums[0]) & 0xffff | i32::from(sums[1]) << 16;
             self.scaled_sums.part(i, 1)[0] = scale * f32::from(sums[0] + sums[1]);
         }
     }

@@ -67,7 +67,10 @@ fn dense(weight: &Matrix, block: usize, x: &Activations, rows: Range<usize>, sin
                 let (w, x) = match (weight.form(), weight.kind().block_bytes()) {
                     (Form::Bf16, _) => {
                         let bits = bits_at((column / 2 * LANES + lane) * 2 + column % 2);
-                        (bf16::from_bits(bits).to_f32(), bf16::from_bits(x.bf16_row(row)[column]).to_f32())
+                        (
+                            bf16::from_bits(bits).to_f32(),
+                            bf16::from_bits((x.bf16_pairs(row)[column / 2] >> (column % 2 * 16)) as u16).to_f32(),
+                        )
                     }
                     (_, 2) => (f16::from_bits(bits_at(column * LANES + lane)).to_f32(), x.f32_row(row)[column]),
                     _ => (f32_at(column * LANES + lane), x.f32_row(row)[column]),

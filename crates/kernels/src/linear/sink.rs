@@ -10,6 +10,8 @@ pub(super) struct Sink<'a> {
     out: Shared<'a, f32>,
     /// Numbers between two rows of `out`.
     stride: usize,
+    /// The row of activations that is row 0 of `out`.
+    row: usize,
     /// The weight row that is column 0 of `out`.
     first: usize,
     /// The weight row that is no longer part of `out`.
@@ -25,13 +27,13 @@ impl<'a> Sink<'a> {
         assert_eq!(product.out.len(), x.rows() * rows, "out is not {} x {rows}", x.rows());
         assert!(product.bias.is_none_or(|bias| bias.len() == rows), "the bias does not have {rows} numbers");
         let (bias, accumulate) = (product.bias, product.accumulate);
-        Self { out: Shared::new(product.out), stride: rows, first: 0, end: rows, bias, accumulate }
+        Self { out: Shared::new(product.out), stride: rows, row: 0, first: 0, end: rows, bias, accumulate }
     }
 
-    /// A buffer for one row block: `[rows of activations][16]`.
-    pub(super) fn scratch(out: &'a mut [f32], block: usize) -> Self {
+    /// A buffer for one row block: `[rows of activations from row][16]`.
+    pub(super) fn scratch(out: &'a mut [f32], row: usize, block: usize) -> Self {
         let first = block * LANES;
-        Self { out: Shared::new(out), stride: LANES, first, end: first + LANES, bias: None, accumulate: false }
+        Self { out: Shared::new(out), stride: LANES, row, first, end: first + LANES, bias: None, accumulate: false }
     }
 
     /// The sums of activation row `row` with the 16 rows of weight row block `block`. Every pair is put once.
@@ -39,7 +41,7 @@ impl<'a> Sink<'a> {
     pub(super) fn put(&self, row: usize, block: usize, acc: &[f32; LANES]) {
         let weight_row = block * LANES;
         let width = LANES.min(self.end - weight_row);
-        let out = self.out.part(row * self.stride + weight_row - self.first, width);
+        let out = self.out.part((row - self.row) * self.stride + weight_row - self.first, width);
         let bias = self.bias.map(|bias| &bias[weight_row..weight_row + width]);
         // A constant length lets the common case become one vector operation.
         match <&mut [f32; LANES]>::try_from(&mut *out) {

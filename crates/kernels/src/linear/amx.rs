@@ -1,0 +1,148 @@
+//! AMX: a tile of 16 rows of activations times 16 rows of weights in one instruction (`TDPBSSD`).
+//!
+//! The eight vectors of an unpacked record are the rows of the weights' tile, with codes already less their zero point; a block
+//! of 16 rows of activations is the other. The product of one group is stored to the first-level cache, and from there scaled
+//! into 16 sums that stay in registers, in the order of every other kernel. Scaling is what takes the time, so the products of
+//! the next record are computed meanwhile.
+//!
+//! Tiles always have 16 rows of activations. Where there are fewer, the rest is whatever lies behind them (buffers are that
+//! much longer), and its sums are dropped.
+//!
+//! Compilers do not yet offer these instructions in stable Rust, so they are written in assembly, a record at a time.
+
+#![expect(unsafe_code, reason = "tile instructions exist as assembly only")]
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use super::activations::{Strip, TILE};
+use crate::matrix::{LANES, SPAN, Tile};
+
+/// Products of one group.
+#[repr(C, align(64))]
+struct Products([[i32; LANES]; TILE]);
+
+/// The shapes of tile registers, as `LDTILECFG` reads them.
+#[repr(C, align(64))]
+struct Config {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// Tile registers in use by this thread, and where products go. Dropping it frees the registers, which also keeps context
+/// switches cheap.
+pub(super) struct Session {
+    products: [Products; 4],
+}
+
+impl Session {
+    /// Registers 0 and 3 hold products, 1 and 4 activations, 2 and 5 weights, of groups of `group` columns.
+    ///
+    /// # Safety
+    /// AMX with int8 is there and permitted.
+    pub(super) unsafe fn new(group: usize) -> Self {
+        let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        for first in [0, 3] {
+            (config.row_bytes[first], config.rows[first]) = (64, TILE as u8);
+            (config.row_bytes[first + 1], config.rows[first + 1]) = (group as u16, TILE as u8);
+            (config.row_bytes[first + 2], config.rows[first + 2]) = (64, (group / 4) as u8);
+        }
+        // SAFETY: the shapes are within the limits of palette 1; the registers are used in this file only.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly)) };
+        Self { products: [const { Products([[0; LANES]; TILE]) }; 4] }
+    }
+
+    /// The sums of a tile of activations with a row block.
+    ///
+    /// # Safety
+    /// The session is for groups of `GROUP` and was opened on this thread; the strip is a whole tile with as many blocks as
+    /// there are `tiles`; AVX-512 is there.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+    pub(super) unsafe fn tile<const GROUP: usize, const OFFSET: bool>(
+        &mut self,
+        tiles: &[Tile],
+        strip: &Strip,
+    ) -> [[f32; LANES]; TILE] {
+        let mut acc = [_mm512_setzero_ps(); TILE];
+        // SAFETY: by the caller's promise; one set of products is read while the other is written.
+        unsafe {
+            let (mut ready, mut next) = self.products.split_at_mut(2);
+            multiply::<GROUP>(&tiles[0], strip.q, ready);
+            for (b, tile) in tiles.iter().enumerate() {
+                if let Some(tile) = tiles.get(b + 1) {
+                    multiply::<GROUP>(tile, strip.q.add((b + 1) * strip.height * SPAN), next);
+                }
+                scale::<GROUP, OFFSET>(tile, ready, strip, b * strip.height, &mut acc);
+                std::mem::swap(&mut ready, &mut next);
+            }
+            std::mem::transmute(acc)
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // SAFETY: a session exists only where AMX does.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+}
+
+/// The products of a record, group by group.
+#[inline(always)]
+unsafe fn multiply<const GROUP: usize>(tile: &Tile, q: *const i8, products: &mut [Products]) {
+    // SAFETY: the session's shapes make the loads read 16 rows of `GROUP` bytes, 32 apart, and `GROUP / 4` vectors of the tile,
+    // and the stores fill `products`.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tileloadd tmm1, [{q} + {x_stride}]",
+            "tileloadd tmm2, [{w} + {stride}]",
+            "tdpbssd tmm0, tmm1, tmm2",
+            "tilestored [{out} + {stride}], tmm0",
+            q = in(reg) q, w = in(reg) tile.codes.as_ptr(), out = in(reg) &raw mut products[0],
+            x_stride = in(reg) SPAN, stride = in(reg) 64usize,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, options(nostack),
+        );
+        if GROUP < SPAN {
+            asm!(
+                "tilezero tmm3",
+                "tileloadd tmm4, [{q} + {x_stride}]",
+                "tileloadd tmm5, [{w} + {stride}]",
+                "tdpbssd tmm3, tmm4, tmm5",
+                "tilestored [{out} + {stride}], tmm3",
+                q = in(reg) q.add(GROUP), w = in(reg) tile.codes[GROUP / 4].as_ptr(), out = in(reg) &raw mut products[1],
+                x_stride = in(reg) SPAN, stride = in(reg) 64usize,
+                out("tmm3") _, out("tmm4") _, out("tmm5") _, options(nostack),
+            );
+        }
+    }
+}
+
+/// Adds the scaled products of a record, whose activations' first scale is number `at`.
+#[inline(always)]
+unsafe fn scale<const GROUP: usize, const OFFSET: bool>(
+    tile: &Tile,
+    products: &[Products],
+    strip: &Strip,
+    at: usize,
+    acc: &mut [__m512; TILE],
+) {
+    // SAFETY: scales and sums are readable for 16 rows from any block on.
+    unsafe {
+        let offsets = _mm512_load_ps(tile.offsets.as_ptr());
+        let scales = [_mm512_load_ps(tile.scales[0].as_ptr()), _mm512_load_ps(tile.scales[1].as_ptr())];
+        for (t, acc) in acc.iter_mut().enumerate() {
+            let sx = _mm512_set1_ps(*strip.scales.add(at + t));
+            for group in 0..SPAN / GROUP {
+                let i = _mm512_load_si512(products[group].0[t].as_ptr().cast());
+                *acc = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(i), scales[group]), sx, *acc);
+            }
+            if OFFSET {
+                *acc = _mm512_fmadd_ps(offsets, _mm512_set1_ps(*strip.scaled_sums.add(at + t)), *acc);
+            }
+        }
+    }
+}
