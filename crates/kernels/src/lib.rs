@@ -18,6 +18,7 @@ mod buffer;
 mod device;
 mod error;
 mod linear;
+pub mod machine;
 mod matrix;
 mod norm;
 mod rope;
