@@ -21,13 +21,35 @@
 //! Invariant: no engine, model or kernel is known here; no field of a request is ignored in silence; only loopback
 //! addresses are bound until API keys exist.
 
+mod app;
+mod body;
+mod clock;
+mod drain;
+mod embed;
+mod health;
+mod id;
 mod listen;
+mod measure;
+mod refusal;
+mod route;
+mod sse;
+mod stream;
+mod text;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::{Future, IntoFuture, pending},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use protocol::{Embed, Generate};
+use tokio::sync::oneshot;
 
 pub use listen::{Error, Listener, bind};
+pub use measure::install_metrics;
+
+use crate::app::App;
 
 /// The services on offer and the limits they are offered under.
 #[derive(Debug, Clone)]
@@ -77,11 +99,11 @@ impl Default for Config {
     }
 }
 
-/// Makes the process's metric recorder the one behind `/metrics`. Call it first, before any service makes its handles:
-/// handles made earlier count into nothing. Calling it again is harmless.
-pub fn install_metrics() {
-    unimplemented!()
-}
+/// How often metrics are folded when nobody reads them.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// How long connections may take to close once their requests are answered or cut.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// Serves until `shutdown` completes and the drain is over: `/healthz/ready` and new requests answer 503, streams in
 /// flight finish up to [`Config::drain_limit`], then the server ends.
@@ -90,12 +112,42 @@ pub async fn serve(
     gateway: Gateway,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
-    let _ = (listener, gateway, shutdown.await);
-    unimplemented!()
+    install_metrics();
+    let app = App::new(gateway);
+    let (close, closed) = oneshot::channel::<()>();
+    let closed = async { closed.await.unwrap_or(()) };
+    let server = axum::serve(listener, route::router(app.clone())).with_graceful_shutdown(closed);
+    let server = pin!(server.into_future());
+    let stop = pin!(stop(&app, shutdown, close));
+    tokio::select! {
+        ended = server => Ok(ended?),
+        () = stop => Ok(()),
+        () = upkeep() => Ok(()),
+    }
+}
+
+/// Drains, then lets the listener go and gives connections a moment to close. Ends only if they do not.
+async fn stop(app: &App, shutdown: impl Future<Output = ()> + Send, close: oneshot::Sender<()>) {
+    shutdown.await;
+    app.drain.run(app.gateway.config.drain_limit).await;
+    if close.send(()).is_err() {
+        // The server ended by itself; its result counts.
+        pending::<()>().await;
+    }
+    tokio::time::sleep(CLOSING).await;
+    tracing::warn!("some connections did not close in time");
+}
+
+/// Never ends.
+async fn upkeep() {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        measure::upkeep();
+    }
 }
 
 /// The routes over these services, for callers that bring their own server (tests do).
 pub fn router(gateway: Gateway) -> axum::Router {
-    let _ = gateway;
-    unimplemented!()
+    install_metrics();
+    route::router(App::new(gateway))
 }

@@ -30,7 +30,9 @@ pub enum Error {
         address: SocketAddr,
     },
     /// The address cannot be bound.
-    #[error("cannot listen on {address}: {source}; stop what holds the port, or choose another (port 0 takes a free one)")]
+    #[error(
+        "cannot listen on {address}: {source}; stop what holds the port, or choose another (port 0 takes a free one)"
+    )]
     Bind {
         /// What was asked for.
         address: SocketAddr,

@@ -53,6 +53,13 @@ impl Error {
         Self::new(ErrorKind::Internal, message)
     }
 
+    /// The same error with the field at fault.
+    #[must_use]
+    pub fn with_param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
     /// The same error with a stable code for programs.
     #[must_use]
     pub fn with_code(mut self, code: &'static str) -> Self {

@@ -1,0 +1,101 @@
+//! What every route shares: the services, the limits, and the state of the drain. Picks the service by model name.
+
+use std::sync::Arc;
+
+use protocol::{
+    Embed, Error, ErrorKind, Generate, ModelCard,
+    openai::{Envelope, models::ModelBody},
+};
+
+use crate::{Gateway, clock, drain::Drain};
+
+/// Shared by all requests.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) gateway: Gateway,
+    pub(crate) drain: Drain,
+}
+
+impl App {
+    pub(crate) fn new(gateway: Gateway) -> Arc<Self> {
+        Arc::new(Self { gateway, drain: Drain::default() })
+    }
+
+    /// The frame of a reply to the request called `id`.
+    pub(crate) fn envelope(prefix: &str, id: &str, model: &str) -> Envelope {
+        Envelope {
+            id: format!("{prefix}-{}", id.strip_prefix("req_").unwrap_or(id)),
+            created: clock::unix_seconds(),
+            model: model.to_owned(),
+            system_fingerprint: concat!("tessera-", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+
+    /// Every model once, in the order of the services; a name that both offer has both capabilities.
+    pub(crate) fn models(&self) -> Vec<ModelBody> {
+        let mut models: Vec<ModelBody> = Vec::new();
+        let texts = self.gateway.generate.iter().flat_map(|s| s.models()).map(|card| ModelBody::new(card, true));
+        let vectors = self.gateway.embed.iter().flat_map(|s| s.models()).map(embeds);
+        for model in texts.chain(vectors) {
+            match models.iter_mut().find(|seen| seen.id == model.id) {
+                None => models.push(model),
+                Some(seen) => model.capabilities.into_iter().for_each(|word| add(&mut seen.capabilities, word)),
+            }
+        }
+        models
+    }
+
+    /// The service that continues raw text with this model.
+    pub(crate) fn completions(&self, model: &str) -> Result<Arc<dyn Generate>, Error> {
+        self.text(model).map(|(service, _)| service)
+    }
+
+    /// The service that chats with this model; a model without a template cannot.
+    pub(crate) fn chat(&self, model: &str) -> Result<Arc<dyn Generate>, Error> {
+        let (service, card) = self.text(model)?;
+        if card.chat {
+            return Ok(service);
+        }
+        let message = format!("The model `{model}` has no chat template. Send its prompt as text to /v1/completions.");
+        Err(Error::new(ErrorKind::Unsupported, message).with_param("model").with_code("no_chat_template"))
+    }
+
+    fn text(&self, model: &str) -> Result<(Arc<dyn Generate>, ModelCard), Error> {
+        let cards = |service: &Arc<dyn Generate>| service.models().into_iter().find(|card| card.id == model);
+        let found = self.gateway.generate.iter().find_map(|service| Some((service.clone(), cards(service)?)));
+        found.ok_or_else(|| self.missing(model, "completions", "/v1/embeddings"))
+    }
+
+    /// The service that embeds with this model.
+    pub(crate) fn embeddings(&self, model: &str) -> Result<Arc<dyn Embed>, Error> {
+        let offers = |service: &Arc<dyn Embed>| service.models().iter().any(|card| card.id == model);
+        let found = self.gateway.embed.iter().find(|service| offers(service)).cloned();
+        found.ok_or_else(|| self.missing(model, "embeddings", "/v1/completions"))
+    }
+
+    /// The error for a model that does not exist, or cannot do what is wanted but something else.
+    fn missing(&self, model: &str, wanted: &str, elsewhere: &str) -> Error {
+        let models = self.models();
+        let able: Vec<_> = models.iter().filter(|m| m.capabilities.iter().any(|c| c == wanted)).collect();
+        let able = able.iter().map(|m| format!("`{}`", m.id)).collect::<Vec<_>>().join(", ");
+        let able = if able.is_empty() { "none".to_owned() } else { able };
+        if models.iter().any(|m| m.id == model) {
+            let message =
+                format!("The model `{model}` offers no {wanted}; it answers {elsewhere}. Models that do: {able}.");
+            return Error::new(ErrorKind::Unsupported, message).with_param("model");
+        }
+        let message = format!("The model `{model}` does not exist here. Available for {wanted}: {able}.");
+        Error::new(ErrorKind::NotFound, message).with_param("model").with_code("model_not_found")
+    }
+}
+
+/// A card of an embedding service, whatever it says about itself.
+fn embeds(card: ModelCard) -> ModelBody {
+    ModelBody::new(ModelCard { embeddings: true, ..card }, false)
+}
+
+fn add(words: &mut Vec<String>, word: String) {
+    if !words.contains(&word) {
+        words.push(word);
+    }
+}

@@ -1,0 +1,9 @@
+//! The one place that reads the date. Durations are measured with tokio's clock, which tests can pause.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "replies carry the date; no decision depends on it")]
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,67 @@
+//! Whether the server lives, whether it should get work, what it serves, and a page for people who open its address.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{Html, IntoResponse},
+};
+use protocol::{
+    Error, ErrorKind,
+    openai::models::{ModelBody, ModelList},
+};
+use serde_json::{Value, json};
+
+use crate::{app::App, refusal::Refusal};
+
+/// `GET /healthz/live`: the process answers.
+pub(crate) async fn live() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// `GET /healthz` and `/healthz/ready`: it takes work.
+pub(crate) async fn ready(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let models = app.models();
+    let (status, word) = match (app.drain.is_draining(), models.is_empty()) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        (_, true) => (StatusCode::SERVICE_UNAVAILABLE, "no models"),
+        _ => (StatusCode::OK, "ok"),
+    };
+    let names: Vec<_> = models.into_iter().map(|model| model.id).collect();
+    (status, Json(json!({ "status": word, "models": names })))
+}
+
+/// `GET /v1/models`.
+pub(crate) async fn models(State(app): State<Arc<App>>) -> Json<ModelList> {
+    Json(app.models().into())
+}
+
+/// `GET /v1/models/{id}`; ids may contain slashes.
+pub(crate) async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<ModelBody>, Refusal> {
+    let models = app.models();
+    let names = models.iter().map(|model| format!("`{}`", model.id)).collect::<Vec<_>>().join(", ");
+    let found = models.into_iter().find(|model| model.id == id);
+    found.map(Json).ok_or_else(|| {
+        let message = format!("The model `{id}` does not exist here. Available: {names}.");
+        let error = Error::new(ErrorKind::NotFound, message).with_param("model");
+        error.with_code("model_not_found").into()
+    })
+}
+
+/// `GET /`.
+pub(crate) async fn home(State(app): State<Arc<App>>) -> Html<String> {
+    let models = app.models();
+    let row =
+        |model: &ModelBody| format!("<li><code>{}</code> {}</li>", plain(&model.id), model.capabilities.join(", "));
+    let rows: String = models.iter().map(row).collect();
+    let chat = models.iter().find(|model| model.capabilities.iter().any(|word| word == "chat"));
+    let name = chat.or(models.first()).map_or("MODEL", |model| &model.id);
+    Html(include_str!("home.html").replace("{{models}}", &rows).replace("{{model}}", &plain(name)))
+}
+
+/// Text as HTML.
+fn plain(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -1,0 +1,66 @@
+//! Errors as HTTP: the one place that knows which failure has which status.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use protocol::{Error, ErrorKind, openai::ErrorBody};
+
+/// An error with the status it is sent under.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    status: StatusCode,
+    error: Error,
+}
+
+impl Refusal {
+    /// A failure of the exchange itself, which no service knows of.
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: String) -> Self {
+        Self { status, error: Error::new(ErrorKind::Invalid, message).with_code(code) }
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self { status: status(error.kind), error }
+    }
+}
+
+fn status(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::Invalid | ErrorKind::Unsupported => StatusCode::BAD_REQUEST,
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+        ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        // Kinds of the future are faults of ours until they have a line here.
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Seconds after which another try makes sense.
+fn retry_after(kind: ErrorKind) -> Option<HeaderValue> {
+    match kind {
+        ErrorKind::Overloaded => Some(HeaderValue::from_static("1")),
+        ErrorKind::ShuttingDown => Some(HeaderValue::from_static("5")),
+        _ => None,
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        if self.status.is_server_error() {
+            tracing::warn!(error = %self.error, "request failed");
+        }
+        let retry_after = retry_after(self.error.kind);
+        let mut response = (self.status, Json(ErrorBody::from(&self.error))).into_response();
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        if self.error.kind == ErrorKind::ShuttingDown {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
