@@ -1,34 +1,43 @@
 //! Attention over a paged cache, in the manner of FlashAttention (Dao et al. 2022): online softmax, no score matrix.
+//!
+//! # Arithmetic
+//! A query meets its keys page by page; pages begin at multiples of [`PAGE_TOKENS`] in the sequence, whoever else is in the batch.
+//! In a page, with `q` multiplied by the scale and by log2 e beforehand:
+//!
+//! ```text
+//! score[t] = q[0] k[t][0] + q[1] k[t][1] + ..          a chain of fma
+//! m'       = max(m, score[..])
+//! w[t]     = 2^(score[t] - m')                         0 for masked tokens
+//! l        = l 2^(m - m') + sum of w                   16 running sums
+//! acc[d]   = acc[d] 2^(m - m') + w[0] v[0][d] + ..     a chain of fma
+//! ```
+//!
+//! Every [`SPLIT`] pages `(m, l, acc)` starts anew, and the parts are joined in ascending order. So one long sequence can be
+//! shared out over threads, and gives the bits it would have given on one. A masked token has weight zero, and since
+//! stored numbers are finite it changes nothing.
+//!
+//! # Work
+//! A task is a *tile*: some consecutive queries, all heads that share a key head, and all their pages or one split of them. A tile
+//! of many rows unpacks each page to f32 once and multiplies it in blocks of registers ([`block`]); the few rows of a decode step
+//! read f16 as they go, which is as fast as memory.
 
-use crate::{Device, RopeTable};
+mod block;
+mod cache;
+mod plan;
+mod tile;
+
+#[cfg(test)]
+mod tests;
+
+pub use cache::{KvCache, KvShape, read_keys, store_kv};
+
+use crate::Device;
 
 /// Tokens of a page.
 pub const PAGE_TOKENS: usize = 64;
 
-/// What one layer caches per token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KvShape {
-    /// Heads of keys and values.
-    pub kv_heads: usize,
-    /// Numbers of a head.
-    pub head_dim: usize,
-}
-
-/// Keys (rotated) and values of all layers, f16, in pages of [`PAGE_TOKENS`] tokens. A page number means the same place in
-/// every layer. Which page belongs to whom is the caller's business.
-#[derive(Debug)]
-pub struct KvCache {}
-
-impl KvCache {
-    /// Room for `pages` pages; memory is touched when first written.
-    pub fn new(_layers: &[KvShape], _pages: usize) -> Self { unimplemented!() }
-    /// Pages.
-    pub fn pages(&self) -> usize { unimplemented!() }
-    /// Bytes of one page over all layers.
-    pub fn page_bytes(&self) -> usize { unimplemented!() }
-    /// Copies the first `tokens` tokens of page `from` to page `to` in all layers (copy on write of a shared prefix).
-    pub fn copy_page(&mut self, _from: u32, _to: u32, _tokens: usize) { unimplemented!() }
-}
+/// Pages after which the running sums start anew.
+const SPLIT: usize = 8;
 
 /// Consecutive rows of one sequence in a batch.
 #[derive(Debug, Clone, Copy)]
@@ -60,18 +69,57 @@ pub struct AttentionSpec {
     pub softcap: Option<f32>,
 }
 
-/// Stores the keys and values (`[rows][kv_heads][head_dim]`, keys already rotated) of all spans' rows in a layer's pages.
-pub fn store_kv(_dev: &Device, _cache: &mut KvCache, _layer: usize, _spans: &[Span<'_>], _k: &[f32], _v: &[f32]) { unimplemented!() }
+impl AttentionSpec {
+    /// Query heads that share a key head.
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    fn check(&self, rows: usize, q: &[f32], out: &[f32]) {
+        assert!(
+            self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads),
+            "{} heads over {}",
+            self.heads,
+            self.kv_heads
+        );
+        assert!(
+            q.len() >= rows * self.heads * self.head_dim && out.len() == q.len(),
+            "queries and output of {rows} rows"
+        );
+    }
+}
 
 /// Causal attention of `q` (`[rows][heads][head_dim]`, rotated) over everything stored for its sequence up to its own position.
 /// `out` has the shape of `q`. The rows' own keys and values must be stored before.
 #[expect(clippy::too_many_arguments, reason = "the parts of one attention")]
-pub fn attention(_dev: &Device, _spec: &AttentionSpec, _cache: &KvCache, _layer: usize, _spans: &[Span<'_>], _q: &[f32], _out: &mut [f32]) { unimplemented!() }
+pub fn attention(
+    dev: &Device,
+    spec: &AttentionSpec,
+    cache: &KvCache,
+    layer: usize,
+    spans: &[Span<'_>],
+    q: &[f32],
+    out: &mut [f32],
+) {
+    spec.check(spans.iter().map(|span| span.start + span.len).max().unwrap_or(0), q, out);
+    plan::causal(dev, spec, cache, layer, spans, q, out);
+}
 
-/// Attention of encoders: every row of a sequence sees every other, nothing is cached. `lens` are the sequences' lengths;
-/// `q`, `k`, `v` and `out` are `[sum of lens][heads][head_dim]`.
+/// Attention of encoders: every row of a sequence sees every other (with a window, those at a distance below it), nothing is
+/// cached. `lens` are the sequences' lengths; `q`, `k`, `v` and `out` are `[sum of lens][heads][head_dim]`, keys and values
+/// with `kv_heads`.
 #[expect(clippy::too_many_arguments, reason = "the parts of one attention")]
-pub fn encoder_attention(_dev: &Device, _spec: &AttentionSpec, _lens: &[usize], _q: &[f32], _k: &[f32], _v: &[f32], _out: &mut [f32]) { unimplemented!() }
-
-/// Reads back keys `[len][kv_heads][head_dim]` of one sequence from `position`, un-rotated if `table` is given.
-pub fn read_keys(_cache: &KvCache, _layer: usize, _span: &Span<'_>, _table: Option<&RopeTable>, _out: &mut [f32]) { unimplemented!() }
+pub fn encoder_attention(
+    dev: &Device,
+    spec: &AttentionSpec,
+    lens: &[usize],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &mut [f32],
+) {
+    let rows = lens.iter().sum::<usize>();
+    spec.check(rows, q, out);
+    assert!(k.len() >= rows * spec.kv_heads * spec.head_dim && v.len() == k.len(), "keys and values of {rows} rows");
+    plan::encoder(dev, spec, lens, q, k, v, out);
+}

@@ -19,15 +19,20 @@ mod device;
 mod error;
 mod linear;
 pub mod machine;
+mod math;
 mod matrix;
 mod norm;
+mod parallel;
 mod rope;
 mod sample;
+mod simd;
 #[cfg(test)]
 mod testing;
 
 pub use activation::{Activation, activate, gated};
-pub use attention::{AttentionSpec, KvCache, KvShape, PAGE_TOKENS, Span, attention, encoder_attention, read_keys, store_kv};
+pub use attention::{
+    AttentionSpec, KvCache, KvShape, PAGE_TOKENS, Span, attention, encoder_attention, read_keys, store_kv,
+};
 pub use block::BlockType;
 pub use device::{Device, Isa};
 pub use error::Error;

@@ -1,12 +1,147 @@
 //! RMSNorm (Zhang & Sennrich 2019) and LayerNorm (Ba et al. 2016), row by row in a fixed order.
 
 use crate::Device;
+use crate::parallel::rows;
+use crate::simd::{Kernel, Simd, dispatch, sum_map, zip_map};
 
 /// `y = x / rms(x) * weight` for every row of `weight.len()` numbers.
-pub fn rms_norm(_dev: &Device, _x: &[f32], _weight: &[f32], _eps: f32, _y: &mut [f32]) { unimplemented!() }
+pub fn rms_norm(dev: &Device, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
+    assert_eq!(x.len(), y.len());
+    let cols = weight.len();
+    rows(dev, y, cols, |first, y| {
+        let x = &x[first * cols..][..y.len()];
+        dispatch(dev.isa(), Rms { x: Some(x), weight, eps, y, add: false });
+    });
+}
+
 /// [`rms_norm`] with input and output the same (per-head norms of queries and keys).
-pub fn rms_norm_in_place(_dev: &Device, _x: &mut [f32], _weight: &[f32], _eps: f32) { unimplemented!() }
+pub fn rms_norm_in_place(dev: &Device, x: &mut [f32], weight: &[f32], eps: f32) {
+    rows(dev, x, weight.len(), |_, y| dispatch(dev.isa(), Rms { x: None, weight, eps, y, add: false }));
+}
+
 /// `y += rms_norm(x)`: a norm behind a block and the residual in one pass.
-pub fn rms_norm_add(_dev: &Device, _x: &[f32], _weight: &[f32], _eps: f32, _y: &mut [f32]) { unimplemented!() }
+pub fn rms_norm_add(dev: &Device, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
+    assert_eq!(x.len(), y.len());
+    let cols = weight.len();
+    rows(dev, y, cols, |first, y| {
+        let x = &x[first * cols..][..y.len()];
+        dispatch(dev.isa(), Rms { x: Some(x), weight, eps, y, add: true });
+    });
+}
+
 /// `x = (x - mean) / sqrt(var + eps) * weight + bias`, in place.
-pub fn layer_norm(_dev: &Device, _x: &mut [f32], _weight: &[f32], _bias: &[f32], _eps: f32) { unimplemented!() }
+pub fn layer_norm(dev: &Device, x: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
+    assert_eq!(weight.len(), bias.len());
+    rows(dev, x, weight.len(), |_, x| dispatch(dev.isa(), Layer { x, weight, bias, eps }));
+}
+
+/// RMSNorm of some rows.
+struct Rms<'a> {
+    /// The input; `None` if it stands in `y`.
+    x: Option<&'a [f32]>,
+    weight: &'a [f32],
+    eps: f32,
+    y: &'a mut [f32],
+    /// Add to `y`.
+    add: bool,
+}
+
+impl Kernel for Rms<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let cols = self.weight.len();
+        for (i, y) in self.y.chunks_exact_mut(cols).enumerate() {
+            let x = self.x.map(|x| &x[i * cols..][..cols]);
+            let squares = sum_map(s, x.unwrap_or(y), |x| s.mul(x, x));
+            let inverse = s.splat(1.0 / (squares / cols as f32 + self.eps).sqrt());
+            match x {
+                None => zip_map(s, y, self.weight, self.weight, |y, w, _| s.mul(s.mul(y, inverse), w)),
+                Some(x) if self.add => zip_map(s, y, x, self.weight, |y, x, w| s.fma(s.mul(x, inverse), w, y)),
+                Some(x) => zip_map(s, y, x, self.weight, |_, x, w| s.mul(s.mul(x, inverse), w)),
+            }
+        }
+    }
+}
+
+/// LayerNorm of some rows.
+struct Layer<'a> {
+    x: &'a mut [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    eps: f32,
+}
+
+impl Kernel for Layer<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let n = self.weight.len() as f32;
+        for x in self.x.chunks_exact_mut(self.weight.len()) {
+            let mean = s.splat(sum_map(s, x, |x| x) / n);
+            let variance = sum_map(s, x, |x| s.mul(s.sub(x, mean), s.sub(x, mean))) / n;
+            let inverse = s.splat(1.0 / (variance + self.eps).sqrt());
+            zip_map(s, x, self.weight, self.bias, |x, w, b| s.fma(s.mul(s.sub(x, mean), inverse), w, b));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        (0..n as u32)
+            .map(|i| ((i.wrapping_add(seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0) * 3.0)
+            .collect()
+    }
+
+    /// The formula in f64.
+    fn exact(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32) -> Vec<f64> {
+        let (n, cols) = (weight.len() as f64, weight.len());
+        let row = |x: &[f32]| -> Vec<f64> {
+            let mean = if bias.is_some() { x.iter().map(|&x| f64::from(x)).sum::<f64>() / n } else { 0.0 };
+            let square = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+            let inverse = 1.0 / (square + f64::from(eps)).sqrt();
+            let term = |i: usize| {
+                (f64::from(x[i]) - mean) * inverse * f64::from(weight[i]) + bias.map_or(0.0, |b| f64::from(b[i]))
+            };
+            (0..cols).map(term).collect()
+        };
+        x.chunks(cols).flat_map(row).collect()
+    }
+
+    #[track_caller]
+    fn close(got: &[f32], want: &[f64]) {
+        for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
+            assert!((f64::from(got) - want).abs() <= 1e-6 * (1.0 + want.abs()), "{i}: {got} for {want}");
+        }
+    }
+
+    #[test]
+    fn norms_match_their_formulas_on_every_instruction_set_and_thread_count() {
+        for (rows, cols) in [(1, 576), (3, 1), (5, 15), (40, 640), (70, 17), (300, 64)] {
+            let (x, weight, bias) = (numbers(rows * cols, 1), numbers(cols, 7), numbers(cols, 9));
+            let mut all = Vec::new();
+            for isa in Isa::available() {
+                for threads in [1, 2] {
+                    let dev = Device::with_isa(threads, isa);
+                    let (mut out, mut same, mut added, mut layer) =
+                        (vec![0.0; x.len()], x.clone(), x.clone(), x.clone());
+                    rms_norm(&dev, &x, &weight, 1e-5, &mut out);
+                    rms_norm_in_place(&dev, &mut same, &weight, 1e-5);
+                    rms_norm_add(&dev, &x, &weight, 1e-5, &mut added);
+                    layer_norm(&dev, &mut layer, &weight, &bias, 1e-5);
+                    assert_eq!(out, same);
+                    let rms = exact(&x, &weight, None, 1e-5);
+                    close(&out, &rms);
+                    close(&added, &rms.iter().zip(&x).map(|(r, x)| r + f64::from(*x)).collect::<Vec<_>>());
+                    close(&layer, &exact(&x, &weight, Some(&bias), 1e-5));
+                    all.push((out, added, layer));
+                }
+            }
+            assert!(all.iter().all(|one| *one == all[0]), "{rows} x {cols}: all the same bits");
+        }
+    }
+}
