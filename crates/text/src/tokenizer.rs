@@ -13,12 +13,15 @@ mod special;
 mod split;
 mod table;
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use self::byte_level::ByteLevel;
 use self::library::Library;
 use self::sentencepiece::SentencePiece;
-use self::special::{Part, Special, Specials};
+use self::special::{Part, Special};
+pub(crate) use self::special::Specials;
 use self::table::{Kind, Tokens};
 use crate::template::Rendered;
 use crate::{Decoder, Error, Vocabulary};
@@ -27,7 +30,7 @@ use crate::{Decoder, Error, Vocabulary};
 #[derive(Debug)]
 pub struct Tokenizer {
     tokens: Tokens,
-    specials: Specials,
+    specials: Arc<Specials>,
     model: Model,
     bos: Option<u32>,
     eos: Option<u32>,
@@ -79,7 +82,7 @@ impl Tokenizer {
                 )));
             }
         };
-        let specials = Specials::new(specials_of(vocabulary, &tokens))?;
+        let specials = Arc::new(Specials::new(specials_of(vocabulary, &tokens))?);
         let leading_space = matches!(&model, Model::SentencePiece(model) if model.space_prefix);
         let tokenizer = Self {
             tokens,
@@ -124,7 +127,7 @@ impl Tokenizer {
         let (tokens, specials) = library.tokens()?;
         Ok(Self {
             tokens,
-            specials: Specials::new(specials)?,
+            specials: Specials::new(specials)?.into(),
             leading_space: library.spelling().leads_with_space(),
             model: Model::Library(library.into()),
             bos: None,
@@ -261,9 +264,9 @@ impl Tokenizer {
         })
     }
 
-    /// The texts of control tokens, longest first.
-    pub(crate) fn controls(&self) -> impl Iterator<Item = &str> {
-        self.specials.controls()
+    /// Tokens that are recognised in a text before anything else.
+    pub(crate) fn specials(&self) -> &Arc<Specials> {
+        &self.specials
     }
 
     /// A text begins with a space that is not part of it.

@@ -68,6 +68,21 @@ impl Specials {
         self.occurring(text).into_iter().any(|i| self.list[i].control)
     }
 
+    /// Where the texts of control tokens stand; what overlaps is one range.
+    pub(crate) fn control_ranges(&self, text: &str) -> Vec<Range<usize>> {
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        let hits = self.finder.iter().flat_map(|finder| finder.find_overlapping_iter(text));
+        for hit in hits.filter(|hit| self.list[hit.pattern().as_usize()].control) {
+            // Hits come in the order of their ends.
+            let mut range = hit.range();
+            while let Some(last) = ranges.pop_if(|last| last.end > range.start) {
+                range.start = range.start.min(last.start);
+            }
+            ranges.push(range);
+        }
+        ranges
+    }
+
     /// Cuts user-defined tokens out of a user's text.
     pub(crate) fn cut_plain(&self, text: &str) -> Vec<Part> {
         self.cut(text, |special, _| !special.control)
@@ -182,6 +197,7 @@ mod tests {
         assert_eq!(marked("<|a|>x", &[2..2]), "<|a|>x");
         assert_eq!(marked("<|a|>x", &[0..0, 5..5]), "#1 x");
         assert_eq!(marked("a  <m> b", &[]), "a #5 b");
+        assert_eq!(specials.control_ranges("<|a|><|a|>\n<m>"), [0..5, 5..10, 11..14]);
         assert!(specials.any_control("<<|a|>") && !specials.any_control("\n<|a|"));
     }
 }
