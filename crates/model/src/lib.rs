@@ -5,12 +5,28 @@
 //!
 //! Invariant: no request, no scheduler and no tokenizer is known here; a family is data, never a second decoder.
 
-mod model;
-mod vocabulary;
-
-pub use model::*;
-pub use vocabulary::*;
+mod arch;
+mod checkpoint;
+mod decoder;
+mod encoder;
 mod error;
+mod fields;
+pub mod gguf;
+mod inspect;
+mod model;
+pub mod safetensors;
 mod spec;
-pub use error::Error;
-pub use spec::*;
+mod tensors;
+mod value;
+mod vocabulary;
+mod weights;
+mod workspace;
+
+pub use error::{Error, Problem};
+pub use inspect::{Inspection, inspect};
+pub use model::{Batch, Model};
+pub use spec::{LayerSpec, ModelSpec, Norms, Pooling};
+pub use tensors::TensorInfo;
+pub use value::Value;
+pub use vocabulary::{TokenizerSource, Vocabulary};
+pub use workspace::{HeadWorkspace, Workspace};

@@ -1,12 +1,25 @@
-//! A spec with its weights, and the one decoder.
+//! A spec with its weights: loading, and the public face of decoder, encoder and head.
 
 use std::path::Path;
 
-use kernels::{Device, KvCache};
+use kernels::{Device, KvCache, RopeSpec, RopeTable, linear, linear_rows};
+
+use crate::checkpoint::Checkpoint;
+use crate::decoder::Decoder;
+use crate::encoder::Encoder;
+use crate::weights::{LinearLayer, Weights, forms};
+use crate::{Error, HeadWorkspace, ModelSpec, TokenizerSource, Workspace, arch};
 
 /// A loaded model.
 #[derive(Debug)]
-pub struct Model {}
+pub struct Model {
+    spec: ModelSpec,
+    weights: Weights,
+    tables: Vec<RopeTable>,
+    table_of: Vec<Option<usize>>,
+    tokenizer: TokenizerSource,
+    chat_template: Option<String>,
+}
 
 /// Sequences of one step, one behind the other.
 #[derive(Debug, Clone, Copy)]
@@ -19,37 +32,116 @@ pub struct Batch<'a> {
     pub outputs: &'a [u32],
 }
 
-/// Buffers of a forward pass, kept between steps: nothing is allocated once they have grown.
-#[derive(Debug, Default)]
-pub struct Workspace {}
-
 impl Model {
     /// Reads a GGUF file, or a directory with `config.json` and safetensors. `progress(done, total)` counts bytes of weights.
     ///
     /// # Errors
     /// Whatever is wrong with the files, naming file, tensor and offset.
-    pub fn load(_dev: &Device, _path: &Path, _progress: &dyn Fn(u64, u64)) -> Result<Self, crate::Error> { unimplemented!() }
+    pub fn load(dev: &Device, path: &Path, progress: &dyn Fn(u64, u64)) -> Result<Self, Error> {
+        let checkpoint = Checkpoint::open(path)?;
+        let family = arch::family_of(&checkpoint)?;
+        let spec = family.spec(&checkpoint)?;
+        let weights = Weights::load(dev, &checkpoint, family, &spec, progress)?;
+        let (tables, table_of) = rotations(&spec);
+        let Checkpoint { tokenizer, chat_template, .. } = checkpoint;
+        Ok(Self { spec, weights, tables, table_of, tokenizer, chat_template })
+    }
+
     /// What it is made of.
-    pub fn spec(&self) -> &crate::ModelSpec { unimplemented!() }
-    /// Its tokenizer's data (taken once, then dropped by the caller).
-    pub fn tokenizer_source(&self) -> &crate::TokenizerSource { unimplemented!() }
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Its tokenizer's data.
+    pub fn tokenizer_source(&self) -> &TokenizerSource {
+        &self.tokenizer
+    }
+
+    /// Moves its tokenizer's data out: vocabularies are large, and nothing here needs them.
+    pub fn take_tokenizer_source(&mut self) -> TokenizerSource {
+        std::mem::replace(&mut self.tokenizer, TokenizerSource::Vocabulary(crate::Vocabulary::default()))
+    }
+
     /// Its chat template (Jinja), if it has one.
-    pub fn chat_template(&self) -> Option<&str> { unimplemented!() }
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+
     /// An empty cache of `pages` pages with this model's shapes.
-    pub fn new_cache(&self, _pages: usize) -> KvCache { unimplemented!() }
+    pub fn new_cache(&self, pages: usize) -> KvCache {
+        KvCache::new(&self.spec.kv_shapes(), pages)
+    }
+
     /// Runs the rows of `batch` through all layers, storing their keys and values in `cache`. Returns the normed final hidden
     /// states of `batch.outputs`, `[outputs][width]`.
-    pub fn forward<'w>(&self, _dev: &Device, _cache: &mut KvCache, _batch: &Batch<'_>, _work: &'w mut Workspace) -> &'w [f32] { unimplemented!() }
+    ///
+    /// # Panics
+    /// When this is an encoder, or tokens, spans or outputs lie outside of vocabulary, context or batch.
+    pub fn forward<'w>(
+        &self,
+        dev: &Device,
+        cache: &mut KvCache,
+        batch: &Batch<'_>,
+        work: &'w mut Workspace,
+    ) -> &'w [f32] {
+        assert!(!self.spec.encoder, "an encoder has no cache: use encode");
+        let Self { spec, weights, tables, table_of, .. } = self;
+        Decoder { dev, spec, weights, tables, table_of }.forward(cache, batch, work)
+    }
+
     /// Logits of hidden states: `out` is `[rows][vocab]`.
-    pub fn logits(&self, _dev: &Device, _hidden: &[f32], _work: &mut HeadWorkspace, _out: &mut [f32]) { unimplemented!() }
+    pub fn logits(&self, dev: &Device, hidden: &[f32], work: &mut HeadWorkspace, out: &mut [f32]) {
+        let head = self.prepare_head(dev, hidden, work);
+        linear(dev, &work.input, &mut [head.to(out)]);
+        self.cap(out);
+    }
+
     /// Logits of some tokens only: `out` is `[rows][tokens.len()]`; the same bits as [`Model::logits`] gives there.
-    pub fn logits_of(&self, _dev: &Device, _hidden: &[f32], _tokens: &[u32], _work: &mut HeadWorkspace, _out: &mut [f32]) { unimplemented!() }
+    pub fn logits_of(&self, dev: &Device, hidden: &[f32], tokens: &[u32], work: &mut HeadWorkspace, out: &mut [f32]) {
+        let head = self.prepare_head(dev, hidden, work);
+        linear_rows(dev, &work.input, head.matrix(), tokens, out);
+        self.cap(out);
+    }
+
+    fn prepare_head(&self, dev: &Device, hidden: &[f32], work: &mut HeadWorkspace) -> &LinearLayer {
+        let head = self.weights.output.as_ref().unwrap_or(&self.weights.embedding);
+        work.input.set(dev, hidden, self.spec.width, &forms(&[head]));
+        head
+    }
+
+    fn cap(&self, logits: &mut [f32]) {
+        if let Some(cap) = self.spec.logit_softcap {
+            logits.iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
+        }
+    }
+
     /// Encoders (BERT): hidden states of all rows, no cache, every row of a span sees all of its span.
-    pub fn encode<'w>(&self, _dev: &Device, _tokens: &[u32], _lens: &[usize], _work: &'w mut Workspace) -> &'w [f32] { unimplemented!() }
+    ///
+    /// # Panics
+    /// When this is no encoder, or a sequence is longer than its context.
+    pub fn encode<'w>(&self, dev: &Device, tokens: &[u32], lens: &[usize], work: &'w mut Workspace) -> &'w [f32] {
+        assert!(self.spec.encoder, "a decoder needs its cache: use forward");
+        assert!(lens.iter().all(|&len| len <= self.spec.context), "a sequence is longer than {}", self.spec.context);
+        assert_eq!(lens.iter().sum::<usize>(), tokens.len(), "lengths and tokens differ");
+        Encoder { dev, spec: &self.spec, weights: &self.weights }.forward(tokens, lens, work)
+    }
+
     /// Bytes of packed weights.
-    pub fn weight_bytes(&self) -> usize { unimplemented!() }
+    pub fn weight_bytes(&self) -> usize {
+        self.weights.bytes
+    }
 }
 
-/// Buffers of the head.
-#[derive(Debug, Default)]
-pub struct HeadWorkspace {}
+/// One table per distinct rotation, and which one each layer uses.
+fn rotations(spec: &ModelSpec) -> (Vec<RopeTable>, Vec<Option<usize>>) {
+    let mut distinct: Vec<&RopeSpec> = Vec::new();
+    let mut number = |rope| match distinct.iter().position(|known| *known == rope) {
+        Some(i) => i,
+        None => {
+            distinct.push(rope);
+            distinct.len() - 1
+        }
+    };
+    let table_of = spec.layers.iter().map(|layer| layer.rope.as_ref().map(&mut number)).collect();
+    (distinct.into_iter().map(|rope| RopeTable::new(rope, spec.context)).collect(), table_of)
+}

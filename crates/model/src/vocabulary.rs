@@ -1,5 +1,9 @@
 //! The vocabulary a checkpoint carries, as plain data: `text` makes a tokenizer of it, `engine` joins the two.
 
+use crate::Problem;
+use crate::fields::Fields;
+use crate::value::Value;
+
 /// Tokens and rules as a GGUF file stores them (`tokenizer.ggml.*`).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Vocabulary {
@@ -45,4 +49,90 @@ pub enum TokenizerSource {
         /// `tokenizer_config.json`.
         config: Option<Vec<u8>>,
     },
+}
+
+/// Moves the vocabulary out of a GGUF file's fields. Files without one give an empty vocabulary.
+pub(crate) fn from_fields(fields: &mut Fields) -> Result<Vocabulary, Problem> {
+    let kind = fields.raw_text("tokenizer.ggml.model").unwrap_or_default().to_owned();
+    let pre = fields.raw_text("tokenizer.ggml.pre").unwrap_or("default").to_owned();
+    let tokens = take_texts(fields, "tokenizer.ggml.tokens")?;
+    let truth = |name: &str| match fields.raw(name) {
+        Some(Value::Bool(b)) => Some(*b),
+        _ => None,
+    };
+    // What the reference does where the file says nothing.
+    let add_bos =
+        truth("tokenizer.ggml.add_bos_token").unwrap_or(kind == "llama" || kind == "bert" || pre == "llama-bpe");
+    let add_eos = truth("tokenizer.ggml.add_eos_token").unwrap_or(kind == "bert");
+    let add_space_prefix = truth("tokenizer.ggml.add_space_prefix").unwrap_or(kind == "llama");
+    let id = |name: &str| special(fields, name, tokens.len());
+    let (bos, eos) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
+    let (unk, pad) = (id("tokenizer.ggml.unknown_token_id")?, id("tokenizer.ggml.padding_token_id")?);
+    let eot = id("tokenizer.ggml.eot_token_id")?.or_else(|| end_of_turn(&tokens)).filter(|eot| Some(*eot) != eos);
+    let merges = take_texts(fields, "tokenizer.ggml.merges")?;
+    let scores = take_per_token(fields, "tokenizer.ggml.scores", tokens.len(), |value| match value {
+        Value::Floats(scores) => Some(scores),
+        _ => None,
+    })?;
+    let types = take_per_token(fields, "tokenizer.ggml.token_type", tokens.len(), |value| match value {
+        Value::Integers(types) => Some(types.into_iter().map(|t| u8::try_from(t).unwrap_or(0)).collect()),
+        _ => None,
+    })?;
+    Ok(Vocabulary {
+        kind,
+        pre,
+        tokens,
+        scores,
+        types,
+        merges,
+        bos,
+        eos,
+        eot,
+        unk,
+        pad,
+        add_bos,
+        add_eos,
+        add_space_prefix,
+    })
+}
+
+fn take_texts(fields: &mut Fields, name: &str) -> Result<Vec<String>, Problem> {
+    match fields.take(name) {
+        None => Ok(Vec::new()),
+        Some(Value::Texts(texts)) => Ok(texts),
+        Some(_) => Err(Problem::field(name, "is not a list of texts")),
+    }
+}
+
+fn take_per_token<T>(
+    fields: &mut Fields,
+    name: &str,
+    n_tokens: usize,
+    list: impl FnOnce(Value) -> Option<Vec<T>>,
+) -> Result<Vec<T>, Problem> {
+    let Some(value) = fields.take(name) else { return Ok(Vec::new()) };
+    let values = list(value).ok_or_else(|| Problem::field(name, "is not a list of numbers"))?;
+    if values.len() == n_tokens {
+        return Ok(values);
+    }
+    Err(Problem::field(name, format!("has {} entries for {n_tokens} tokens", values.len())))
+}
+
+fn special(fields: &Fields, name: &str, n_tokens: usize) -> Result<Option<u32>, Problem> {
+    match fields.raw(name) {
+        None => Ok(None),
+        Some(Value::Integer(id)) => {
+            let id = u32::try_from(*id).ok().filter(|&id| (id as usize) < n_tokens);
+            // Files exist that write -1 or 2^32 - 1 for "none".
+            Ok(id)
+        }
+        Some(other) => Err(Problem::field(name, format!("is {other:?}, expected a token's number"))),
+    }
+}
+
+/// Older files do not name the token that ends a turn; chat models of the known families use one of these.
+fn end_of_turn(tokens: &[String]) -> Option<u32> {
+    const NAMES: [&str; 4] = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>"];
+    let found = NAMES.iter().find_map(|name| tokens.iter().position(|token| token == name));
+    found.and_then(|id| u32::try_from(id).ok())
 }

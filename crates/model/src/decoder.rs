@@ -1,0 +1,206 @@
+//! The decoder of all families, written once.
+//!
+//! A step takes rows of several sequences, one behind the other, through all layers; what a row gives does not depend on the
+//! rows beside it. In the last layer only the rows whose hidden state is wanted go on behind keys and values: a prompt's
+//! other rows have done their duty when those are stored.
+
+use kernels::{
+    Device, KvCache, RopeTable, Span, attention, gated, linear, rms_norm, rms_norm_add, rms_norm_in_place, rope,
+    store_kv,
+};
+
+use crate::model::Batch;
+use crate::weights::{Layer, Weights};
+use crate::workspace::{Workspace, compact, positions, slice};
+use crate::{LayerSpec, ModelSpec, Norms};
+
+/// A model's parts as the decoder sees them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Decoder<'m> {
+    pub(crate) dev: &'m Device,
+    pub(crate) spec: &'m ModelSpec,
+    pub(crate) weights: &'m Weights,
+    /// One per distinct rotation, and which one each layer uses.
+    pub(crate) tables: &'m [RopeTable],
+    pub(crate) table_of: &'m [Option<usize>],
+}
+
+/// A layer with its number and description.
+#[derive(Clone, Copy)]
+struct Step<'m> {
+    number: usize,
+    spec: &'m LayerSpec,
+    layer: &'m Layer,
+    table: Option<&'m RopeTable>,
+}
+
+impl Step<'_> {
+    fn query_width(&self) -> usize {
+        self.spec.attention.heads * self.spec.attention.head_dim
+    }
+
+    fn kv_width(&self) -> usize {
+        self.spec.attention.kv_heads * self.spec.attention.head_dim
+    }
+}
+
+impl<'m> Decoder<'m> {
+    /// Runs the rows of `batch` through all layers; the normed final hidden states of its outputs stand in `work.normed`.
+    pub(crate) fn forward<'w>(&self, cache: &mut KvCache, batch: &Batch<'_>, work: &'w mut Workspace) -> &'w [f32] {
+        positions(batch.spans, &mut work.positions);
+        self.embed(batch.tokens, work);
+        let (rows, wanted) = (batch.tokens.len(), batch.outputs.len());
+        for step in self.steps() {
+            let last = step.number + 1 == self.spec.layers.len();
+            if last && wanted < rows {
+                self.attend_narrowly(&step, cache, batch, work);
+                self.feed_forward(&step, wanted, work);
+            } else {
+                self.attend(&step, cache, batch, work);
+                self.feed_forward(&step, rows, work);
+            }
+        }
+        let width = self.spec.width;
+        let hidden = slice(&mut work.normed, wanted * width);
+        rms_norm(self.dev, &work.x[..wanted * width], &self.weights.output_norm.weight, self.spec.norm_eps, hidden);
+        hidden
+    }
+
+    fn steps(&self) -> impl Iterator<Item = Step<'m>> {
+        let Self { tables, table_of, .. } = *self;
+        let layers = self.spec.layers.iter().zip(&self.weights.layers).enumerate();
+        layers.map(move |(number, (spec, layer))| {
+            let table = table_of[number].map(|i| &tables[i]);
+            Step { number, spec, layer, table }
+        })
+    }
+
+    fn embed(&self, tokens: &[u32], work: &mut Workspace) {
+        let width = self.spec.width;
+        let x = slice(&mut work.x, tokens.len() * width);
+        for (row, &token) in x.chunks_exact_mut(width).zip(tokens) {
+            self.weights.embedding.matrix().row(token as usize, row);
+            if self.spec.embedding_scale != 1.0 {
+                row.iter_mut().for_each(|x| *x *= self.spec.embedding_scale);
+            }
+        }
+    }
+
+    /// Attention of all rows.
+    fn attend(&self, step: &Step<'_>, cache: &mut KvCache, batch: &Batch<'_>, work: &mut Workspace) {
+        let rows = batch.tokens.len();
+        self.norm(step, rows, work);
+        let Workspace { query, key, value, input, .. } = work;
+        let weights = &step.layer.attention;
+        let (query, kv) = (slice(query, rows * step.query_width()), rows * step.kv_width());
+        let (key, value) = (slice(key, kv), slice(value, kv));
+        linear(self.dev, input, &mut [weights.query.to(query), weights.key.to(key), weights.value.to(value)]);
+        self.store(step, cache, batch.spans, rows, work);
+        self.rotate_queries(step, rows, false, work);
+        self.mix(step, cache, batch.spans, rows, work);
+    }
+
+    /// Attention of the outputs' rows only; keys and values of all. Leaves the outputs' rows at the front of `x`.
+    fn attend_narrowly(&self, step: &Step<'_>, cache: &mut KvCache, batch: &Batch<'_>, work: &mut Workspace) {
+        let (rows, wanted, width) = (batch.tokens.len(), batch.outputs.len(), self.spec.width);
+        self.norm(step, rows, work);
+        let Workspace { key, value, input, .. } = work;
+        let weights = &step.layer.attention;
+        let (key, value) = (slice(key, rows * step.kv_width()), slice(value, rows * step.kv_width()));
+        linear(self.dev, input, &mut [weights.key.to(key), weights.value.to(value)]);
+        self.store(step, cache, batch.spans, rows, work);
+        if wanted == 0 {
+            return;
+        }
+        let mut spans = work.narrow.lend();
+        work.narrow.select(batch, &work.positions, &mut spans);
+        compact(&mut work.x, batch.outputs, width);
+        compact(&mut work.normed, batch.outputs, width);
+        work.input.set(self.dev, &work.normed[..wanted * width], width, &weights.qkv_forms);
+        let query = slice(&mut work.query, wanted * step.query_width());
+        linear(self.dev, &work.input, &mut [weights.query.to(query)]);
+        self.rotate_queries(step, wanted, true, work);
+        self.mix(step, cache, &spans, wanted, work);
+        work.narrow.give_back(spans);
+    }
+
+    /// The norm in front of attention, prepared for its products.
+    fn norm(&self, step: &Step<'_>, rows: usize, work: &mut Workspace) {
+        let n = rows * self.spec.width;
+        let normed = slice(&mut work.normed, n);
+        rms_norm(self.dev, &work.x[..n], &step.layer.attention_norm.weight, self.spec.norm_eps, normed);
+        work.input.set(self.dev, normed, self.spec.width, &step.layer.attention.qkv_forms);
+    }
+
+    fn store(&self, step: &Step<'_>, cache: &mut KvCache, spans: &[Span<'_>], rows: usize, work: &mut Workspace) {
+        let kv = rows * step.kv_width();
+        let key = &mut work.key[..kv];
+        self.rotate(step, step.layer.attention.key_norm.as_deref(), key, &work.positions);
+        store_kv(self.dev, cache, step.number, spans, key, &work.value[..kv]);
+    }
+
+    fn rotate_queries(&self, step: &Step<'_>, rows: usize, narrow: bool, work: &mut Workspace) {
+        let Workspace { query, positions, narrow: narrowed, .. } = work;
+        let positions = if narrow { &narrowed.positions } else { positions };
+        let query = &mut query[..rows * step.query_width()];
+        self.rotate(step, step.layer.attention.query_norm.as_deref(), query, positions);
+    }
+
+    fn rotate(&self, step: &Step<'_>, norm: Option<&[f32]>, x: &mut [f32], positions: &[u32]) {
+        if let Some(weight) = norm {
+            rms_norm_in_place(self.dev, x, weight, self.spec.norm_eps);
+        }
+        if let Some(table) = step.table {
+            rope(self.dev, table, x, step.spec.attention.head_dim, positions);
+        }
+    }
+
+    /// Scores, values and the product behind them, added to the residual.
+    fn mix(&self, step: &Step<'_>, cache: &KvCache, spans: &[Span<'_>], rows: usize, work: &mut Workspace) {
+        let n = rows * step.query_width();
+        let mixed = slice(&mut work.mixed, n);
+        attention(self.dev, &step.spec.attention, cache, step.number, spans, &work.query[..n], mixed);
+        let weights = &step.layer.attention;
+        work.input.set(self.dev, mixed, step.query_width(), &weights.out_forms);
+        self.add(step.spec, &weights.out, &step.layer.post_attention_norm.weight, rows, work);
+    }
+
+    /// The feed-forward block of the first `rows` rows.
+    fn feed_forward(&self, step: &Step<'_>, rows: usize, work: &mut Workspace) {
+        let (ffn, n, inner) = (&step.layer.ffn, rows * self.spec.width, rows * step.spec.ffn);
+        let normed = slice(&mut work.normed, n);
+        rms_norm(self.dev, &work.x[..n], &step.layer.ffn_norm.weight, self.spec.norm_eps, normed);
+        work.input.set(self.dev, normed, self.spec.width, &ffn.up_forms);
+        let up = slice(&mut work.up, inner);
+        if let Some(gate_weights) = &ffn.gate {
+            let gate = slice(&mut work.gate, inner);
+            linear(self.dev, &work.input, &mut [gate_weights.to(gate), ffn.up.to(up)]);
+            gated(self.dev, step.spec.activation, gate, up, step.spec.ffn, &mut work.input, &ffn.down_forms);
+        } else {
+            linear(self.dev, &work.input, &mut [ffn.up.to(up)]);
+            kernels::activate(self.dev, step.spec.activation, up);
+            work.input.set(self.dev, up, step.spec.ffn, &ffn.down_forms);
+        }
+        self.add(step.spec, &ffn.down, &step.layer.post_ffn_norm.weight, rows, work);
+    }
+
+    /// `x += W input`, with a norm between where the family has one.
+    fn add(
+        &self,
+        spec: &LayerSpec,
+        product: &crate::weights::LinearLayer,
+        norm: &[f32],
+        rows: usize,
+        work: &mut Workspace,
+    ) {
+        let n = rows * self.spec.width;
+        let x = &mut work.x[..n];
+        if spec.norms == Norms::Before {
+            linear(self.dev, &work.input, &mut [product.onto(x)]);
+            return;
+        }
+        let out = slice(&mut work.normed, n);
+        linear(self.dev, &work.input, &mut [product.to(out)]);
+        rms_norm_add(self.dev, out, norm, self.spec.norm_eps, x);
+    }
+}

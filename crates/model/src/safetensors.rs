@@ -1,0 +1,107 @@
+//! The safetensors header, read with the same suspicion as GGUF's.
+//!
+//! The format is a length, a JSON object and data. Its own crate wants the whole file in memory or mapped to check a header; a
+//! mapped file that shrinks kills the process, so the two steps around `serde_json` stand here. The fuzzer calls
+//! [`Header::read`] on arbitrary bytes.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use kernels::BlockType;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::Problem;
+use crate::tensors::{TensorInfo, check_layout};
+
+/// The format's own limit on its header.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// All that a safetensors file says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The tensors that can be read, by offset from the start of the file.
+    pub tensors: Vec<TensorInfo>,
+    /// The others, by name, with their types: position ids and the like, which no family loads.
+    pub unreadable: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Description {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: [u64; 2],
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Tensor(Description),
+    Other(IgnoredAny),
+}
+
+impl Header {
+    /// Reads and checks a header. `reader` stands at the start of a file of `file_len` bytes; tensor data is not read.
+    ///
+    /// # Errors
+    /// [`Problem`] for anything that is not a sound safetensors file whose tensors all lie inside `file_len`.
+    pub fn read(reader: &mut impl Read, file_len: u64) -> Result<Self, Problem> {
+        let json = read_json(reader, file_len)?;
+        let entries: BTreeMap<String, Entry> =
+            serde_json::from_slice(&json).map_err(|e| Problem::Header { at: 8, what: format!("the JSON says {e}") })?;
+        let data_start = 8 + json.len() as u64;
+        let mut header = Self { tensors: Vec::new(), unreadable: BTreeMap::new() };
+        for (name, entry) in entries {
+            match entry {
+                Entry::Tensor(described) => header.add(name, described, data_start)?,
+                Entry::Other(_) if name == "__metadata__" => {}
+                Entry::Other(_) => return Err(Problem::tensor(name, "has no dtype, shape and data_offsets")),
+            }
+        }
+        header.tensors.sort_by_key(|t| t.offset);
+        check_layout(&header.tensors, file_len)?;
+        Ok(header)
+    }
+
+    fn add(&mut self, name: String, described: Description, data_start: u64) -> Result<(), Problem> {
+        let Some(kind) = block_type(&described.dtype) else {
+            self.unreadable.insert(name, described.dtype);
+            return Ok(());
+        };
+        let [begin, end] = described.data_offsets;
+        let offset = data_start.checked_add(begin);
+        let offset = offset.ok_or_else(|| Problem::tensor(&name, format!("offset {begin} overflows")))?;
+        let tensor = TensorInfo::new(name, kind, described.shape, offset)?;
+        if end.checked_sub(begin) != Some(tensor.bytes) {
+            let what = format!("its shape takes {} bytes, its data_offsets are {begin} to {end}", tensor.bytes);
+            return Err(Problem::tensor(tensor.name, what));
+        }
+        self.tensors.push(tensor);
+        Ok(())
+    }
+}
+
+fn read_json(reader: &mut impl Read, file_len: u64) -> Result<Vec<u8>, Problem> {
+    let mut len = [0; 8];
+    reader.read_exact(&mut len)?;
+    let len = u64::from_le_bytes(len);
+    if len > MAX_HEADER || len > file_len.saturating_sub(8) {
+        let what = format!("the header claims {len} bytes in a file of {file_len}");
+        return Err(Problem::Header { at: 0, what });
+    }
+    let mut json = Vec::new();
+    reader.take(len).read_to_end(&mut json)?;
+    if json.len() as u64 != len {
+        return Err(Problem::Header { at: 8 + json.len() as u64, what: "the file ends inside the header".into() });
+    }
+    Ok(json)
+}
+
+fn block_type(dtype: &str) -> Option<BlockType> {
+    match dtype {
+        "F32" => Some(BlockType::F32),
+        "F16" => Some(BlockType::F16),
+        "BF16" => Some(BlockType::BF16),
+        _ => None,
+    }
+}
