@@ -12,6 +12,8 @@ use minijinja::{Environment, Error, ErrorKind, Output, State, Value, escape_form
 use minijinja_contrib::pycompat;
 use regex::Regex;
 
+use super::marks::is_mark;
+
 /// Adds all of it to an environment.
 pub(super) fn install(environment: &mut Environment<'static>) {
     environment.set_unknown_method_callback(method);
@@ -62,9 +64,10 @@ fn float_text(number: f64) -> String {
     }
 }
 
-/// `length`, which Python answers for an undefined value too.
+/// `length`, which Python answers for an undefined value too. Marks do not count.
 fn length(value: &Value) -> Result<usize, Error> {
-    match value.len() {
+    let marks = value.as_str().map_or(0, |text| text.chars().filter(|c| is_mark(*c)).count());
+    match value.len().map(|length| length - marks) {
         Some(length) => Ok(length),
         None if value.is_undefined() => Ok(0),
         None => Err(invalid(format!("a {} has no length", value.kind()))),

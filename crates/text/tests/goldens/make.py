@@ -57,12 +57,13 @@ def wordpiece(models):
 
 
 def templates():
+    import jinja2
     from transformers.utils.chat_template_utils import render_jinja_template
 
     rows = []
     for chat in json.loads((DATA / "chats.json").read_text(encoding="utf-8")):
         source = (DATA / "templates" / chat["template"]).read_text(encoding="utf-8")
-        variables = {"bos_token": chat.get("bos", ""), "eos_token": chat.get("eos", ""), **chat.get("args", {})}
+        variables = {f"{name}_token": chat[name] for name in ("bos", "eos") if chat.get(name)} | chat.get("args", {})
         try:
             (text,), _ = render_jinja_template(
                 [chat["messages"]],
@@ -73,7 +74,7 @@ def templates():
             )
             rows.append({"text": text})
         except Exception as error:  # what a template raises is part of the answer
-            rows.append({"error": str(error)})
+            rows.append({"error": str(error), "raised": type(error) is jinja2.exceptions.TemplateError})
     write(DATA / "rendered.json", rows)
 
 

@@ -4,6 +4,7 @@
 //! `cargo xtask test`, which provides the models.
 
 mod gguf;
+mod template;
 mod tokenizer;
 
 use std::path::{Path, PathBuf};
