@@ -28,6 +28,8 @@ mod activations;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod panel;
@@ -118,6 +120,8 @@ fn multiply(isa: Isa, weight: &Matrix, blocks: Range<usize>, x: &Activations, ro
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 | Isa::Amx => avx512::multiply(isa, weight, blocks, x, rows, sink),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2::multiply(weight, blocks, x, rows, sink),
         _ => blocks.for_each(|block| scalar::row_block(weight, block, x, rows.clone(), sink)),
     }
 }

@@ -11,13 +11,15 @@ use half::bf16;
 
 use super::Shared;
 use super::scalar::Block;
-use crate::Device;
 use crate::matrix::SPAN;
+use crate::{Device, Isa};
 
 /// Rows of a tile.
 pub(super) const TILE: usize = 16;
 /// Columns that one task prepares, so that a single wide row keeps several threads busy.
 const CHUNK: usize = 2048;
+/// Numbers that are worth a task, about a microsecond's.
+const NUMBERS_PER_TASK: usize = 4096;
 
 /// The form in which activations meet a matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,7 +84,9 @@ impl Activations {
     pub fn set(&mut self, dev: &Device, x: &[f32], cols: usize, forms: &[Form]) {
         let rows = x.len() / cols.max(1);
         assert_eq!(x.len(), rows * cols, "{} numbers are not rows of {cols}", x.len());
-        self.fill(dev, rows, cols, forms, &|row, range, out| out.copy_from_slice(&x[row * cols..][range]));
+        self.resize(rows, cols, forms);
+        let parts = self.parts(dev.isa());
+        share_rows(dev, rows, cols, &|row, range| parts.store(row, range.start, &x[row * cols..][range]));
     }
 
     /// Prepares rows that `row(r, columns, out)` computes, a chunk of columns at a time (chunks start at multiples of 2048).
@@ -95,15 +99,12 @@ impl Activations {
         row: &(dyn Fn(usize, Range<usize>, &mut [f32]) + Sync),
     ) {
         self.resize(rows, cols, forms);
-        let chunks = cols.div_ceil(CHUNK);
-        let parts = self.parts();
-        dev.run(rows * chunks, &|task| {
-            let (r, start) = (task / chunks, task % chunks * CHUNK);
-            let range = start..cols.min(start + CHUNK);
+        let parts = self.parts(dev.isa());
+        share_rows(dev, rows, cols, &|r, range| {
             CHUNK_BUFFER.with_borrow_mut(|buffer| {
                 let chunk = &mut buffer[..range.len()];
-                row(r, range, chunk);
-                parts.store(r, start, chunk);
+                row(r, range.clone(), chunk);
+                parts.store(r, range.start, chunk);
             });
         });
     }
@@ -170,8 +171,9 @@ impl Activations {
         &self.bf16[row * width..][..width]
     }
 
-    fn parts(&mut self) -> Parts<'_> {
+    fn parts(&mut self, isa: Isa) -> Parts<'_> {
         Parts {
+            isa,
             rows: self.rows,
             cols: self.cols,
             has: self.has,
@@ -185,6 +187,19 @@ impl Activations {
     }
 }
 
+/// Calls `work(row, columns)` for every row, wide ones in chunks, several to a task.
+fn share_rows(dev: &Device, rows: usize, cols: usize, work: &(dyn Fn(usize, Range<usize>) + Sync)) {
+    let chunks = cols.div_ceil(CHUNK);
+    let total = rows * chunks;
+    let per_task = (NUMBERS_PER_TASK / cols.clamp(1, CHUNK)).clamp(1, total.div_ceil(dev.threads()).max(1));
+    dev.run(total.div_ceil(per_task), &|task| {
+        for i in task * per_task..total.min((task + 1) * per_task) {
+            let start = i % chunks * CHUNK;
+            work(i / chunks, start..cols.min(start + CHUNK));
+        }
+    });
+}
+
 /// Where a block of a row lies: tiles of 16 rows, the last one with those that are left.
 fn tile_index(rows: usize, blocks: usize, row: usize, block: usize) -> usize {
     let first = row / TILE * TILE;
@@ -193,6 +208,7 @@ fn tile_index(rows: usize, blocks: usize, row: usize, block: usize) -> usize {
 
 /// The buffers while tasks write them.
 struct Parts<'a> {
+    isa: Isa,
     rows: usize,
     cols: usize,
     has: [bool; 3],
@@ -227,7 +243,7 @@ impl Parts<'_> {
         for (b, x) in x.chunks(SPAN).enumerate() {
             let i = tile_index(self.rows, blocks, row, start / SPAN + b);
             let bytes = &mut self.q.part(i, 1)[0].0;
-            let (scale, sums) = round_block(x, bytes);
+            let (scale, sums) = round_block(self.isa, x, bytes);
             self.scales.part(i, 1)[0] = scale;
             self.sums.part(i, 1)[0] = i32::from(sums[0]) & 0xffff | i32::from(sums[1]) << 16;
             self.scaled_sums.part(i, 1)[0] = scale * f32::from(sums[0] + sums[1]);
@@ -239,18 +255,31 @@ impl Parts<'_> {
 const TINY: f32 = 1.0 / (1u128 << 100) as f32;
 
 /// Rounds up to 32 numbers to bytes, the rest being zero; returns the scale and the sums of both halves.
-fn round_block(x: &[f32], bytes: &mut [i8; SPAN]) -> (f32, [i16; 2]) {
+fn round_block(isa: Isa, x: &[f32], bytes: &mut [i8; SPAN]) -> (f32, [i16; 2]) {
+    match <&[f32; SPAN]>::try_from(x) {
+        #[cfg(target_arch = "x86_64")]
+        Ok(x) if isa >= Isa::Avx2 => super::avx2::round_block(x, bytes),
+        _ => round_any(x, bytes),
+    }
+}
+
+/// What blocks of every length and instruction set round to.
+fn round_any(x: &[f32], bytes: &mut [i8; SPAN]) -> (f32, [i16; 2]) {
     *bytes = [0; SPAN];
     // As integers, magnitudes sort like floats, and infinities and NaN come last.
-    let max = f32::from_bits(x.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0));
-    if !max.is_finite() {
-        return (f32::NAN, [0; 2]);
+    let (scale, inverse) = scale(f32::from_bits(x.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0)));
+    if inverse > 0.0 {
+        bytes.iter_mut().zip(x).for_each(|(byte, x)| *byte = (x * inverse).round_ties_even() as i8);
     }
-    if max < TINY {
-        return (0.0, [0; 2]);
-    }
-    let inverse = 127.0 / max;
-    bytes.iter_mut().zip(x).for_each(|(byte, x)| *byte = (x * inverse).round_ties_even() as i8);
     let sum = |bytes: &[i8]| bytes.iter().map(|byte| i16::from(*byte)).sum();
-    (max / 127.0, [sum(&bytes[..SPAN / 2]), sum(&bytes[SPAN / 2..])])
+    (scale, [sum(&bytes[..SPAN / 2]), sum(&bytes[SPAN / 2..])])
+}
+
+/// The scale of a block with this largest magnitude, and what to multiply by before rounding: 0 if all bytes are 0.
+pub(super) fn scale(max: f32) -> (f32, f32) {
+    match max {
+        _ if !max.is_finite() => (f32::NAN, 0.0),
+        _ if max < TINY => (0.0, 0.0),
+        _ => (max / 127.0, 127.0 / max),
+    }
 }

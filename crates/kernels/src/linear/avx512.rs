@@ -6,6 +6,8 @@
 //! because scales have 19 bits at most. The result equals `f32(i) * sw` to the bit and saves a conversion. The correction for
 //! the zero point is one `VPDPWSSD` of the pair of half sums with the pair `(-z, -z)`.
 //!
+//! Arrays of vectors are filled by loops, not by `map` or `from_fn`: closures are not inlined across target features.
+//!
 //! # Few rows, many rows
 //! With up to [`FUSED`] rows of activations the weights go from memory through registers to the sum, a record at a time.
 //! With more, a row block is unpacked once into [`Tile`]s in the first-level cache, and every tile of activations is
@@ -70,14 +72,16 @@ impl<const BITS: usize, const GROUP: usize, const WIDE: bool, const OFFSET: bool
         // SAFETY: the offsets are those of the layout, within the caller's record.
         unsafe {
             let codes = record.add(Self::LAYOUT.codes_at());
-            let vector = |j: usize| _mm512_loadu_si512(codes.add(64 * j).cast());
+            let mut out = [_mm512_setzero_si512(); QUADS];
             if BITS == 8 {
-                return [0, 1, 2, 3, 4, 5, 6, 7].map(vector);
+                for (j, out) in out.iter_mut().enumerate() {
+                    *out = _mm512_loadu_si512(codes.add(64 * j).cast());
+                }
+                return out;
             }
             let mask = _mm512_set1_epi8(15);
-            let mut out = [_mm512_setzero_si512(); QUADS];
             for j in 0..QUADS / 2 {
-                let both = vector(j);
+                let both = _mm512_loadu_si512(codes.add(64 * j).cast());
                 out[j] = _mm512_and_si512(both, mask);
                 out[j + QUADS / 2] = _mm512_and_si512(_mm512_srli_epi16::<4>(both), mask);
             }
@@ -125,8 +129,11 @@ impl<const GROUP: usize, const OFFSET: bool> Source for Unpacked<GROUP, OFFSET> 
         // SAFETY: the caller knows that the tile exists.
         unsafe {
             let tile = &*self.0.add(b);
-            let codes = [0, 1, 2, 3, 4, 5, 6, 7].map(|j| _mm512_load_si512(tile.codes[j].as_ptr().cast()));
-            let scales = [0, 1].map(|g| _mm512_load_ps(tile.scales[g].as_ptr()));
+            let mut codes = [_mm512_setzero_si512(); QUADS];
+            for (to, codes) in codes.iter_mut().zip(&tile.codes) {
+                *to = _mm512_load_si512(codes.as_ptr().cast());
+            }
+            let scales = [_mm512_load_ps(tile.scales[0].as_ptr()), _mm512_load_ps(tile.scales[1].as_ptr())];
             Weights { codes, scales, offsets: _mm512_load_ps(tile.offsets.as_ptr()) }
         }
     }
@@ -143,15 +150,13 @@ unsafe fn dot<S: Source, const M: usize>(source: S, records: usize, strip: &Stri
         let magic = _mm512_castps_si512(_mm512_set1_ps(MAGIC));
         let minus_zero = -i32::from(zero);
         // The pair of half sums times these is what the zero point adds to each group.
-        let pairs = match S::GROUP {
-            SPAN => [minus_zero & 0xffff | minus_zero << 16; 2],
-            _ => [minus_zero & 0xffff, minus_zero << 16],
-        };
-        let pairs = pairs.map(|pair| _mm512_set1_epi32(pair));
+        let (low, high) = (_mm512_set1_epi32(minus_zero & 0xffff), _mm512_set1_epi32(minus_zero << 16));
+        let pairs = if S::GROUP == SPAN { [_mm512_or_si512(low, high); 2] } else { [low, high] };
         let mut acc = [_mm512_setzero_ps(); M];
         for b in 0..records {
             let w = source.load(b);
-            let shifts = w.scales.map(|scale| _mm512_mul_ps(scale, _mm512_set1_ps(-MAGIC)));
+            let shift = _mm512_set1_ps(-MAGIC);
+            let shifts = [_mm512_mul_ps(w.scales[0], shift), _mm512_mul_ps(w.scales[1], shift)];
             for (t, acc) in acc.iter_mut().enumerate() {
                 let at = b * strip.height + t;
                 let x = strip.q.add(at * SPAN).cast::<i32>();
@@ -475,15 +480,21 @@ unsafe fn dense_strip<D: Dense, const R: usize, const M: usize>(
     sink: &Sink<'_>,
 ) -> usize {
     let steps = D::row(x, row).len();
-    let x: [&[D::X]; M] = std::array::from_fn(|t| &D::row(x, row + t)[..steps]);
-    let w: [*const u8; R] = std::array::from_fn(|r| weight.row_block(block + r).as_ptr());
+    let mut xs = [D::row(x, row); M];
+    for (t, xs) in xs.iter_mut().enumerate() {
+        *xs = &D::row(x, row + t)[..steps];
+    }
+    let mut w = [weight.row_block(block).as_ptr(); R];
+    for (r, w) in w.iter_mut().enumerate() {
+        *w = weight.row_block(block + r).as_ptr();
+    }
     // SAFETY: a row block has as many steps as a row of activations.
     unsafe {
         let mut acc = [[_mm512_setzero_ps(); M]; R];
         for step in 0..steps {
             for (acc, w) in acc.iter_mut().zip(w) {
                 let w = D::load(w.add(step * D::BYTES));
-                for (acc, x) in acc.iter_mut().zip(x) {
+                for (acc, x) in acc.iter_mut().zip(xs) {
                     *acc = D::add(*acc, w, *x.get_unchecked(step));
                 }
             }
