@@ -46,9 +46,9 @@ impl Server {
             .arg("serve")
             .arg("--model")
             .arg(models.join("SmolLM2-135M-Instruct.Q4_1.gguf"))
-            .arg("--embedding-model")
+            .arg("--embed-model")
             .arg(models.join("minilm"))
-            .args(["--address", &address.to_string()])
+            .args(["--listen", &address.to_string()])
             .current_dir(root())
             .spawn()
             .context("cannot start tessera serve")?;

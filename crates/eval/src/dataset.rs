@@ -59,6 +59,25 @@ impl Task {
         self.parse(&text).map_err(|(line, message)| Error::Data { path: path.to_owned(), line, message })
     }
 
+    /// Questions with the passages that answer them, for [`crate::search`]; each passage once. Only BoolQ has passages.
+    ///
+    /// # Errors
+    /// As [`Task::load`].
+    pub fn passages(path: &Path) -> Result<Vec<(String, String)>, Error> {
+        let text = fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let mut seen = std::collections::HashSet::new();
+        let mut pairs = Vec::new();
+        for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let broken =
+                |e: serde_json::Error| Error::Data { path: path.to_owned(), line: i + 1, message: e.to_string() };
+            let line: Line = serde_json::from_str(line).map_err(broken)?;
+            if !line.passage.is_empty() && seen.insert(line.passage.clone()) {
+                pairs.push((line.question, line.passage));
+            }
+        }
+        Ok(pairs)
+    }
+
     fn parse(self, text: &str) -> Result<Vec<Question>, (usize, String)> {
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         lines.map(|(i, line)| self.question(line).map_err(|message| (i + 1, message))).collect()

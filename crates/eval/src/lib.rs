@@ -2,7 +2,7 @@
 //!
 //! Everything here holds a [`protocol::Generate`] or [`protocol::Embed`] and nothing else, so one task scores the engine in this
 //! process, a gateway elsewhere or a provider. [`Scorer`] is the one way to ask for log-probabilities; [`perplexity()`],
-//! [`divergence()`], [`multiple_choice`] and [`retrieval()`] are built on it, with the definitions of lm-eval and llama.cpp where
+//! [`divergence()`], [`multiple_choice`] and [`retrieval()`] are built on it ([`search()`] measures vectors), with the definitions of lm-eval and llama.cpp where
 //! they have one, so that figures compare. Every figure is an [`Estimate`]: a value, its 95 % interval and how many observations
 //! it stands on. Results are plain serde values, and each becomes a [`Report`] that prints as a table. [`bench`] measures speed.
 //!
@@ -20,6 +20,7 @@ mod perplexity;
 mod report;
 mod retrieval;
 mod score;
+mod search;
 mod stats;
 
 pub use choice::{ChoiceOptions, ChoiceResult, Question, multiple_choice};
@@ -31,6 +32,7 @@ pub use perplexity::{Perplexity, perplexity};
 pub use report::{Report, Row};
 pub use retrieval::{Cell, Retrieval, RetrievalOptions, RetrievalResult, retrieval};
 pub use score::{Answer, Scorer};
+pub use search::{SearchResult, search};
 pub use stats::{Estimate, Spread, bootstrap, wilson};
 
 /// Told after each piece of work: how many are done, out of how many.

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use eval::{ChoiceOptions, Corpus, Question, Retrieval, RetrievalOptions, Scorer, Windows};
 use futures_util::{FutureExt, future::BoxFuture, stream};
 use protocol::{
-    Error, Event, EventStream, FinishReason, Generate, GenerateRequest, ModelCard, Prompt, TextOrTokens, TokenLogprob,
-    Usage,
+    Embed, EmbedRequest, Embeddings, Error, Event, EventStream, FinishReason, Generate, GenerateRequest, ModelCard,
+    Prompt, TextOrTokens, TokenLogprob, Usage,
 };
 
 /// A service with a growing vocabulary of words.
@@ -189,4 +189,46 @@ fn load_counts_every_stream() {
     let served = run(eval::bench::serve(&service, "", &load)).unwrap();
     assert_eq!((served.first_token_ms.n, served.inter_token_ms.n), (10, 10));
     assert!(served.tokens_per_second > 0.0);
+}
+
+#[test]
+fn the_first_token_is_timed_fresh_and_again() {
+    let service = Words::default();
+    service.tokens("a b c");
+    let found = run(eval::bench::first_token(&service, "", 8, 4, 0..3)).unwrap();
+    assert_eq!((found.prompt_tokens, found.fresh_ms.n, found.cached_ms.n), (8, 4, 4));
+    assert_eq!(service.asked.lock().unwrap().len(), 10, "five rounds, the first of which does not count");
+    assert!(found.to_string().contains("prefix cached, ms"));
+}
+
+/// A text's vector counts its letters, so texts find those with the same letters.
+#[derive(Debug)]
+struct Letters;
+
+impl Embed for Letters {
+    fn models(&self) -> Vec<ModelCard> {
+        let id = "letters".to_owned();
+        vec![ModelCard { id, created: 0, owned_by: String::new(), context_length: 64, chat: false, embeddings: true }]
+    }
+
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, Error>> {
+        let vector = |input: &TextOrTokens| match input {
+            TextOrTokens::Text(text) => ('a'..='e').map(|c| text.matches(c).count() as f32).collect(),
+            TextOrTokens::Tokens(_) => Vec::new(),
+        };
+        let vectors = request.inputs.iter().map(vector).collect();
+        async move { Ok(Embeddings { vectors, prompt_tokens: 0 }) }.boxed()
+    }
+}
+
+#[test]
+fn questions_find_their_passages() {
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    let pairs = [pair("a", "aa"), pair("b", "bb"), pair("c", "d"), pair("d", "dd")];
+    let found = run(eval::search(&Letters, "", &pairs, QUIET)).unwrap();
+    // The third query has nothing in common with any document: all four tie, and ties count against it.
+    assert_eq!((found.first.value, found.first_ten.value, found.first.n), (0.75, 1.0, 4));
+    assert!((found.reciprocal_rank.value - (3.0 + 0.25) / 4.0).abs() < 1e-12);
+    assert_eq!((found.model.as_str(), found.documents), ("letters", 4));
+    assert!(run(eval::search(&Letters, "", &[], QUIET)).is_err());
 }
