@@ -7,11 +7,13 @@ mod decode;
 mod error;
 mod template;
 mod tokenizer;
+mod tools;
 mod vocabulary;
 
 pub use constraint::{Constraint, Grammars, Matcher, Next};
 pub use decode::Decoder;
 pub use error::Error;
-pub use template::ChatTemplate;
+pub use template::{ChatTemplate, Rendered};
 pub use tokenizer::Tokenizer;
+pub use tools::{Tool, ToolChoice, ToolEvent, ToolFormat, ToolParser, fold_tools, tool_grammar, tool_prompt};
 pub use vocabulary::Vocabulary;

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value as Variable};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use self::marks::Marks;
 use crate::{Error, Tokenizer};
@@ -42,6 +42,9 @@ pub struct Rendered {
 
 /// The name of the one template in an environment.
 const NAME: &str = "chat_template";
+
+/// The name of the tool a template is shown to see what it does with tools.
+const PROBE: &str = "probe_of_tool_support";
 
 /// Instructions any template may run, and further ones for every value in its arguments. Templates of real models take
 /// some 20 per value; the rest is room.
@@ -100,12 +103,25 @@ impl ChatTemplate {
 
     /// Asked by showing it a tool and looking for the tool's name in the text.
     fn finds_tools(&self) -> bool {
-        const PROBE: &str = "probe_of_tool_support";
-        let function = serde_json::json!({"name": PROBE, "description": "", "parameters": {"type": "object", "properties": {}}});
-        let tool = serde_json::json!({"type": "function", "function": function});
-        let message = serde_json::json!({"role": "user", "content": "x"});
-        let rendered = self.render(&[message], &[tool], true, &Map::new());
-        rendered.is_ok_and(|rendered| rendered.as_str().contains(PROBE))
+        self.probe(&[json!({"role": "user", "content": "x"})]).is_some_and(|text| text.contains(PROBE))
+    }
+
+    /// The text of a conversation with a tool and, if the template takes it, a call with `{"probe_argument": 1}`. `None`
+    /// if the template does not lay out tools.
+    pub(crate) fn shown_call(&self) -> Option<String> {
+        let call = json!({"name": PROBE, "arguments": {"probe_argument": 1}});
+        let call = json!({"id": "abcdefghi", "type": "function", "function": call});
+        let user = json!({"role": "user", "content": "x"});
+        let assistant = json!({"role": "assistant", "content": "", "tool_calls": [call]});
+        let shown = self.lays_out_tools.then(|| self.probe(&[user.clone(), assistant]))?;
+        shown.or_else(|| self.probe(&[user]))
+    }
+
+    fn probe(&self, messages: &[Value]) -> Option<String> {
+        let parameters = json!({"type": "object", "properties": {"probe_argument": {"type": "integer"}}});
+        let function = json!({"name": PROBE, "description": "", "parameters": parameters});
+        let tool = json!({"type": "function", "function": function});
+        Some(self.render(messages, &[tool], true, &Map::new()).ok()?.text)
     }
 
     /// Renders messages (OpenAI-shaped JSON objects), tools (OpenAI-shaped) and further variables.

@@ -180,9 +180,25 @@ impl Tokenizer {
         }
     }
 
+    /// Ids of a text in the middle of an answer, where no space is put before it.
+    pub(crate) fn encode_inside(&self, text: &str) -> Vec<u32> {
+        match &self.model {
+            Model::Library(_) => self.encode(text),
+            _ => self.encode_from(text, &self.specials.cut_plain(text), false),
+        }
+    }
+
+    /// `encode_inside` gives what the model saw in training; otherwise it is but one way to spell a text.
+    pub(crate) fn encodes_inside(&self) -> bool {
+        !(matches!(self.model, Model::Library(_)) && self.leading_space)
+    }
+
     fn encode_parts(&self, text: &str, parts: &[Part]) -> Vec<u32> {
+        self.encode_from(text, parts, true)
+    }
+
+    fn encode_from(&self, text: &str, parts: &[Part], mut begins: bool) -> Vec<u32> {
         let mut ids = Vec::with_capacity(text.len() / 3 + 1);
-        let mut begins = true;
         for part in parts {
             match part {
                 Part::Token(id) => ids.push(*id),
@@ -228,6 +244,11 @@ impl Tokenizer {
     /// The id is a control token.
     pub fn is_special(&self, id: u32) -> bool {
         self.tokens.kind(id).is_special()
+    }
+
+    /// The id fills up the vocabulary and was never trained.
+    pub(crate) fn is_unused(&self, id: u32) -> bool {
+        self.tokens.kind(id) == Kind::Unused
     }
 
     /// Beginning of text.
