@@ -1,10 +1,8 @@
 //! Element-wise non-linearities, fused with the preparation of the next product.
 
-use std::cell::RefCell;
-
 use crate::math::{erf, sigmoid};
 use crate::parallel::rows;
-use crate::simd::{Kernel, Simd, dispatch, zip_map};
+use crate::simd::{Kernel, Map, Simd, dispatch, zip_map};
 use crate::{Activations, Device, Form};
 
 /// The function.
@@ -16,11 +14,6 @@ pub enum Activation {
     GeluTanh,
     /// GELU with the error function.
     Gelu,
-}
-
-thread_local! {
-    /// Rows on their way into `Activations`; grown once.
-    static ROWS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// `f(gate) * up` (SwiGLU, GeGLU: Shazeer 2020), straight into `out` in each of `forms`. Rows are `cols` wide.
@@ -35,13 +28,9 @@ pub fn gated(
     forms: &[Form],
 ) {
     assert_eq!(gate.len(), up.len());
-    ROWS.with_borrow_mut(|buffer| {
-        buffer.resize(gate.len(), 0.0);
-        rows(dev, buffer, cols, |first, y| {
-            let range = first * cols..first * cols + y.len();
-            dispatch(dev.isa(), Gated { f, gate: &gate[range.clone()], up: &up[range], y });
-        });
-        out.set(dev, buffer, cols, forms);
+    out.fill(dev, gate.len() / cols.max(1), cols, forms, &|row, columns, y| {
+        let range = row * cols + columns.start..row * cols + columns.end;
+        dispatch(dev.isa(), Gated { f, gate: &gate[range.clone()], up: &up[range], y });
     });
 }
 
@@ -65,9 +54,9 @@ impl Kernel for Gated<'_> {
     fn run<S: Simd>(self, s: S) {
         let Self { f, gate, up, y } = self;
         match f {
-            Activation::Silu => zip_map(s, y, gate, up, |_, g, u| s.mul(silu(s, g), u)),
-            Activation::GeluTanh => zip_map(s, y, gate, up, |_, g, u| s.mul(gelu_tanh(s, g), u)),
-            Activation::Gelu => zip_map(s, y, gate, up, |_, g, u| s.mul(gelu(s, g), u)),
+            Activation::Silu => zip_map(s, y, gate, up, &Times(Silu)),
+            Activation::GeluTanh => zip_map(s, y, gate, up, &Times(GeluTanh)),
+            Activation::Gelu => zip_map(s, y, gate, up, &Times(Gelu)),
         }
     }
 }
@@ -82,42 +71,66 @@ impl Kernel for Activate<'_> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { f, x } = self;
-        let (whole, rest) = x.as_chunks_mut();
-        for lanes in whole {
-            s.store(apply(s, f, s.load(lanes)), lanes);
+        match self.f {
+            Activation::Silu => map(s, self.x, &Silu),
+            Activation::GeluTanh => map(s, self.x, &GeluTanh),
+            Activation::Gelu => map(s, self.x, &Gelu),
         }
-        let y = apply(s, f, s.load_part(rest));
-        s.store_part(y, rest);
     }
 }
 
 #[inline(always)]
-fn apply<S: Simd>(s: S, f: Activation, x: S::F) -> S::F {
-    match f {
-        Activation::Silu => silu(s, x),
-        Activation::GeluTanh => gelu_tanh(s, x),
-        Activation::Gelu => gelu(s, x),
+fn map<S: Simd>(s: S, x: &mut [f32], f: &impl Map) {
+    let (whole, rest) = x.as_chunks_mut();
+    for lanes in whole {
+        let x = s.load(lanes);
+        s.store(f.at(s, x, x, x), lanes);
+    }
+    let x = s.load_part(rest);
+    s.store_part(f.at(s, x, x, x), rest);
+}
+
+/// `f(a) * b`.
+struct Times<F>(F);
+
+impl<F: Map> Map for Times<F> {
+    #[inline(always)]
+    fn at<S: Simd>(&self, s: S, _: S::F, a: S::F, b: S::F) -> S::F {
+        s.mul(self.0.at(s, a, a, a), b)
     }
 }
 
-#[inline(always)]
-fn silu<S: Simd>(s: S, x: S::F) -> S::F {
-    s.mul(x, sigmoid(s, x))
+/// `x sigmoid(x)`.
+struct Silu;
+
+impl Map for Silu {
+    #[inline(always)]
+    fn at<S: Simd>(&self, s: S, x: S::F, _: S::F, _: S::F) -> S::F {
+        s.mul(x, sigmoid(s, x))
+    }
 }
 
 /// `x/2 (1 + tanh u)` is `x sigmoid(2u)`, which loses nothing where `tanh` comes close to -1.
-#[inline(always)]
-fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
-    const DOUBLE: f32 = 1.595_769_1; // 2 sqrt(2 / pi)
-    let cubic = s.fma(s.mul(x, x), s.splat(DOUBLE * 0.044_715), s.splat(DOUBLE));
-    s.mul(x, sigmoid(s, s.mul(x, cubic)))
+struct GeluTanh;
+
+impl Map for GeluTanh {
+    #[inline(always)]
+    fn at<S: Simd>(&self, s: S, x: S::F, _: S::F, _: S::F) -> S::F {
+        const DOUBLE: f32 = 1.595_769_1; // 2 sqrt(2 / pi)
+        let cubic = s.fma(s.mul(x, x), s.splat(DOUBLE * 0.044_715), s.splat(DOUBLE));
+        s.mul(x, sigmoid(s, s.mul(x, cubic)))
+    }
 }
 
-#[inline(always)]
-fn gelu<S: Simd>(s: S, x: S::F) -> S::F {
-    let half = s.mul(x, s.splat(0.5));
-    s.fma(half, erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2))), half)
+/// `x/2 (1 + erf(x / sqrt 2))`.
+struct Gelu;
+
+impl Map for Gelu {
+    #[inline(always)]
+    fn at<S: Simd>(&self, s: S, x: S::F, _: S::F, _: S::F) -> S::F {
+        let half = s.mul(x, s.splat(0.5));
+        s.fma(half, erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2))), half)
+    }
 }
 
 #[cfg(test)]

@@ -38,6 +38,6 @@ pub use device::{Device, Isa};
 pub use error::Error;
 pub use linear::{Activations, Form, Linear, linear, linear_rows};
 pub use matrix::Matrix;
-pub use norm::{layer_norm, rms_norm, rms_norm_add, rms_norm_in_place};
+pub use norm::{layer_norm, rms_norm, rms_norm_add, rms_norm_in_place, rms_norm_to};
 pub use rope::{RopeScaling, RopeSpec, RopeStyle, RopeTable, rope, unrope};
 pub use sample::{argmax, gumbel, gumbel_argmax, log_sum_exp, top_k};

@@ -1,8 +1,8 @@
 //! RMSNorm (Zhang & Sennrich 2019) and LayerNorm (Ba et al. 2016), row by row in a fixed order.
 
-use crate::Device;
 use crate::parallel::rows;
-use crate::simd::{Kernel, Simd, dispatch, sum_map, zip_map};
+use crate::simd::{Kernel, Map, Simd, dispatch, sum_map, zip_map};
+use crate::{Activations, Device, Form};
 
 /// `y = x / rms(x) * weight` for every row of `weight.len()` numbers.
 pub fn rms_norm(dev: &Device, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
@@ -11,6 +11,17 @@ pub fn rms_norm(dev: &Device, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]
     rows(dev, y, cols, |first, y| {
         let x = &x[first * cols..][..y.len()];
         dispatch(dev.isa(), Rms { x: Some(x), weight, eps, y, add: false });
+    });
+}
+
+/// [`rms_norm`] straight into `out`, in each of `forms`: the input of the next product without a pass through memory.
+pub fn rms_norm_to(dev: &Device, x: &[f32], weight: &[f32], eps: f32, out: &mut Activations, forms: &[Form]) {
+    let cols = weight.len();
+    assert!(cols > 0 && x.len().is_multiple_of(cols), "{} numbers are not rows of {cols}", x.len());
+    out.fill(dev, x.len() / cols, cols, forms, &|row, columns, y| {
+        let x = &x[row * cols..][..cols];
+        // A chunk of a wide row needs the whole row's scale.
+        dispatch(dev.isa(), RmsChunk { x, chunk: &x[columns.clone()], weight: &weight[columns], eps, y });
     });
 }
 
@@ -53,15 +64,37 @@ impl Kernel for Rms<'_> {
         let cols = self.weight.len();
         for (i, y) in self.y.chunks_exact_mut(cols).enumerate() {
             let x = self.x.map(|x| &x[i * cols..][..cols]);
-            let squares = sum_map(s, x.unwrap_or(y), |x| s.mul(x, x));
-            let inverse = s.splat(1.0 / (squares / cols as f32 + self.eps).sqrt());
+            let inverse = inverse_rms(s, x.unwrap_or(y), self.eps);
             match x {
-                None => zip_map(s, y, self.weight, self.weight, |y, w, _| s.mul(s.mul(y, inverse), w)),
-                Some(x) if self.add => zip_map(s, y, x, self.weight, |y, x, w| s.fma(s.mul(x, inverse), w, y)),
-                Some(x) => zip_map(s, y, x, self.weight, |_, x, w| s.mul(s.mul(x, inverse), w)),
+                None => zip_map(s, y, self.weight, self.weight, &ScaleInPlace(inverse)),
+                Some(x) if self.add => zip_map(s, y, x, self.weight, &AddScaled(inverse)),
+                Some(x) => zip_map(s, y, x, self.weight, &Scaled(inverse)),
             }
         }
     }
+}
+
+/// RMSNorm of some columns of a row.
+struct RmsChunk<'a> {
+    x: &'a [f32],
+    chunk: &'a [f32],
+    weight: &'a [f32],
+    eps: f32,
+    y: &'a mut [f32],
+}
+
+impl Kernel for RmsChunk<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        zip_map(s, self.y, self.chunk, self.weight, &Scaled(inverse_rms(s, self.x, self.eps)));
+    }
+}
+
+/// `1 / sqrt(mean(x²) + eps)`.
+#[inline(always)]
+fn inverse_rms<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
+    1.0 / (sum_map(s, x, &SquareFrom(0.0)) / x.len() as f32 + eps).sqrt()
 }
 
 /// LayerNorm of some rows.
@@ -78,11 +111,75 @@ impl Kernel for Layer<'_> {
     fn run<S: Simd>(self, s: S) {
         let n = self.weight.len() as f32;
         for x in self.x.chunks_exact_mut(self.weight.len()) {
-            let mean = s.splat(sum_map(s, x, |x| x) / n);
-            let variance = sum_map(s, x, |x| s.mul(s.sub(x, mean), s.sub(x, mean))) / n;
-            let inverse = s.splat(1.0 / (variance + self.eps).sqrt());
-            zip_map(s, x, self.weight, self.bias, |x, w, b| s.fma(s.mul(s.sub(x, mean), inverse), w, b));
+            let mean = sum_map(s, x, &Itself) / n;
+            let variance = sum_map(s, x, &SquareFrom(mean)) / n;
+            let inverse = 1.0 / (variance + self.eps).sqrt();
+            zip_map(s, x, self.weight, self.bias, &Standardised { mean, inverse });
         }
+    }
+}
+
+/// `a * factor * b`.
+struct Scaled(f32);
+
+impl Map for Scaled {
+    #[inline(always)]
+    fn at<S: Simd>(&self, s: S, _: S::F, a: S::F, b: S::F) -> S::F {
+        s.mul(s.mul(a, s.splat(self.0)), b)
+    }
+}
+
+/// `y * factor * a`.
+struct ScaleInPlace(f32);
+
+impl Map for ScaleInPlace {
+    #[inline(always)]
+    fn at<S: Simd>(&self, s: S, y: S::F, a: S::F, _: S::F) -> S::F {
+        s.mul(s.mul(y, s.splat(self.0)), a)
+    }
+}
+
+/// `y + a * factor * b`.
+struct AddScaled(f32);
+
+impl Map for AddScaled {
+    #[inline(always)]
+    fn at<S: Simd>(&self, s: S, y: S::F, a: S::F, b: S::F) -> S::F {
+        s.fma(s.mul(a, s.splat(self.0)), b, y)
+    }
+}
+
+/// `(y - mean) * inverse * a + b`.
+struct Standardised {
+    mean: f32,
+    inverse: f32,
+}
+
+impl Map for Standardised {
+    #[inline(always)]
+    fn at<S: Simd>(&self, s: S, y: S::F, a: S::F, b: S::F) -> S::F {
+        s.fma(s.mul(s.sub(y, s.splat(self.mean)), s.splat(self.inverse)), a, b)
+    }
+}
+
+/// The number.
+struct Itself;
+
+impl Map for Itself {
+    #[inline(always)]
+    fn at<S: Simd>(&self, _: S, y: S::F, _: S::F, _: S::F) -> S::F {
+        y
+    }
+}
+
+/// The square of the distance from a number.
+struct SquareFrom(f32);
+
+impl Map for SquareFrom {
+    #[inline(always)]
+    fn at<S: Simd>(&self, s: S, y: S::F, _: S::F, _: S::F) -> S::F {
+        let x = s.sub(y, s.splat(self.0));
+        s.mul(x, x)
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::Device;
 use crate::math::{exp, ln};
 use crate::parallel::Parts;
-use crate::simd::{Kernel, LANES, Simd, dispatch, sum_map};
+use crate::simd::{Kernel, LANES, Map, Simd, dispatch, sum_map};
 
 /// Numbers of a chunk at least: what a task is worth.
 const CHUNK: usize = 16_384;
@@ -170,8 +170,17 @@ impl Kernel for SumExp<'_> {
     type Out = f32;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
-        let max = s.splat(self.1);
-        sum_map(s, self.0, |x| exp(s, s.sub(x, max)))
+        sum_map(s, self.0, &ExpFrom(self.1))
+    }
+}
+
+/// `exp(x - max)`.
+struct ExpFrom(f32);
+
+impl Map for ExpFrom {
+    #[inline(always)]
+    fn at<S: Simd>(&self, s: S, x: S::F, _: S::F, _: S::F) -> S::F {
+        exp(s, s.sub(x, s.splat(self.0)))
     }
 }
 

@@ -56,6 +56,8 @@ pub(super) struct Page<'a, E> {
     pub(super) values: &'a [E],
     /// Numbers of a value row: whole vectors.
     pub(super) value_row: usize,
+    /// Keys and values that will be read next, if they come from memory: they are fetched meanwhile.
+    pub(super) next: [&'a [E]; 2],
 }
 
 /// What a block of queries keeps while it goes through pages.
@@ -78,9 +80,9 @@ pub(super) fn attend<S: Simd, E: Element, const R: usize>(s: S, page: Page<'_, E
     let mut weights = [[0.0; PAGE_TOKENS]; R];
     // Eight-lane machines have registers for one vector of tokens at a time only.
     if S::REGISTERS < 32 {
-        scores::<S, E, R, 1>(s, block.q, page.keys, &mut weights);
+        scores::<S, E, R, 1>(s, block.q, page, &mut weights);
     } else {
-        scores::<S, E, R, VECTORS>(s, block.q, page.keys, &mut weights);
+        scores::<S, E, R, VECTORS>(s, block.q, page, &mut weights);
     }
     let rescale = soften(s, &mut weights, block);
     let from = block.seen.iter().filter(|seen| seen.0 < seen.1).map(|seen| seen.0).min().unwrap_or(0);
@@ -101,10 +103,23 @@ pub(super) fn attend<S: Simd, E: Element, const R: usize>(s: S, page: Page<'_, E
 
 /// `scores[r][t] = q[r] . k[t]`, `N` vectors of tokens at a time.
 #[inline(always)]
-fn scores<S: Simd, E: Element, const R: usize, const N: usize>(s: S, q: &[f32], keys: &[E], scores: &mut [PageRow; R]) {
+fn scores<S: Simd, E: Element, const R: usize, const N: usize>(
+    s: S,
+    q: &[f32],
+    page: Page<'_, E>,
+    scores: &mut [PageRow; R],
+) {
     for first in (0..VECTORS).step_by(N) {
         let mut sums = [[s.splat(0.0); N]; R];
-        for (q, keys) in q.as_chunks::<R>().0.iter().zip(keys.as_chunks::<PAGE_TOKENS>().0) {
+        let mut next = page.next.map(|next| next.as_chunks::<PAGE_TOKENS>().0.iter());
+        for (q, keys) in q.as_chunks::<R>().0.iter().zip(page.keys.as_chunks::<PAGE_TOKENS>().0) {
+            if first == 0 {
+                for next in &mut next {
+                    if let Some(next) = next.next() {
+                        s.prefetch(next);
+                    }
+                }
+            }
             let keys = keys.as_chunks::<LANES>().0;
             let mut k = [s.splat(0.0); N];
             for (n, k) in k.iter_mut().enumerate() {

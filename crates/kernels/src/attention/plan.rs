@@ -6,11 +6,10 @@
 use std::cell::RefCell;
 use std::cmp::Reverse;
 
-use super::tile::{Join, Rows, Sight, Sink, Stored, Tile, part_len, rows, stored};
+use super::tile::{self, Rows, Sight, Sink, Stored, Tile, part_len, rows, stored};
 use super::{AttentionSpec, KvCache, PAGE_TOKENS, Span};
 use crate::Device;
 use crate::parallel::Parts;
-use crate::simd::dispatch;
 
 /// Rows (queries times heads) of a tile at most: enough to make unpacking a page cheap, few enough to stay in the cache.
 const TILE_ROWS: usize = 72;
@@ -139,7 +138,7 @@ fn share(
             #[expect(unsafe_code, reason = "the states of one tile, all written by now")]
             // SAFETY: joins have different tiles, and no item runs any more.
             let parts = unsafe { parts.part(start..start + (item.splits.1 - item.splits.0) * len(&tile)) };
-            dispatch(dev.isa(), Join { tile, parts, out });
+            tile::join(dev.isa(), tile, parts, out);
         };
         spread(dev, joins.len(), plan_len(joins, spec) / PAGE_TOKENS, join);
     });

@@ -101,6 +101,12 @@ pub(super) trait Pages: Copy {
     type E: Element;
     /// Keys and values of a page, possibly unpacked to `buffer`.
     fn page<'a, S: Simd>(&'a self, s: S, index: usize, buffer: &'a mut [Vec<f32>; 2]) -> [&'a [Self::E]; 2];
+
+    /// The memory that `page` will hand out itself, if it does.
+    #[inline(always)]
+    fn memory(&self, _: usize) -> [&[Self::E]; 2] {
+        [&[], &[]]
+    }
 }
 
 /// Pages of one head in the cache, as stored.
@@ -116,6 +122,10 @@ impl Pages for Stored<'_> {
     type E = u16;
     #[inline(always)]
     fn page<'a, S: Simd>(&'a self, _: S, index: usize, _: &'a mut [Vec<f32>; 2]) -> [&'a [u16]; 2] {
+        self.memory(index)
+    }
+    #[inline(always)]
+    fn memory(&self, index: usize) -> [&[u16]; 2] {
         self.cache.head(self.layer, self.pages[index], self.head).into()
     }
 }
@@ -179,21 +189,25 @@ impl Pages for Rows<'_> {
 pub(super) fn stored(isa: Isa, tile: Tile<'_>, pages: Stored<'_>, sink: Sink<'_>) {
     let rows = tile.rows();
     if rows > FEW {
-        return dispatch(isa, Go::<_, ROWS> { tile, pages: Unpacked(pages), sink });
+        return go::<_, ROWS>(isa, tile, Unpacked(pages), sink);
     }
     match rows.div_ceil(rows.div_ceil(ROWS)) {
-        1 => dispatch(isa, Go::<_, 1> { tile, pages, sink }),
-        2 => dispatch(isa, Go::<_, 2> { tile, pages, sink }),
-        3 => dispatch(isa, Go::<_, 3> { tile, pages, sink }),
-        4 => dispatch(isa, Go::<_, 4> { tile, pages, sink }),
-        5 => dispatch(isa, Go::<_, 5> { tile, pages, sink }),
-        _ => dispatch(isa, Go::<_, 6> { tile, pages, sink }),
+        1 => go::<_, 1>(isa, tile, pages, sink),
+        2 => go::<_, 2>(isa, tile, pages, sink),
+        3 => go::<_, 3>(isa, tile, pages, sink),
+        4 => go::<_, 4>(isa, tile, pages, sink),
+        5 => go::<_, 5>(isa, tile, pages, sink),
+        _ => go::<_, 6>(isa, tile, pages, sink),
     }
 }
 
 /// Attention over the rows of a batch.
 pub(super) fn rows(isa: Isa, tile: Tile<'_>, pages: Rows<'_>, sink: Sink<'_>) {
-    dispatch(isa, Go::<_, ROWS> { tile, pages, sink });
+    go::<_, ROWS>(isa, tile, pages, sink);
+}
+
+fn go<P: Pages, const R: usize>(isa: Isa, tile: Tile<'_>, pages: P, sink: Sink<'_>) {
+    SCRATCH.with_borrow_mut(|scratch| dispatch(isa, Go::<P, R> { tile, pages, sink, scratch }));
 }
 
 /// What a thread works with; grown once.
@@ -222,23 +236,23 @@ struct Go<'a, P, const R: usize> {
     tile: Tile<'a>,
     pages: P,
     sink: Sink<'a>,
+    scratch: &'a mut Scratch,
 }
 
 impl<P: Pages, const R: usize> Kernel for Go<'_, P, R> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.start::<R>(&self.tile);
-            for split in self.tile.splits.0..self.tile.splits.1 {
-                scratch.split::<S, P, R>(s, &self.tile, &self.pages, split);
-                scratch.join(s, &self.tile);
-            }
-            match self.sink {
-                Sink::Out(out) => finish(s, &self.tile, &scratch.total, &out),
-                Sink::Part(part) => part.copy_from_slice(&scratch.total),
-            }
-        });
+        let Self { tile, pages, sink, scratch } = self;
+        scratch.start::<R>(&tile);
+        for split in tile.splits.0..tile.splits.1 {
+            scratch.split::<S, P, R>(s, &tile, &pages, split);
+            scratch.join(s, &tile);
+        }
+        match sink {
+            Sink::Out(out) => finish(s, &tile, &scratch.total, &out),
+            Sink::Part(part) => part.copy_from_slice(&scratch.total),
+        }
     }
 }
 
@@ -290,7 +304,8 @@ impl Scratch {
                 *here = (inside(seen.0), inside(seen.1));
             }
             let [keys, values] = pages.page(s, index, &mut self.page);
-            let page = Page { keys, values, value_row };
+            let next = if index + 1 < last { pages.memory(index + 1) } else { [&[] as &[_]; 2] };
+            let page = Page { keys, values, value_row, next };
             let q = self.q.chunks_exact(R * n);
             let acc = self.acc.chunks_exact_mut(R * value_row);
             let state = self.running.chunks_exact_mut(R).zip(acc);
@@ -357,26 +372,30 @@ fn finish<S: Simd>(s: S, tile: &Tile<'_>, total: &[f32], out: &Parts<'_, f32>) {
 }
 
 /// Joins the states of all splits of a tile, in ascending order, and writes the rows into the batch.
-pub(super) struct Join<'a> {
-    pub(super) tile: Tile<'a>,
+pub(super) fn join(isa: Isa, tile: Tile<'_>, parts: &[f32], out: Parts<'_, f32>) {
+    SCRATCH.with_borrow_mut(|scratch| dispatch(isa, Join { tile, parts, out, scratch }));
+}
+
+struct Join<'a> {
+    tile: Tile<'a>,
     /// A state per split.
-    pub(super) parts: &'a [f32],
-    pub(super) out: Parts<'a, f32>,
+    parts: &'a [f32],
+    out: Parts<'a, f32>,
+    scratch: &'a mut Scratch,
 }
 
 impl Kernel for Join<'_> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let len = part_len(self.tile.spec);
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.start::<1>(&self.tile);
-            for part in self.parts.chunks_exact(self.tile.rows() * len) {
-                for (total, part) in scratch.total.chunks_exact_mut(len).zip(part.chunks_exact(len)) {
-                    join_row(s, total, &part[..len - 2], part[len - 2], part[len - 1]);
-                }
+        let Self { tile, parts, out, scratch } = self;
+        let len = part_len(tile.spec);
+        scratch.start::<1>(&tile);
+        for part in parts.chunks_exact(tile.rows() * len) {
+            for (total, part) in scratch.total.chunks_exact_mut(len).zip(part.chunks_exact(len)) {
+                join_row(s, total, &part[..len - 2], part[len - 2], part[len - 1]);
             }
-            finish(s, &self.tile, &scratch.total, &self.out);
-        });
+        }
+        finish(s, &tile, &scratch.total, &out);
     }
 }

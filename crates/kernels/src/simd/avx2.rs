@@ -58,6 +58,10 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn prefetch<T, const N: usize>(self, x: &[T; N]) {
+        super::prefetch_lines(x);
+    }
+    #[inline(always)]
     fn store_f16(self, x: Self::F, to: &mut [u16; LANES]) {
         // SAFETY: the token proves the feature; the reference proves sixteen numbers.
         unsafe {
@@ -127,8 +131,9 @@ impl Simd for Avx2 {
             let bits = _mm256_set1_epi32(i32::from(bits));
             let low = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
             let high = _mm256_slli_epi32::<8>(low);
-            let lanes = |of| _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(bits, of), of));
-            Pair(lanes(low), lanes(high))
+            let in_low = _mm256_cmpeq_epi32(_mm256_and_si256(bits, low), low);
+            let in_high = _mm256_cmpeq_epi32(_mm256_and_si256(bits, high), high);
+            Pair(_mm256_castsi256_ps(in_low), _mm256_castsi256_ps(in_high))
         }
     }
     #[inline(always)]

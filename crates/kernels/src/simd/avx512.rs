@@ -49,6 +49,10 @@ impl Simd for Avx512 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
     }
     #[inline(always)]
+    fn prefetch<T, const N: usize>(self, x: &[T; N]) {
+        super::prefetch_lines(x);
+    }
+    #[inline(always)]
     fn store_f16(self, x: Self::F, to: &mut [u16; LANES]) {
         // SAFETY: the token proves the feature; the reference proves sixteen numbers.
         unsafe {

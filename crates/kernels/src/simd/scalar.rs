@@ -56,6 +56,8 @@ impl Simd for Scalar {
         x.map(|bits| f16::from_bits(bits).to_f32())
     }
     #[inline(always)]
+    fn prefetch<T, const N: usize>(self, _: &[T; N]) {}
+    #[inline(always)]
     fn store_f16(self, x: F, to: &mut [u16; LANES]) {
         *to = x.map(|x| f16::from_f32(x).to_bits());
     }
