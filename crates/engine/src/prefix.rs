@@ -26,13 +26,22 @@ pub(crate) struct Match {
     /// Pages that match whole.
     pub(crate) full: Vec<SharedPage>,
     /// A page whose first tokens match: to be copied.
-    pub(crate) partial: Option<(SharedPage, usize)>,
+    pub(crate) partial: Option<Partial>,
+}
+
+/// A page of which the first tokens match.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    pub(crate) page: u32,
+    pub(crate) tokens: usize,
+    /// Keeps the page from being evicted until it is copied.
+    pub(crate) _pin: Option<SharedPage>,
 }
 
 impl Match {
     /// Tokens found.
     pub(crate) fn tokens(&self) -> usize {
-        self.full.len() * PAGE_TOKENS + self.partial.as_ref().map_or(0, |(_, tokens)| *tokens)
+        self.full.len() * PAGE_TOKENS + self.partial.as_ref().map_or(0, |partial| partial.tokens)
     }
 }
 
@@ -55,7 +64,8 @@ pub(crate) struct PrefixCache {
     tick: u64,
 }
 
-fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+/// How many leading tokens two sequences have in common.
+pub(crate) fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(x, y)| x == y).count()
 }
 
@@ -167,13 +177,13 @@ impl PrefixCache {
         [before, after].map(|entry| entry.map(|(key, &id)| (&**key, id)))
     }
 
-    fn best_partial(&mut self, at: Option<NodeId>, tokens: &[u32]) -> Option<(SharedPage, usize)> {
+    fn best_partial(&mut self, at: Option<NodeId>, tokens: &[u32]) -> Option<Partial> {
         let siblings = self.neighbours(at, tokens).into_iter().flatten();
         let (common, id) = siblings.map(|(key, id)| (common_prefix(key, tokens), id)).max()?;
         if common == 0 {
             return None;
         }
-        self.touch(id).map(|page| (page, common))
+        self.touch(id).map(|page| Partial { page: page.id(), tokens: common, _pin: Some(page) })
     }
 
     /// A sibling begins with `tokens`, so a page of its own would add nothing.

@@ -79,10 +79,10 @@ impl World {
         let found = self.cache.find(&tokens);
         self.check_found(&tokens, &found);
         let mut live = Live { computed: found.tokens(), tokens, table: PageTable::with_prefix(found.full) };
-        if let Some((page, n)) = found.partial {
+        if let Some(Partial { page, tokens: n, _pin }) = found.partial {
             match self.pool.take() {
                 Some(own) => {
-                    let (from, to) = (page.id() as usize, own.id() as usize);
+                    let (from, to) = (page as usize, own.id() as usize);
                     let copied = self.content[from];
                     self.content[to][..n].copy_from_slice(&copied[..n]);
                     live.table.push(own);
@@ -98,7 +98,7 @@ impl World {
         let naive = self.kept.iter().map(|kept| common_prefix(kept, tokens)).max().unwrap_or(0);
         assert!(found.tokens() <= naive);
         assert!(self.evicted || found.tokens() == naive, "found {} of {naive}", found.tokens());
-        let partial = found.partial.iter().map(|(page, _)| page.id());
+        let partial = found.partial.iter().map(|partial| partial.page);
         let pages: Vec<u32> = found.full.iter().map(SharedPage::id).chain(partial).collect();
         self.check_content(tokens, found.tokens(), &pages);
     }

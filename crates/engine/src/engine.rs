@@ -1,0 +1,323 @@
+//! The async handle: commands to the core's thread, outputs back through a channel per request.
+//!
+//! One thread runs the core. It takes all waiting commands between two steps, and blocks on them while there is nothing
+//! to do. Requests are made ready (tokens, templates, grammars) on the caller's side, so the core never waits for text.
+//! Dropping a stream sends a cancellation, which takes effect before the next step. A panic of the core fails every
+//! request, present and future, with an internal error; nobody is left hanging.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasher, RandomState},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    task::{Context, Poll},
+    time::SystemTime,
+};
+
+use futures_core::{Stream, future::BoxFuture};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
+use protocol::{
+    Embed, EmbedRequest, Embeddings, Error, Event, EventStream, Generate, GenerateRequest, ModelCard,
+};
+use text::{ChatTemplate, Tokenizer};
+use tokio::sync::{mpsc as channel, oneshot};
+
+use crate::{
+    EngineConfig,
+    clock::Monotonic,
+    core::{Core, Output, RequestId},
+    embedding,
+    executor::Executor,
+    front::{Front, Parts},
+    job::Job,
+    meters::Stats,
+};
+
+/// Inputs of one embedding request in work at the same time.
+const EMBED_WINDOW: usize = 64;
+
+/// A loaded model that answers requests. Cheap to clone; the work ends when the last handle and stream are gone.
+#[derive(Clone)]
+pub struct Engine {
+    front: Arc<Front>,
+    card: ModelCard,
+    commands: mpsc::Sender<Command>,
+    stats: Arc<Mutex<Stats>>,
+    seeds: Arc<Seeds>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("card", &self.card).finish_non_exhaustive()
+    }
+}
+
+type Sent = Result<Output, Error>;
+
+/// What the core's thread is told.
+enum Command {
+    Submit { job: Box<Job>, outputs: channel::UnboundedSender<Sent>, reply: oneshot::Sender<Result<RequestId, Error>> },
+    Cancel(RequestId),
+}
+
+/// Seeds for requests that bring none.
+struct Seeds {
+    state: RandomState,
+    count: AtomicU64,
+}
+
+impl Seeds {
+    fn draw(&self) -> u64 {
+        self.state.hash_one(self.count.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Engine {
+    /// Starts the thread that runs a core over `executor`.
+    pub(crate) fn start<E: Executor + 'static>(
+        executor: E,
+        tokenizer: Arc<Tokenizer>,
+        template: Option<ChatTemplate>,
+        config: EngineConfig,
+    ) -> Result<Self, crate::Error> {
+        let name = config.name.clone();
+        let encoder = executor.is_encoder();
+        let vocab = executor.vocab();
+        let core = Core::new(executor, Arc::clone(&tokenizer), Box::new(Monotonic::start()), config);
+        let context_length = core.context_length();
+        let chat = template.is_some() && !encoder;
+        let parts = Parts { name: name.clone(), tokenizer, template, vocab, context: context_length, encoder };
+        let front = Front::new(parts);
+        let stats = Arc::new(Mutex::new(*core.stats()));
+        let (commands, inbox) = mpsc::channel();
+        let published = Arc::clone(&stats);
+        std::thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || serve(core, &inbox, &published))
+            .map_err(crate::Error::Thread)?;
+        let card = ModelCard { id: name, created: created(), owned_by: "tessera".into(), context_length, chat, embeddings: true };
+        let seeds = Arc::new(Seeds { state: RandomState::new(), count: AtomicU64::new(0) });
+        Ok(Self { front: Arc::new(front), card, commands, stats, seeds })
+    }
+
+    /// What is going on right now.
+    pub fn stats(&self) -> Stats {
+        *self.stats.lock()
+    }
+
+    /// What callers may know about the model.
+    pub fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        self.front.tokenizer()
+    }
+
+    /// The logits behind every token of a sequence, `[tokens][vocab]`: for comparing models. Needs
+    /// `tokens.len() * vocab * 4` bytes.
+    ///
+    /// # Errors
+    /// Ids outside of the vocabulary, sequences longer than the context, or an encoder.
+    pub async fn logits(&self, tokens: Vec<u32>) -> Result<Vec<Vec<f32>>, Error> {
+        let mut ticket = self.submit(self.front.logits_job(tokens)?).await?;
+        match ticket.next().await {
+            Some(Ok(Output::Logits(rows))) => Ok(rows),
+            Some(Err(error)) => Err(error),
+            _ => Err(stopped()),
+        }
+    }
+
+    async fn submit(&self, job: Job) -> Result<Ticket, Error> {
+        let (outputs, inbox) = channel::unbounded_channel();
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Submit { job: Box::new(job), outputs, reply };
+        self.commands.send(command).map_err(|_| stopped())?;
+        let id = answer.await.map_err(|_| stopped())??;
+        Ok(Ticket { id, inbox, commands: self.commands.clone(), ended: false })
+    }
+
+    async fn answer(&self, request: GenerateRequest) -> Result<EventStream, Error> {
+        let (front, seeds) = (Arc::clone(&self.front), Arc::clone(&self.seeds));
+        let job = aside(move || front.answer_job(request, || seeds.draw())).await?;
+        let ticket = self.submit(job).await?;
+        let events = ticket.filter_map(async |output| match output {
+            Ok(Output::Event(event)) => Some(Ok(event)),
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
+        });
+        Ok(Box::pin(events))
+    }
+
+    async fn vectors(&self, request: EmbedRequest) -> Result<Embeddings, Error> {
+        let front = Arc::clone(&self.front);
+        let dimensions = request.dimensions;
+        let jobs = aside(move || front.vector_jobs(request)).await?;
+        let prompt_tokens = jobs.iter().map(|job| job.prompt.len()).sum();
+        let vectors = stream::iter(jobs).map(|job| self.vector(job, dimensions)).buffered(EMBED_WINDOW);
+        Ok(Embeddings { vectors: vectors.try_collect().await?, prompt_tokens })
+    }
+
+    async fn vector(&self, job: Job, dimensions: Option<usize>) -> Result<Vec<f32>, Error> {
+        let mut ticket = self.submit(job).await?;
+        match ticket.next().await {
+            Some(Ok(Output::Vector(vector))) => embedding::finish(vector, dimensions),
+            Some(Err(error)) => Err(error),
+            _ => Err(stopped()),
+        }
+    }
+}
+
+impl Generate for Engine {
+    fn models(&self) -> Vec<ModelCard> {
+        vec![self.card.clone()]
+    }
+
+    fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, Error>> {
+        Box::pin(self.answer(request))
+    }
+}
+
+impl Embed for Engine {
+    fn models(&self) -> Vec<ModelCard> {
+        vec![self.card.clone()]
+    }
+
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, Error>> {
+        Box::pin(self.vectors(request))
+    }
+}
+
+/// Runs work that may take milliseconds where it blocks nobody: on the runtime's blocking threads if there is a runtime.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.spawn_blocking(work).await.map_err(|_| Error::internal("a request could not be prepared"))?,
+        Err(_) => work(),
+    }
+}
+
+/// The receiving end of one request. Dropped before its end, it cancels.
+struct Ticket {
+    id: RequestId,
+    inbox: channel::UnboundedReceiver<Sent>,
+    commands: mpsc::Sender<Command>,
+    ended: bool,
+}
+
+impl Stream for Ticket {
+    type Item = Sent;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Sent>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        self.inbox.poll_recv(context).map(|output| {
+            let output = output.unwrap_or_else(|| Err(stopped()));
+            self.ended = is_last(&output);
+            Some(output)
+        })
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.ended {
+            // A core that is gone has nothing left to cancel.
+            let _ = self.commands.send(Command::Cancel(self.id));
+        }
+    }
+}
+
+fn is_last(output: &Sent) -> bool {
+    !matches!(output, Ok(Output::Event(event)) if !matches!(event, Event::Done(_)))
+}
+
+fn stopped() -> Error {
+    Error::internal("the engine has stopped after an internal error; its log says why; restart the service")
+}
+
+#[expect(clippy::disallowed_methods, reason = "a date for people, not a clock for scheduling")]
+fn created() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+type Outboxes = HashMap<RequestId, channel::UnboundedSender<Sent>>;
+
+/// The thread's life.
+fn serve<E: Executor>(mut core: Core<E>, commands: &mpsc::Receiver<Command>, stats: &Mutex<Stats>) {
+    let mut outboxes = Outboxes::new();
+    let work = AssertUnwindSafe(|| work(&mut core, commands, &mut outboxes, stats));
+    if catch_unwind(work).is_ok() {
+        return;
+    }
+    tracing::error!("the engine's core panicked; every request fails from now on");
+    for outbox in outboxes.into_values() {
+        let _ = outbox.send(Err(stopped()));
+    }
+    while let Ok(command) = commands.recv() {
+        if let Command::Submit { reply, .. } = command {
+            let _ = reply.send(Err(stopped()));
+        }
+    }
+}
+
+fn work<E: Executor>(
+    core: &mut Core<E>,
+    commands: &mpsc::Receiver<Command>,
+    outboxes: &mut Outboxes,
+    stats: &Mutex<Stats>,
+) {
+    loop {
+        if core.is_idle() {
+            *stats.lock() = *core.stats();
+            let Ok(command) = commands.recv() else { return };
+            obey(core, command, outboxes);
+        }
+        while let Ok(command) = commands.try_recv() {
+            obey(core, command, outboxes);
+        }
+        for (id, output) in core.step() {
+            deliver(core, outboxes, id, output);
+        }
+        *stats.lock() = *core.stats();
+    }
+}
+
+fn obey<E: Executor>(core: &mut Core<E>, command: Command, outboxes: &mut Outboxes) {
+    match command {
+        Command::Submit { job, outputs, reply } => {
+            let submitted = core.submit(*job);
+            if let Ok(id) = submitted {
+                outboxes.insert(id, outputs);
+            }
+            // Whoever asked may have gone away before the answer.
+            if let Err(Ok(id)) = reply.send(submitted) {
+                cancel(core, outboxes, id);
+            }
+        }
+        Command::Cancel(id) => cancel(core, outboxes, id),
+    }
+}
+
+fn cancel<E: Executor>(core: &mut Core<E>, outboxes: &mut Outboxes, id: RequestId) {
+    outboxes.remove(&id);
+    core.cancel(id);
+}
+
+fn deliver<E: Executor>(core: &mut Core<E>, outboxes: &mut Outboxes, id: RequestId, output: Sent) {
+    let last = is_last(&output);
+    let Some(outbox) = outboxes.get(&id) else { return };
+    if outbox.send(output).is_err() {
+        cancel(core, outboxes, id);
+    } else if last {
+        outboxes.remove(&id);
+    }
+}

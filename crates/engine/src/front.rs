@@ -1,0 +1,232 @@
+//! Requests become jobs: texts become tokens, wishes are checked, grammars are compiled.
+//!
+//! Everything that can be wrong with a request is found here, before it waits in any queue, and is told with the field at
+//! fault. None of it touches the core, so it runs on the caller's side.
+
+use std::sync::Arc;
+
+use protocol::{EmbedRequest, Error, ErrorKind, Format, GenerateRequest, Prompt, Sampling, TextOrTokens};
+use text::{ChatTemplate, Constraint, Grammars, Tokenizer};
+
+use crate::{
+    chat::{self, Layout},
+    job::{Answers, Choice, Job, Work},
+};
+
+/// Most choices of a request.
+const MAX_CHOICES: usize = 128;
+
+/// What makes requests ready.
+#[derive(Debug)]
+pub(crate) struct Front {
+    name: String,
+    tokenizer: Arc<Tokenizer>,
+    template: Option<ChatTemplate>,
+    grammars: Grammars,
+    vocab: usize,
+    context: usize,
+    encoder: bool,
+}
+
+impl Front {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { name, tokenizer, template, vocab, context, encoder } = parts;
+        let grammars = Grammars::new(Arc::clone(&tokenizer));
+        Self { name, tokenizer, template, grammars, vocab, context, encoder }
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// The job of a generation.
+    pub(crate) fn answer_job(&self, request: GenerateRequest, draw: impl FnOnce() -> u64) -> Result<Job, Error> {
+        self.check_model(&request.model)?;
+        if self.encoder {
+            let message = format!("{} is an embedding model: it generates no text; use /v1/embeddings", self.name);
+            return Err(about_model(ErrorKind::Unsupported, message));
+        }
+        check_sampling(&request.sampling, self.vocab)?;
+        check_shape(&request)?;
+        let laid_out = self.lay_out(&request)?;
+        let max_tokens = self.room(laid_out.tokens.len(), request.stop.max_tokens)?;
+        let choices = (0..request.n).map(|_| self.choice(&laid_out)).collect::<Result<_, _>>()?;
+        let answers = Answers {
+            choices,
+            seed: request.sampling.seed.unwrap_or_else(draw),
+            sampling: request.sampling,
+            max_tokens,
+            stops: request.stop.strings.into(),
+            ignore_eos: request.stop.ignore_eos,
+            logprobs: request.logprobs,
+            score_from: (request.echo && request.logprobs.is_some()).then_some(request.score_from),
+            echo: request.echo.then_some(laid_out.echo),
+        };
+        let work = Work::Answers(Box::new(answers));
+        Ok(Job { prompt: laid_out.tokens, tenant: request.tenant, deadline: request.deadline, work })
+    }
+
+    /// The jobs of an embedding, one per input.
+    pub(crate) fn vector_jobs(&self, request: EmbedRequest) -> Result<Vec<Job>, Error> {
+        self.check_model(&request.model)?;
+        let job = |(index, input)| {
+            let param = format!("input[{index}]");
+            let prompt = match input {
+                TextOrTokens::Text(text) if self.encoder => self.tokenizer.encode_document(&text),
+                TextOrTokens::Text(text) => self.with_bos(&text),
+                TextOrTokens::Tokens(tokens) => tokens,
+            };
+            self.check_tokens(&prompt, &param)?;
+            if prompt.len() > self.context {
+                return Err(too_long(&param, "this input", prompt.len(), self.context));
+            }
+            Ok(Job { prompt, tenant: String::new(), deadline: None, work: Work::Vector })
+        };
+        request.inputs.into_iter().enumerate().map(job).collect()
+    }
+
+    /// The job that returns the logits behind all of `tokens`.
+    pub(crate) fn logits_job(&self, tokens: Vec<u32>) -> Result<Job, Error> {
+        if self.encoder {
+            return Err(Error::new(ErrorKind::Unsupported, format!("{} is an embedding model: it has no logits", self.name)));
+        }
+        self.check_tokens(&tokens, "tokens")?;
+        if tokens.len() > self.context {
+            return Err(too_long("tokens", "the sequence", tokens.len(), self.context));
+        }
+        Ok(Job { prompt: tokens, tenant: String::new(), deadline: None, work: Work::Logits })
+    }
+
+    fn check_model(&self, model: &str) -> Result<(), Error> {
+        if model.is_empty() || model == self.name {
+            return Ok(());
+        }
+        let message = format!("no model {model:?} here; this engine serves {:?}", self.name);
+        Err(about_model(ErrorKind::NotFound, message).with_code("model_not_found"))
+    }
+
+    fn check_tokens(&self, tokens: &[u32], param: &str) -> Result<(), Error> {
+        if tokens.is_empty() {
+            return Err(Error::invalid(param, "it is empty; give at least one token"));
+        }
+        match tokens.iter().find(|&&id| id as usize >= self.vocab) {
+            Some(id) => {
+                let message = format!("token {id} does not exist: this model's ids end at {}", self.vocab - 1);
+                Err(Error::invalid(param, message))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Tokens of a raw text, begun as the model expects it; an empty text is at least one token.
+    fn with_bos(&self, text: &str) -> Vec<u32> {
+        let ids = self.tokenizer.encode(text);
+        let wanted = self.tokenizer.adds_bos() || ids.is_empty();
+        let bos = self.tokenizer.bos().or(self.tokenizer.eos()).filter(|_| wanted);
+        bos.into_iter().chain(ids).collect()
+    }
+
+    fn lay_out(&self, request: &GenerateRequest) -> Result<Layout, Error> {
+        let constraint = constraint(&request.format);
+        match &request.prompt {
+            Prompt::Raw(raw) => {
+                let (tokens, echo) = match raw {
+                    TextOrTokens::Text(text) => (self.with_bos(text), text.clone()),
+                    TextOrTokens::Tokens(tokens) => (tokens.clone(), String::new()),
+                };
+                self.check_tokens(&tokens, "prompt")?;
+                let echo = if echo.is_empty() { self.tokenizer.decode(&tokens) } else { echo };
+                Ok(Layout { tokens, echo, constraint, calls: None })
+            }
+            Prompt::Chat(conversation) => {
+                let Some(template) = &self.template else { return Err(no_template(&self.name)) };
+                let layout = chat::lay_out(conversation, template, &self.tokenizer, constraint)?;
+                self.check_tokens(&layout.tokens, "messages")?;
+                Ok(layout)
+            }
+        }
+    }
+
+    /// How many tokens an answer may have behind a prompt of this length.
+    fn room(&self, prompt: usize, wanted: Option<usize>) -> Result<usize, Error> {
+        let least = wanted.unwrap_or(1).min(1);
+        if prompt + least > self.context {
+            return Err(too_long("prompt", "the prompt", prompt, self.context));
+        }
+        Ok(wanted.unwrap_or(usize::MAX).min(self.context - prompt))
+    }
+
+    fn choice(&self, layout: &Layout) -> Result<Choice, Error> {
+        let compile = |constraint| self.grammars.compile(constraint);
+        let matcher = layout.constraint.as_ref().map(compile).transpose();
+        let matcher = matcher.map_err(|error| Error::invalid("response_format", error))?;
+        Ok(Choice { matcher, calls: layout.calls.clone() })
+    }
+}
+
+/// What a front is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) name: String,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) template: Option<ChatTemplate>,
+    pub(crate) vocab: usize,
+    pub(crate) context: usize,
+    pub(crate) encoder: bool,
+}
+
+fn constraint(format: &Format) -> Option<Constraint> {
+    match format {
+        Format::Text => None,
+        Format::JsonObject => Some(Constraint::JsonObject),
+        Format::JsonSchema(schema) => Some(Constraint::JsonSchema(schema.clone())),
+        Format::Regex(regex) => Some(Constraint::Regex(regex.clone())),
+        Format::Lark(grammar) => Some(Constraint::Lark(grammar.clone())),
+    }
+}
+
+fn check_shape(request: &GenerateRequest) -> Result<(), Error> {
+    if request.n == 0 || request.n > MAX_CHOICES {
+        return Err(Error::invalid("n", format!("it must lie between 1 and {MAX_CHOICES}, not at {}", request.n)));
+    }
+    if request.stop.strings.iter().any(String::is_empty) {
+        return Err(Error::invalid("stop", "a stop string is empty; leave it out"));
+    }
+    Ok(())
+}
+
+fn check_sampling(sampling: &Sampling, vocab: usize) -> Result<(), Error> {
+    let ranges = [
+        ("temperature", sampling.temperature, 0.0..=f32::MAX, "at least 0"),
+        ("top_p", sampling.top_p, f32::MIN_POSITIVE..=1.0, "above 0 and at most 1"),
+        ("min_p", sampling.min_p, 0.0..=1.0, "between 0 and 1"),
+        ("presence_penalty", sampling.presence_penalty, -100.0..=100.0, "between -100 and 100"),
+        ("frequency_penalty", sampling.frequency_penalty, -100.0..=100.0, "between -100 and 100"),
+        ("repetition_penalty", sampling.repetition_penalty, f32::MIN_POSITIVE..=100.0, "above 0 and at most 100"),
+    ];
+    for (param, value, range, words) in ranges {
+        if !range.contains(&value) {
+            return Err(Error::invalid(param, format!("it must be {words}, not {value}")));
+        }
+    }
+    match sampling.logit_bias.iter().find(|(id, bias)| **id as usize >= vocab || bias.is_nan()) {
+        Some((id, _)) => Err(Error::invalid("logit_bias", format!("token {id} does not exist or its bias is no number"))),
+        None => Ok(()),
+    }
+}
+
+fn about_model(kind: ErrorKind, message: String) -> Error {
+    let mut error = Error::new(kind, message);
+    error.param = Some("model".into());
+    error
+}
+
+fn too_long(param: &str, what: &str, tokens: usize, limit: usize) -> Error {
+    let message = format!("{what} has {tokens} tokens, but this model's context holds {limit} with the answer; shorten it");
+    Error::invalid(param, message).with_code("context_length_exceeded")
+}
+
+fn no_template(name: &str) -> Error {
+    let message = format!("{name} has no chat template: send its prompt as text to /v1/completions");
+    Error::invalid("messages", message).with_code("no_chat_template")
+}

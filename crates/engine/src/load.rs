@@ -1,0 +1,73 @@
+//! Files become an engine: the model's weights, its tokenizer and its chat template are joined here.
+
+use std::{path::Path, sync::Arc};
+
+use kernels::Device;
+use model::{Model, TokenizerSource};
+use text::{ChatTemplate, Tokenizer};
+
+use crate::{Engine, EngineConfig, Error, executor::ModelExecutor};
+
+impl Engine {
+    /// Loads a GGUF file, or a directory with `config.json`, safetensors and `tokenizer.json`. `progress(done, total)`
+    /// counts bytes of weights. Install the metrics recorder first.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the files, naming the file.
+    pub fn load(path: &Path, config: EngineConfig, progress: &dyn Fn(u64, u64)) -> Result<Self, Error> {
+        let device = Device::new(threads(&config));
+        let mut model = Model::load(&device, path, progress)
+            .map_err(|source| Error::Model { path: path.to_owned(), source })?;
+        let text_error = |source| Error::Text { path: path.to_owned(), source };
+        let tokenizer = Arc::new(tokenizer(model.take_tokenizer_source()).map_err(text_error)?);
+        if tokenizer.len() > model.spec().vocab {
+            let (tokens, vocab) = (tokenizer.len(), model.spec().vocab);
+            return Err(Error::Mismatch { path: path.to_owned(), tokens, vocab });
+        }
+        let template = model.chat_template().map(|source| ChatTemplate::new(source, &tokenizer));
+        let template = template.transpose().map_err(text_error)?;
+        let name = if config.name.is_empty() { name_of(path) } else { config.name };
+        let executor = ModelExecutor::new(model, device, config.kv_bytes);
+        Self::start(executor, tokenizer, template, EngineConfig { name, ..config })
+    }
+}
+
+fn threads(config: &EngineConfig) -> usize {
+    match config.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned())
+}
+
+fn tokenizer(source: TokenizerSource) -> Result<Tokenizer, text::Error> {
+    match source {
+        TokenizerSource::Vocabulary(vocabulary) => Tokenizer::from_vocabulary(&plain(vocabulary)),
+        TokenizerSource::Json { tokenizer, config } => Tokenizer::from_json(&tokenizer, config.as_deref()),
+    }
+}
+
+/// The model's vocabulary as `text` wants it: the two crates do not know each other.
+fn plain(vocabulary: model::Vocabulary) -> text::Vocabulary {
+    let model::Vocabulary { kind, pre, tokens, scores, types, merges, .. } = vocabulary;
+    let model::Vocabulary { bos, eos, eot, unk, pad, add_bos, add_eos, add_space_prefix, .. } = vocabulary;
+    text::Vocabulary {
+        kind,
+        pre,
+        tokens,
+        scores,
+        types,
+        merges,
+        bos,
+        eos,
+        eot,
+        unk,
+        pad,
+        add_bos,
+        add_eos,
+        add_space_prefix,
+    }
+}
