@@ -27,6 +27,8 @@ pub struct Terms {
     pub url: String,
     /// The pulled file that holds them.
     pub file: String,
+    /// The sentence to show.
+    pub notice: String,
 }
 
 /// One line of the catalogue.
@@ -152,7 +154,7 @@ mod tests {
     /// Sums are sums, parts name wheels of the listing, and `load` is one of the files.
     fn check(listing: &Listing) {
         let name = &listing.name;
-        assert!(listing.hub.is_some() != !listing.packages.is_empty(), "{name}: one source");
+        assert_eq!(listing.hub.is_some(), listing.packages.is_empty(), "{name}: one source");
         assert!(listing.packages.iter().all(|w| w.sha256.as_deref().is_some_and(is_sha256)), "{name}: wheel sums");
         for file in &listing.files {
             assert!(file.sha256.as_deref().is_some_and(is_sha256) && file.size.is_some(), "{name}: file sums");

@@ -36,4 +36,4 @@ pub use error::Error;
 pub use hub::{Hub, Options};
 pub use name::{HubName, Name, PackageName};
 pub use pull::{Progress, Stage};
-pub use web::{Retry, Token};
+pub use web::{Retry, Token, install_tls};

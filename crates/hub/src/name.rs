@@ -70,7 +70,7 @@ impl Name {
     pub(crate) fn key(&self) -> String {
         let plain = match self {
             Self::Catalogue(listing) => listing.name.clone(),
-            other => other.to_string().replace(':', "--").replace('/', "--"),
+            other => other.to_string().replace([':', '/'], "--"),
         };
         plain.chars().map(|c| if c.is_ascii_alphanumeric() || "-._=@".contains(c) { c } else { '_' }).collect()
     }

@@ -58,6 +58,13 @@ impl Default for Retry {
     }
 }
 
+/// Makes ring the provider of TLS in this process, which every HTTP client needs before it is built. Calling it again is
+/// harmless.
+pub fn install_tls() {
+    // An error means that a provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// A client of one model hub.
 pub(crate) struct Web {
     client: Client,
@@ -101,8 +108,7 @@ impl From<Error> for Failure {
 
 impl Web {
     pub(crate) fn new(endpoint: &str, token: Option<Token>, retry: Retry) -> Result<Self, Error> {
-        // An error means that a provider is installed already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        install_tls();
         let bad = |reason: String| Error::Name { name: endpoint.to_owned(), reason };
         let endpoint = Url::parse(endpoint).ok().filter(|url| url.host().is_some() && !url.cannot_be_a_base());
         let endpoint = endpoint.ok_or_else(|| bad("HF_ENDPOINT must be an address such as https://host".to_owned()))?;

