@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import tempfile
+import urllib.request
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
@@ -102,6 +103,12 @@ def write_tokenizer(file, directory):
     fast.save_pretrained(directory)
 
 
+def served(url):
+    """The name of the model that answers."""
+    with urllib.request.urlopen(f"{url}/models") as answer:
+        return json.load(answer)["data"][0]["id"]
+
+
 def main():
     parser = argparse.ArgumentParser()
     for name in ("url", "model", "datasets", "task"):
@@ -115,7 +122,7 @@ def main():
         found = lm_eval.simple_evaluate(
             model="local-completions",
             model_args={
-                "base_url": f"{args.url}/completions", "model": os.environ.get("TESSERA_MODEL", ""), "tokenizer": str(scratch / "tokenizer"),
+                "base_url": f"{args.url}/completions", "model": served(args.url), "tokenizer": str(scratch / "tokenizer"),
                 "tokenizer_backend": "huggingface", "tokenized_requests": True, "num_concurrent": 8, "max_retries": 1, "max_length": 8192,
             },
             tasks=[f"local_{args.task}"],
