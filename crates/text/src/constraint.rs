@@ -98,6 +98,7 @@ pub(crate) fn one_layout(schema: &Value) -> Value {
 
 impl Matcher {
     /// What may follow. Asking twice without a commit between gives the same answer.
+    #[expect(clippy::should_implement_trait, reason = "no iterator: what comes next depends on what is committed")]
     pub fn next(&mut self) -> Result<Next, Error> {
         if self.is_complete()? {
             return Ok(Next::End);
@@ -157,10 +158,14 @@ fn failed(problem: &str) -> Error {
     Error::Grammar(format!("the answer cannot go on under its grammar: {}", first_line(problem)))
 }
 
+/// Tokens that any JSON string may hold. llguidance keeps a trie of the others for such places, so that a mask inside a
+/// string costs little. Its own list of three such sets is hardly faster, and for a vocabulary of 262k tokens takes
+/// twice the time to build (1.3 s against 0.8 s) and twice the memory (105 MB against 53 MB).
+const IN_STRINGS: &str = r#"[^"\\\x00-\x1F\x7F]{1,30}"#;
+
 fn factory(tokenizer: &Arc<Tokenizer>) -> Result<ParserFactory, Error> {
     let environment: TokEnv = Arc::new(Canon::new(Arc::clone(tokenizer))?);
-    let slices = llguidance::earley::SlicedBiasComputer::general_slices();
-    let mut factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices)
+    let mut factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &[IN_STRINGS.into()])
         .map_err(|error| refused(&error.to_string()))?;
     factory.quiet();
     factory.limits_mut().verbose_errors = false;

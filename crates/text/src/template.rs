@@ -86,7 +86,9 @@ impl ChatTemplate {
         }
         let mut environment = environment();
         environment.add_function("strftime_now", move |format: &str| python::strftime(format, clock()));
-        environment.add_template_owned(NAME, python::without_generation_tags(source)).map_err(|error| explain(&error))?;
+        environment
+            .add_template_owned(NAME, python::without_generation_tags(source))
+            .map_err(|error| explain(&error))?;
         let text = |id: Option<u32>| Some(Variable::from(std::str::from_utf8(tokenizer.bytes(id?)).ok()?));
         let tokens = [("bos_token", text(tokenizer.bos())), ("eos_token", text(tokenizer.eos()))];
         let tokens = tokens.into_iter().filter_map(|(name, token)| Some((name, token?))).collect();
@@ -133,7 +135,8 @@ impl ChatTemplate {
         args: &Map<String, Value>,
     ) -> Result<Rendered, Error> {
         let mut values = 0;
-        let mut list = |list: &[Value]| -> Variable { list.iter().map(|value| self.marks.mark(value, &mut values)).collect() };
+        let mut list =
+            |list: &[Value]| -> Variable { list.iter().map(|value| self.marks.mark(value, &mut values)).collect() };
         let messages = list(&messages.iter().map(with_reasoning).collect::<Vec<_>>());
         let tools = if tools.is_empty() { Variable::from(()) } else { list(tools) };
         let mut variables = self.tokens.clone();

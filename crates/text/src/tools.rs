@@ -74,7 +74,8 @@ impl Tool {
 
     /// The schema of the arguments, which are always an object.
     fn schema(&self) -> Value {
-        let mut schema = self.parameters.clone().unwrap_or_else(|| json!({"properties": {}, "additionalProperties": false}));
+        let mut schema =
+            self.parameters.clone().unwrap_or_else(|| json!({"properties": {}, "additionalProperties": false}));
         if let Some(fields) = schema.as_object_mut() {
             fields.entry("type").or_insert_with(|| "object".into());
         }
@@ -201,7 +202,8 @@ pub fn tool_grammar(format: ToolFormat, tools: &[Tool], choice: &ToolChoice, par
     for (i, tool) in tools.iter().enumerate() {
         let head = format!("{{\"name\": {}, \"{key}\": ", Value::from(tool.name.as_str()));
         let schema = one_layout(&tool.schema());
-        grammar.push_str(&format!("call_{i}: {} arguments_{i} \"}}\"\narguments_{i}: %json {schema}\n", literal(&head)));
+        grammar
+            .push_str(&format!("call_{i}: {} arguments_{i} \"}}\"\narguments_{i}: %json {schema}\n", literal(&head)));
     }
     Some(Constraint::Lark(grammar))
 }

@@ -32,4 +32,3 @@ pub struct Vocabulary {
     /// SentencePiece's dummy prefix.
     pub add_space_prefix: bool,
 }
-

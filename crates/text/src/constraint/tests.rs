@@ -14,8 +14,15 @@ fn tokenizer() -> Tokenizer {
     let tokens: Vec<String> = specials.into_iter().chain(bytes).chain(merged).collect();
     let types = (0..tokens.len()).map(|id| if id < 3 { 3 } else { 1 }).collect();
     let merges = merges.map(String::from).to_vec();
-    let vocabulary =
-        Vocabulary { kind: "gpt2".into(), pre: "gpt-2".into(), tokens, types, merges, eos: Some(1), ..Default::default() };
+    let vocabulary = Vocabulary {
+        kind: "gpt2".into(),
+        pre: "gpt-2".into(),
+        tokens,
+        types,
+        merges,
+        eos: Some(1),
+        ..Default::default()
+    };
     Tokenizer::from_vocabulary(&vocabulary).unwrap()
 }
 

@@ -57,7 +57,8 @@ impl Marks {
             Value::String(text) => Variable::from(&*self.mark_text(text)),
             Value::Array(list) => list.iter().map(|value| self.mark(value, values)).collect(),
             Value::Object(fields) => {
-                let marked = fields.iter().map(|(name, value)| (self.mark_text(name).into_owned(), self.mark(value, values)));
+                let marked =
+                    fields.iter().map(|(name, value)| (self.mark_text(name).into_owned(), self.mark(value, values)));
                 Variable::from_pairs(marked)
             }
         }

@@ -114,7 +114,8 @@ fn partition(text: &str, from_right: bool, args: &[Value]) -> Result<Value, Erro
 
 fn rsplit(text: &str, args: &[Value]) -> Result<Value, Error> {
     let (separator, limit): (&str, Option<i64>) = from_args(args)?;
-    let pieces = limit.and_then(|limit| usize::try_from(limit).ok()).map_or(usize::MAX, |limit| limit.saturating_add(1));
+    let pieces =
+        limit.and_then(|limit| usize::try_from(limit).ok()).map_or(usize::MAX, |limit| limit.saturating_add(1));
     if separator.is_empty() {
         return Err(invalid("empty separator".into()));
     }
@@ -139,6 +140,7 @@ struct Layout {
 }
 
 /// `json.dumps` as `transformers` calls it: no HTML escapes, other scripts as they are, keys in their order.
+#[expect(clippy::needless_pass_by_value, reason = "filters take their arguments by value")]
 fn to_json(value: &Value, positional: Rest<Value>, options: Kwargs) -> Result<String, Error> {
     // Positionally: ensure_ascii, indent, separators, sort_keys.
     let get = |place: usize, name: &str| -> Result<Option<Value>, Error> {
@@ -274,7 +276,17 @@ fn write_escaped(c: char, out: &mut String) {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
@@ -361,7 +373,18 @@ mod tests {
     #[test]
     fn floats_as_python_prints_them() {
         let numbers = [1.0, 0.1, 1e22, 1.5e-7, 1e16, 1e15, 123456789.125, -0.0, 0.0001, 1.25e300];
-        let texts = ["1.0", "0.1", "1e+22", "1.5e-07", "1e+16", "1000000000000000.0", "123456789.125", "-0.0", "0.0001", "1.25e+300"];
+        let texts = [
+            "1.0",
+            "0.1",
+            "1e+22",
+            "1.5e-07",
+            "1e+16",
+            "1000000000000000.0",
+            "123456789.125",
+            "-0.0",
+            "0.0001",
+            "1.25e+300",
+        ];
         assert_eq!(numbers.map(float_text), texts);
     }
 }

@@ -175,13 +175,7 @@ impl Spelling {
 }
 
 fn special(id: u32, token: AddedToken) -> Special {
-    Special {
-        id,
-        text: token.content,
-        control: token.special,
-        strip_left: token.lstrip,
-        strip_right: token.rstrip,
-    }
+    Special { id, text: token.content, control: token.special, strip_left: token.lstrip, strip_right: token.rstrip }
 }
 
 fn broken(error: &dyn std::fmt::Display) -> Error {

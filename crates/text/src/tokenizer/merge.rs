@@ -118,7 +118,8 @@ mod tests {
     /// The definition, word for word: find the best pair in the whole row, merge it, start again.
     fn naive(mut row: Vec<u32>, rule: impl Fn(u32, u32) -> Option<Merge>) -> Vec<u32> {
         loop {
-            let best = (1..row.len()).filter_map(|i| Some((rule(row[i - 1], row[i])?, i))).min_by_key(|(m, i)| (m.rank, *i));
+            let best =
+                (1..row.len()).filter_map(|i| Some((rule(row[i - 1], row[i])?, i))).min_by_key(|(m, i)| (m.rank, *i));
             let Some((merge, i)) = best else { return row };
             row[i - 1] = merge.symbol;
             row.remove(i);

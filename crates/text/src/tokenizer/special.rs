@@ -185,6 +185,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "one range is what is meant")]
     fn longest_first_and_control_tokens_only_where_allowed() {
         let specials = specials();
         let plain = |text: &str| show(text, &specials.cut_plain(text));

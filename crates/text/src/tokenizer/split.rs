@@ -32,22 +32,14 @@ const TABLE: &[(&[&str], &[&str], bool)] = &[
         false,
     ),
     (&["jina-es", "jina-de", "jina-v1-en", "jina-v2-es", "jina-v2-de", "jina-v2-code", "roberta-bpe"], &[GPT2], false),
-    (
-        &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"],
-        &[r"\p{N}", GPT2],
-        false,
-    ),
+    (&["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"], &[r"\p{N}", GPT2], false),
     (&["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"], &[LLAMA3], true),
     (&["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"], &[LLAMA3], false),
     (&["qwen2", "stablelm2", "deepseek-r1-qwen", "megrez", "hunyuan", "grok-2"], &[QWEN2], false),
     (&["tekken"], &[TEKKEN], true),
     (&["gpt-4o", "llama4", "minimax-m2"], &[GPT4O], false),
     (&["deepseek-v3", "hunyuan-dense"], &[r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3], false),
-    (
-        &["deepseek-coder"],
-        &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"],
-        false,
-    ),
+    (&["deepseek-coder"], &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"], false),
     (&["falcon"], &[r"[\p{P}$+<=>^~|`]+", GPT2, r"[0-9][0-9][0-9]"], false),
     (&["seed-coder"], &[SEED_CODER], false),
     (&["bloom", "poro-chat", "gpt3-finnish"], &[BLOOM], false),
@@ -86,7 +78,8 @@ fn split_by<'t>(stages: &[Stage], text: &'t str, word: &mut dyn FnMut(&'t str)) 
 }
 
 fn unknown(name: &str) -> Error {
-    let known: Vec<&str> = TABLE.iter().flat_map(|(names, ..)| *names).copied().filter(|name| !name.is_empty()).collect();
+    let known: Vec<&str> =
+        TABLE.iter().flat_map(|(names, ..)| *names).copied().filter(|name| !name.is_empty()).collect();
     Error::Tokenizer(format!(
         "the pre-tokenizer `{name}` is not known; use a model with one of: {}, or its tokenizer.json",
         known.join(", ")

@@ -40,25 +40,46 @@ const TAGGED: &[(&str, &str)] = &[
     ("Just text.\n", "Just text.\n"),
     ("a <tool b < c", "a <tool b < c"),
     ("<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>", "[0 now {}]"),
-    ("Let me see.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Köln }\\\"\"}}\n</tool_call>\n", "Let me see.[0 weather {\"city\":\"Köln }\\\"\"}]"),
-    ("<tool_call>{\"name\":\"now\"}</tool_call>\n<tool_call>\n{\"name\": \"now\", \"arguments\": \"{\\\"a\\\": [1]}\"}\n</tool_call>\n\nDone.", "[0 now {}][1 now {\"a\":[1]}]Done."),
+    (
+        "Let me see.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Köln }\\\"\"}}\n</tool_call>\n",
+        "Let me see.[0 weather {\"city\":\"Köln }\\\"\"}]",
+    ),
+    (
+        "<tool_call>{\"name\":\"now\"}</tool_call>\n<tool_call>\n{\"name\": \"now\", \"arguments\": \"{\\\"a\\\": [1]}\"}\n</tool_call>\n\nDone.",
+        "[0 now {}][1 now {\"a\":[1]}]Done.",
+    ),
     // Forgiven: no closing tag.
     ("<tool_call>\n{\"name\": \"now\", \"arguments\": {}}", "[0 now {}]"),
-    ("<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n<tool_call>\n{\"name\": \"now\", \"arguments\": {}}", "[0 now {}][1 now {}]"),
+    (
+        "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n<tool_call>\n{\"name\": \"now\", \"arguments\": {}}",
+        "[0 now {}][1 now {}]",
+    ),
     // Not calls.
     ("<tool_call>\n{\"name\": \"now\", \"argu", "<tool_call>\n{\"name\": \"now\", \"argu"),
     ("<tool_call>\n{name: now}\n</tool_call>", "<tool_call>\n{name: now}\n</tool_call>"),
-    ("<tool_call>\n{\"name\": \"unknown\", \"arguments\": {}}\n</tool_call>", "<tool_call>\n{\"name\": \"unknown\", \"arguments\": {}}\n</tool_call>"),
-    ("<tool_call>\n{\"name\": \"now\", \"arguments\": 7}\n</tool_call>", "<tool_call>\n{\"name\": \"now\", \"arguments\": 7}\n</tool_call>"),
+    (
+        "<tool_call>\n{\"name\": \"unknown\", \"arguments\": {}}\n</tool_call>",
+        "<tool_call>\n{\"name\": \"unknown\", \"arguments\": {}}\n</tool_call>",
+    ),
+    (
+        "<tool_call>\n{\"name\": \"now\", \"arguments\": 7}\n</tool_call>",
+        "<tool_call>\n{\"name\": \"now\", \"arguments\": 7}\n</tool_call>",
+    ),
     ("the tag <tool_call> means", "the tag <tool_call> means"),
-    ("<tool_call>now()</tool_call> <tool_call>\n{\"name\": \"now\"}\n</tool_call>", "<tool_call>now()</tool_call>[0 now {}]"),
+    (
+        "<tool_call>now()</tool_call> <tool_call>\n{\"name\": \"now\"}\n</tool_call>",
+        "<tool_call>now()</tool_call>[0 now {}]",
+    ),
 ];
 
 const BARE: &[(&str, &str)] = &[
     ("", ""),
     ("{\"name\": \"now\", \"parameters\": {}}", "[0 now {}]"),
     ("<|python_tag|>{\"name\": \"weather\", \"parameters\": {\"city\": \"x\"}}", "[0 weather {\"city\":\"x\"}]"),
-    ("\n{\"name\": \"now\", \"arguments\": {}}; {\"name\": \"now\", \"parameters\": {\"a\": 1}}\n", "[0 now {}][1 now {\"a\":1}]"),
+    (
+        "\n{\"name\": \"now\", \"arguments\": {}}; {\"name\": \"now\", \"parameters\": {\"a\": 1}}\n",
+        "[0 now {}][1 now {\"a\":1}]",
+    ),
     ("{\"city\": \"x\"} is an object", "{\"city\": \"x\"} is an object"),
     ("Text {\"name\": \"now\", \"parameters\": {}}", "Text {\"name\": \"now\", \"parameters\": {}}"),
     ("{\"name\": \"now\", ", "{\"name\": \"now\", "),
@@ -118,7 +139,8 @@ fn tokenizer() -> Arc<Tokenizer> {
     let bytes = ('!'..='~').chain('¡'..='¬').chain('®'..='\u{143}').map(String::from);
     let tokens: Vec<String> = ["<|im_end|>".to_owned()].into_iter().chain(bytes).collect();
     let types = (0..tokens.len()).map(|id| if id == 0 { 3 } else { 1 }).collect();
-    let vocabulary = Vocabulary { kind: "gpt2".into(), pre: "gpt-2".into(), tokens, types, eos: Some(0), ..Default::default() };
+    let vocabulary =
+        Vocabulary { kind: "gpt2".into(), pre: "gpt-2".into(), tokens, types, eos: Some(0), ..Default::default() };
     Arc::new(Tokenizer::from_vocabulary(&vocabulary).unwrap())
 }
 
@@ -131,7 +153,9 @@ fn allows(constraint: &Constraint, answer: &str) -> bool {
 
 #[test]
 fn grammars_let_through_what_the_choice_asks_for() {
-    let call = |name: &str, arguments: &str| format!("<tool_call>\n{{\"name\": \"{name}\", \"arguments\": {arguments}}}\n</tool_call>");
+    let call = |name: &str, arguments: &str| {
+        format!("<tool_call>\n{{\"name\": \"{name}\", \"arguments\": {arguments}}}\n</tool_call>")
+    };
     let (weather, now) = (call("weather", "{\"city\": \"x\"}"), call("now", "{}"));
     let both = format!("{weather}\n{now}");
     let grammar = |choice, parallel| tool_grammar(ToolFormat::Tagged, &tools(), &choice, parallel).unwrap();
@@ -172,10 +196,17 @@ fn conversations_fold_into_text() {
     let folded = fold_tools(&messages, &tools());
     let prompt = tool_prompt(&tools());
     assert_eq!(folded[0]["content"], format!("Be brief.\n\n{prompt}"));
-    assert!(prompt.contains("\n{\"type\": \"function\", \"function\": {\"name\": \"weather\", \"description\": \"of a city\", "));
+    assert!(
+        prompt.contains(
+            "\n{\"type\": \"function\", \"function\": {\"name\": \"weather\", \"description\": \"of a city\", "
+        )
+    );
     let call = "<tool_call>\n{\"name\": \"now\", \"arguments\": {\"zone\": \"CET\"}}\n</tool_call>";
     assert_eq!(folded[2]["content"], format!("{call}\n{call}"));
-    assert_eq!(folded[3], json!({"role": "user", "content": "<tool_response>\n12:00\n</tool_response>\n<tool_response>\n12:01\n</tool_response>"}));
+    assert_eq!(
+        folded[3],
+        json!({"role": "user", "content": "<tool_response>\n12:00\n</tool_response>\n<tool_response>\n12:01\n</tool_response>"})
+    );
     assert_eq!(folded.len(), 4);
     assert_eq!(fold_tools(&messages[1..2], &tools())[0]["role"], "system");
     assert_eq!(fold_tools(&messages[..2], &[]), messages[..2]);

@@ -3,6 +3,9 @@
 //! One binary for all, so that the crate is linked once. What needs a real vocabulary is ignored by default and run by
 //! `cargo xtask test`, which provides the models.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "shared test functions fail by panicking, as tests do")]
+
+mod constraint;
 mod gguf;
 mod template;
 mod tokenizer;

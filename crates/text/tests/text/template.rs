@@ -3,13 +3,14 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
-use text::{ChatTemplate, Error, Tokenizer, Vocabulary};
+use text::{ChatTemplate, Error, Tokenizer, ToolFormat, Vocabulary};
 
 use crate::{data, json};
 
 /// A tokenizer of nothing but control tokens: those that the chats' users type, and the given bos and eos.
 fn tokenizer(bos: Option<&str>, eos: Option<&str>) -> Tokenizer {
-    let mut tokens: Vec<String> = ["<|im_start|>", "<|im_end|>", "<|eot_id|>", "<s>", "</s>", "[INST]"].map(String::from).into();
+    let mut tokens: Vec<String> =
+        ["<|im_start|>", "<|im_end|>", "<|eot_id|>", "<s>", "</s>", "[INST]"].map(String::from).into();
     let mut id = |token: Option<&str>| {
         tokens.push(token?.to_owned());
         Some(tokens.len() as u32 - 1)
@@ -58,15 +59,22 @@ fn the_date_comes_from_the_clock() {
     let source = "{% set now = strftime_now('%d %B %Y, %H:%M') %}Today: {{ now }}{{ strftime_now('%A') }}";
     let clock = || UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     let template = ChatTemplate::with_clock(source, &tokenizer(None, None), clock).unwrap();
-    assert_eq!(template.render(&[], &[], false, &Map::new()).unwrap().as_str(), "Today: 14 November 2023, 22:13Tuesday");
+    assert_eq!(
+        template.render(&[], &[], false, &Map::new()).unwrap().as_str(),
+        "Today: 14 November 2023, 22:13Tuesday"
+    );
 }
 
 #[test]
-fn the_models_own_templates_say_whether_they_lay_out_tools() {
-    let supports = |name: &str| {
+fn templates_tell_whether_and_how_they_lay_out_tools() {
+    let check = |name: &str, supports, format| {
         let source = data(&format!("templates/{name}.jinja"));
-        ChatTemplate::new(&source, &tokenizer(None, None)).unwrap().supports_tools()
+        let template = ChatTemplate::new(&source, &tokenizer(Some("<s>"), Some("</s>"))).unwrap();
+        assert_eq!((template.supports_tools(), ToolFormat::of(&template)), (supports, format), "{name}");
     };
-    assert!(!supports("smollm2"));
-    assert!(["qwen2.5", "headers", "instructions", "thinking", "everything"].into_iter().all(supports));
+    check("smollm2", false, None);
+    check("qwen2.5", true, Some(ToolFormat::Tagged));
+    check("thinking", true, Some(ToolFormat::Tagged));
+    check("headers", true, Some(ToolFormat::Bare));
+    check("instructions", true, None);
 }

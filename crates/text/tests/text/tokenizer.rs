@@ -4,9 +4,9 @@ use text::Tokenizer;
 
 use crate::{data, gguf, json};
 
-const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
-const GEMMA3: &str = "gemma-3-270m-Q4_K_M.gguf";
-const QWEN: &str = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf";
+pub(crate) const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+pub(crate) const GEMMA3: &str = "gemma-3-270m-Q4_K_M.gguf";
+pub(crate) const QWEN: &str = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf";
 
 fn corpus() -> Vec<String> {
     serde_json::from_str(&data("corpus.json")).unwrap()
@@ -80,8 +80,7 @@ fn tinycoder_ids_equal_the_reference() {
 #[ignore = "needs models: run by cargo xtask test"]
 fn minilm_ids_equal_the_reference() {
     let read = |name: &str| std::fs::read(crate::model("minilm").join(name)).unwrap();
-    let tokenizer =
-        Tokenizer::from_json(&read("tokenizer.json"), Some(&read("tokenizer_config.json"))).unwrap();
+    let tokenizer = Tokenizer::from_json(&read("tokenizer.json"), Some(&read("tokenizer_config.json"))).unwrap();
     check(&tokenizer, "minilm");
     assert_eq!(tokenizer.decode(&tokenizer.encode_document("tokenizers embed")), "tokenizers embed");
     assert_eq!(tokenizer.id_of("[CLS]"), Some(101));
@@ -104,7 +103,7 @@ fn cost_of_loading_and_tokenising() {
 }
 
 /// A result and the seconds of processor time it took: unlike elapsed time, other processes do not stretch it much.
-fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let now = || {
         let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
         stat.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
