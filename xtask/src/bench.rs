@@ -1,27 +1,30 @@
 //! `cargo xtask bench`: tessera's own benchmarks, and with `peers` side by side with llama.cpp on the same weights.
 //!
-//! The peer is built here by pip with all instructions of this machine. On Linux one pass of the compiler is switched off for
-//! it: gcc 12 takes the stores of AMX's tile configuration for dead, and the peer would die of an illegal instruction.
+//! The peer is built here by pip with all instructions of this machine. clang builds it where there is one: gcc 12 takes the
+//! stores of AMX's tile configuration for dead, and such a peer dies of an illegal instruction. Without clang it is therefore
+//! built without AMX, and that is said.
+
+use std::{path::Path, process::Command};
 
 use anyhow::Result;
 
 use crate::{
-    provision::{models, python_with},
-    run::{cargo, root, run},
+    provision::{Python, models, python_with},
+    run::{cargo, root, run, works},
 };
 
-/// How pip builds the peer: for this machine, without the parts for images.
-const PEER_BUILD: [(&str, &str); 2] = [
-    ("CMAKE_ARGS", "-DGGML_NATIVE=ON -DCMAKE_C_FLAGS=-fno-tree-dse -DCMAKE_CXX_FLAGS=-fno-tree-dse"),
-    ("PIP_NO_BINARY", "llama-cpp-python"),
-];
+/// Compilers that may build the peer, best first.
+const CLANGS: [&str; 6] = ["clang", "clang-19", "clang-18", "clang-17", "clang-16", "clang-15"];
+const NATIVE: &str = "-DGGML_NATIVE=ON";
+const WITHOUT_AMX: &str = "-DGGML_NATIVE=ON -DCMAKE_C_FLAGS='-mno-amx-tile -mno-amx-int8 -mno-amx-bf16' \
+                           -DCMAKE_CXX_FLAGS='-mno-amx-tile -mno-amx-int8 -mno-amx-bf16'";
 /// Same weights for both: what the README's table shows.
 const COMPARED: [&str; 2] = ["SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m-Q4_K_M.gguf"];
 
 pub(crate) fn bench(peers: bool) -> Result<()> {
     let models = models()?.join("models");
     run(&mut tessera(&["bench", "machine"]))?;
-    run(&mut tessera(&["bench", "kernels"]))?;
+    run(&mut cargo(&["run", "--quiet", "--release", "--package", "kernels", "--example", "products"]))?;
     for model in COMPARED {
         run(tessera(&["bench", "serve", "--model"]).arg(models.join(model)))?;
     }
@@ -29,7 +32,7 @@ pub(crate) fn bench(peers: bool) -> Result<()> {
         println!("\nBeside llama.cpp: cargo xtask bench peers");
         return Ok(());
     }
-    let python = python_with(&root().join("crates/eval/peers/requirements.txt"), &PEER_BUILD)?;
+    let python = peer()?;
     for model in COMPARED {
         let mut compare = tessera(&["bench", "compare", "--model"]);
         compare.arg(models.join(model)).env("PYTHONPATH", python.packages());
@@ -38,8 +41,23 @@ pub(crate) fn bench(peers: bool) -> Result<()> {
     Ok(())
 }
 
+/// A Python with llama.cpp in it, built for this machine.
+fn peer() -> Result<Python> {
+    let requirements = root().join("crates/eval/peers/requirements.txt");
+    // pip keeps what it built by name and version, whatever it was built with: nothing is taken from there.
+    let fresh = [("PIP_NO_BINARY", "llama-cpp-python"), ("PIP_NO_CACHE_DIR", "1")];
+    let Some(clang) = CLANGS.into_iter().find(|name| works(Command::new(name).arg("--version"))) else {
+        if Path::new("/proc/cpuinfo").exists() && std::fs::read_to_string("/proc/cpuinfo")?.contains("amx_int8") {
+            println!("clang is missing, so the peer is built by gcc and without AMX: apt-get install clang libomp-dev");
+        }
+        return python_with(&requirements, &[fresh[0], fresh[1], ("CMAKE_ARGS", WITHOUT_AMX)]);
+    };
+    let plus = clang.replace("clang", "clang++");
+    python_with(&requirements, &[fresh[0], fresh[1], ("CMAKE_ARGS", NATIVE), ("CC", clang), ("CXX", &plus)])
+}
+
 /// The program, built for speed.
-fn tessera(args: &[&str]) -> std::process::Command {
+fn tessera(args: &[&str]) -> Command {
     let mut command = cargo(&["run", "--quiet", "--release", "--package", "cli", "--bin", "tessera", "--"]);
     command.args(args);
     command
