@@ -1,6 +1,6 @@
 //! What only `cargo xtask test --slow` runs: minutes each, and worth it before a release.
 //!
-//! Perplexity is compared with what llama.cpp gives on the same file and text (`crates/eval/peers/perplexity.py` recorded it), and
+//! Perplexity is compared with what llama.cpp gives on the same file and text (`crates/eval/peers/llama_perplexity.py` recorded it), and
 //! multiple choice with what lm-eval measures through the API (`crates/eval/peers/lm_eval/run.py`).
 
 use std::{fs, path::Path, process::Command};

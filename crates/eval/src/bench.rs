@@ -21,4 +21,4 @@ pub use serve::{Load, Served, serve};
 
 /// A Python script that drives llama.cpp through `llama_cpp` as an entrant of [`compare`]. Run it as
 /// `python -c SCRIPT --model FILE --threads N --context TOKENS --streams N`.
-pub const LLAMA_CPP: &str = include_str!("../peers/llama_cpp.py");
+pub const LLAMA_CPP: &str = include_str!("../peers/llama_entrant.py");

@@ -1,6 +1,6 @@
 """llama.cpp's perplexity of a text, as `tessera eval perplexity --window N` defines it: the recorded values of the tests.
 
-    python3 perplexity.py --model FILE.gguf --text FILE --window 512
+    python3 llama_perplexity.py --model FILE.gguf --text FILE --window 512
 
 Windows side by side, the second half of each scored, the model's own first token (if it has one) in place of each window's first.
 """
