@@ -120,6 +120,7 @@ impl Answer {
             match piece {
                 Piece::Text(text) => self.send_text(text, std::mem::take(&mut scores), out),
                 Piece::Call { index, id, name, arguments } => {
+                    let (id, name) = (Some(id), Some(name));
                     out.push(Event::ToolCall { choice: self.choice, index, id, name, arguments });
                 }
             }

@@ -1,34 +1,108 @@
-//! A conversation becomes a prompt, and a wish for tools becomes a grammar.
+//! A conversation becomes a prompt, and a wish for tools becomes a grammar and a parser.
+//!
+//! A model whose template lays out tools is told about them by its template; any other by a built-in prompt that the
+//! conversation is rewritten with. Either way the answer's form is known, so calls that must come are held to it by a
+//! grammar, and calls that may come are held to it from the moment they begin.
 
-use protocol::{Chat, Error, Message};
+use protocol::{Chat, Error, Format, Message, Tool, ToolChoice};
 use serde_json::{Map, Value, json};
-use text::{ChatTemplate, Constraint, Tokenizer};
+use text::{ChatTemplate, Constraint, Rendered, ToolFormat, ToolParser, fold_tools, tool_grammar};
 
-use crate::calls::Calls;
-
-/// A prompt ready to be continued.
+/// The chat side of a model.
 #[derive(Debug)]
-pub(crate) struct Layout {
-    pub(crate) tokens: Vec<u32>,
-    /// The prompt's text, for callers who want it back.
-    pub(crate) echo: String,
-    pub(crate) constraint: Option<Constraint>,
-    /// What to make of the answer if it may call tools.
-    pub(crate) calls: Option<Calls>,
+pub(crate) struct ChatLayout {
+    template: ChatTemplate,
+    /// The form in which the template itself shows calls.
+    own_format: Option<ToolFormat>,
 }
 
-/// Lays out a conversation by the model's template.
-pub(crate) fn lay_out(
-    chat: &Chat,
-    template: &ChatTemplate,
-    tokenizer: &Tokenizer,
-    constraint: Option<Constraint>,
-) -> Result<Layout, Error> {
-    let messages: Vec<Value> = chat.messages.iter().map(message).collect();
-    let args: Map<String, Value> = chat.template_args.clone().into_iter().collect();
-    let rendered = template.render(&messages, &[], true, &args).map_err(|error| Error::invalid("messages", error))?;
-    let tokens = tokenizer.encode_rendered(&rendered);
-    Ok(Layout { tokens, echo: rendered.text(), constraint, calls: None })
+/// A conversation laid out.
+#[derive(Debug)]
+pub(crate) struct LaidOut {
+    pub(crate) rendered: Rendered,
+    /// What holds calls to their form, if any may come.
+    pub(crate) grammar: Option<ToolGrammar>,
+    /// What reads the calls, if any may come.
+    pub(crate) parser: Option<ToolParser>,
+}
+
+/// The grammar of calls.
+#[derive(Debug)]
+pub(crate) struct ToolGrammar {
+    pub(crate) constraint: Constraint,
+    /// Without it the answer could not be promised to be valid. Otherwise it is a help that may be missing.
+    pub(crate) essential: bool,
+}
+
+impl ChatLayout {
+    pub(crate) fn new(template: ChatTemplate) -> Self {
+        let own_format = ToolFormat::of(&template);
+        Self { template, own_format }
+    }
+
+    /// Lays out a conversation.
+    ///
+    /// # Errors
+    /// What the template refuses, and wishes that contradict each other.
+    pub(crate) fn lay_out(&self, chat: &Chat, format: &Format) -> Result<LaidOut, Error> {
+        check_tools(chat, format)?;
+        let offered = if chat.tool_choice == ToolChoice::None { &[][..] } else { &chat.tools };
+        let tools: Vec<text::Tool> = offered.iter().map(tool).collect();
+        let rendered = self.render(chat, &tools).map_err(|error| Error::invalid("messages", error))?;
+        let tool_format = self.own_format.unwrap_or(ToolFormat::Tagged);
+        let parser = (!tools.is_empty()).then(|| ToolParser::new(tool_format, &tools));
+        let choice = choice(&chat.tool_choice);
+        let essential = choice != text::ToolChoice::Auto || offered.iter().any(|tool| tool.strict);
+        let constraint = tool_grammar(tool_format, &tools, &choice, chat.parallel_tool_calls);
+        let grammar = constraint.map(|constraint| ToolGrammar { constraint, essential });
+        Ok(LaidOut { rendered, grammar, parser })
+    }
+
+    fn render(&self, chat: &Chat, tools: &[text::Tool]) -> Result<Rendered, text::Error> {
+        let messages: Vec<Value> = chat.messages.iter().map(message).collect();
+        let args: Map<String, Value> = chat.template_args.clone().into_iter().collect();
+        match self.own_format {
+            Some(_) => {
+                let tools: Vec<Value> = tools.iter().map(text::Tool::to_json).collect();
+                self.template.render(&messages, &tools, true, &args)
+            }
+            None => self.template.render(&fold_tools(&messages, tools), &[], true, &args),
+        }
+    }
+}
+
+fn check_tools(chat: &Chat, format: &Format) -> Result<(), Error> {
+    let known = |name: &String| chat.tools.iter().any(|tool| tool.name == *name);
+    match &chat.tool_choice {
+        ToolChoice::Required if chat.tools.is_empty() => {
+            Err(Error::invalid("tool_choice", "it demands a call, but no tools are given"))
+        }
+        ToolChoice::Named(name) if !known(name) => {
+            Err(Error::invalid("tool_choice", format!("it names {name:?}, which is not among the tools")))
+        }
+        ToolChoice::Auto if !chat.tools.is_empty() && *format != Format::Text => {
+            let message = "a format for the answer and tools that may or may not be called cannot be promised together; \
+                           set tool_choice to \"none\" or \"required\"";
+            Err(Error::invalid("response_format", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn tool(tool: &Tool) -> text::Tool {
+    text::Tool {
+        name: tool.name.clone(),
+        description: tool.description.clone(),
+        parameters: tool.parameters.clone(),
+    }
+}
+
+fn choice(choice: &ToolChoice) -> text::ToolChoice {
+    match choice {
+        ToolChoice::Auto | ToolChoice::None => text::ToolChoice::Auto,
+        ToolChoice::Required => text::ToolChoice::Required,
+        ToolChoice::Named(name) => text::ToolChoice::Named(name.clone()),
+    }
 }
 
 /// A turn as templates expect it. `developer` is a newer name for `system` that templates do not know; arguments of calls
@@ -43,11 +117,12 @@ fn message(message: &Message) -> Value {
         turn["tool_call_id"] = json!(id);
     }
     if !message.tool_calls.is_empty() {
-        let call = |call: &protocol::ToolCall| {
-            let arguments = serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!(call.arguments));
-            json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}})
-        };
         turn["tool_calls"] = message.tool_calls.iter().map(call).collect();
     }
     turn
+}
+
+fn call(call: &protocol::ToolCall) -> Value {
+    let arguments = serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!(call.arguments));
+    json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}})
 }

@@ -321,3 +321,6 @@ fn deliver<E: Executor>(core: &mut Core<E>, outboxes: &mut Outboxes, id: Request
         outboxes.remove(&id);
     }
 }
+
+#[cfg(test)]
+mod tests;

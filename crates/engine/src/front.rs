@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use protocol::{EmbedRequest, Error, ErrorKind, Format, GenerateRequest, Prompt, Sampling, TextOrTokens};
-use text::{ChatTemplate, Constraint, Grammars, Tokenizer};
+use text::{ChatTemplate, Constraint, Grammars, Matcher, Tokenizer, ToolParser};
 
 use crate::{
-    chat::{self, Layout},
+    calls::Calls,
+    chat::{ChatLayout, ToolGrammar},
     job::{Answers, Choice, Job, Work},
 };
 
@@ -21,7 +22,7 @@ const MAX_CHOICES: usize = 128;
 pub(crate) struct Front {
     name: String,
     tokenizer: Arc<Tokenizer>,
-    template: Option<ChatTemplate>,
+    chat: Option<ChatLayout>,
     grammars: Grammars,
     vocab: usize,
     context: usize,
@@ -32,7 +33,7 @@ impl Front {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { name, tokenizer, template, vocab, context, encoder } = parts;
         let grammars = Grammars::new(Arc::clone(&tokenizer));
-        Self { name, tokenizer, template, grammars, vocab, context, encoder }
+        Self { name, tokenizer, chat: template.map(ChatLayout::new), grammars, vocab, context, encoder }
     }
 
     pub(crate) fn tokenizer(&self) -> &Arc<Tokenizer> {
@@ -127,22 +128,25 @@ impl Front {
     }
 
     fn lay_out(&self, request: &GenerateRequest) -> Result<Layout, Error> {
-        let constraint = constraint(&request.format);
+        let format = constraint(&request.format);
         match &request.prompt {
-            Prompt::Raw(raw) => {
-                let (tokens, echo) = match raw {
-                    TextOrTokens::Text(text) => (self.with_bos(text), text.clone()),
-                    TextOrTokens::Tokens(tokens) => (tokens.clone(), String::new()),
-                };
+            Prompt::Raw(TextOrTokens::Text(text)) => {
+                let tokens = self.with_bos(text);
                 self.check_tokens(&tokens, "prompt")?;
-                let echo = if echo.is_empty() { self.tokenizer.decode(&tokens) } else { echo };
-                Ok(Layout { tokens, echo, constraint, calls: None })
+                Ok(Layout { tokens, echo: text.clone(), format, tools: None, parser: None })
+            }
+            Prompt::Raw(TextOrTokens::Tokens(tokens)) => {
+                self.check_tokens(tokens, "prompt")?;
+                let echo = self.tokenizer.decode(tokens);
+                Ok(Layout { tokens: tokens.clone(), echo, format, tools: None, parser: None })
             }
             Prompt::Chat(conversation) => {
-                let Some(template) = &self.template else { return Err(no_template(&self.name)) };
-                let layout = chat::lay_out(conversation, template, &self.tokenizer, constraint)?;
-                self.check_tokens(&layout.tokens, "messages")?;
-                Ok(layout)
+                let Some(chat) = &self.chat else { return Err(no_template(&self.name)) };
+                let laid_out = chat.lay_out(conversation, &request.format)?;
+                let tokens = self.tokenizer.encode_rendered(&laid_out.rendered);
+                self.check_tokens(&tokens, "messages")?;
+                let echo = laid_out.rendered.text();
+                Ok(Layout { tokens, echo, format, tools: laid_out.grammar, parser: laid_out.parser })
             }
         }
     }
@@ -157,11 +161,35 @@ impl Front {
     }
 
     fn choice(&self, layout: &Layout) -> Result<Choice, Error> {
-        let compile = |constraint| self.grammars.compile(constraint);
-        let matcher = layout.constraint.as_ref().map(compile).transpose();
-        let matcher = matcher.map_err(|error| Error::invalid("response_format", error))?;
-        Ok(Choice { matcher, calls: layout.calls.clone() })
+        let calls = layout.parser.clone().map(Calls::new);
+        Ok(Choice { matcher: self.matcher(layout)?, calls })
     }
+
+    /// The grammar of an answer: that of its calls if any must or may come, else that of its format.
+    fn matcher(&self, layout: &Layout) -> Result<Option<Matcher>, Error> {
+        match (&layout.tools, &layout.format) {
+            (Some(tools), _) => match self.grammars.compile(&tools.constraint) {
+                Ok(matcher) => Ok(Some(matcher)),
+                Err(_) if !tools.essential => Ok(None),
+                Err(error) => Err(Error::invalid("tools", error)),
+            },
+            (None, Some(format)) => {
+                self.grammars.compile(format).map(Some).map_err(|error| Error::invalid("response_format", error))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// A prompt ready to be continued.
+#[derive(Debug)]
+struct Layout {
+    tokens: Vec<u32>,
+    /// The prompt's text, for callers who want it back.
+    echo: String,
+    format: Option<Constraint>,
+    tools: Option<ToolGrammar>,
+    parser: Option<ToolParser>,
 }
 
 /// What a front is made of.
