@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, error::Category};
 
 use super::fields::{Fate, Field, Object};
-use crate::Error;
+use crate::{Error, ErrorKind};
 
 /// The fields of an object that its wire type does not declare.
 pub type Rest = Map<String, Value>;
@@ -32,14 +32,14 @@ fn misfit(path: &str, error: &serde_json::Error) -> Error {
     let what = in_words(&error.to_string());
     // The root, or a place that the path cannot name.
     if path == "." || path == "?" {
-        return Error { param: None, ..Error::invalid("", format!("The request body does not fit: {what}.")) };
+        return Error::new(ErrorKind::Invalid, format!("The request body does not fit: {what}."));
     }
     Error::invalid(path, format!("`{path}`: {what}."))
 }
 
 fn malformed(error: &serde_json::Error) -> Error {
     let message = format!("The request body is not valid JSON: {error}.");
-    Error { param: None, ..Error::invalid("", message) }.with_code("invalid_json")
+    Error::new(ErrorKind::Invalid, message).with_code("invalid_json")
 }
 
 /// A serde message without its position (the path says more) and with JSON's words for Rust's types.
@@ -56,6 +56,7 @@ fn in_words(message: &str) -> String {
         other if other.starts_with("struct ") => "an object",
         other => other,
     };
+    let found = found.replace("type: sequence", "type: array").replace("type: map", "type: object");
     format!("{found}, expected {word}")
 }
 
@@ -65,6 +66,7 @@ pub(super) fn settle(object: &Object, path: &str, rest: Rest) -> Result<Rest, Er
     for (name, value) in rest {
         match object.field(&name) {
             Some(field) if field.fate == Fate::Refused => refuse(path, field, &value)?,
+            Some(field) if field.fate == Fate::Honoured => return Err(unread(&at(path, &name))),
             Some(_) if value.is_null() => {}
             Some(_) => drop(recorded.insert(name, value)),
             None => return Err(unknown(object, &at(path, &name))),
@@ -86,6 +88,11 @@ fn refuse(path: &str, field: &Field, value: &Value) -> Result<(), Error> {
 fn unknown(object: &Object, place: &str) -> Error {
     let message = format!("Unknown field `{place}`: {} has no such field; remove it.", object.name);
     Error::invalid(place, message).with_code("unknown_parameter")
+}
+
+/// The table promises more than the wire type holds: a fault of ours, but still not a silence.
+fn unread(place: &str) -> Error {
+    Error::internal(format!("`{place}` should be honoured, but nothing reads it.")).with_param(place)
 }
 
 /// The path of a field of the object at `path`.

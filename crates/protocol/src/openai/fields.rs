@@ -57,7 +57,7 @@ impl Object {
 }
 
 /// Every object with a table, in the order the documentation prints them.
-pub const OBJECTS: &[&Object] = &[&CHAT, &MESSAGE, &COMPLETION, &EMBEDDING, &STREAM_OPTIONS];
+pub const OBJECTS: &[&Object] = &[&CHAT, &MESSAGE, &FUNCTION_CALL, &COMPLETION, &EMBEDDING, &STREAM_OPTIONS];
 
 const fn honoured(name: &'static str, note: &'static str) -> Field {
     Field { name, fate: Fate::Honoured, extension: false, note }
@@ -73,6 +73,11 @@ const fn recorded(name: &'static str, note: &'static str) -> Field {
 
 const fn refused(name: &'static str, note: &'static str) -> Field {
     Field { name, fate: Fate::Refused, extension: false, note }
+}
+
+/// What clients add to an answer and send back with it.
+const fn sent_back(name: &'static str) -> Field {
+    Field { extension: true, ..recorded(name, "SDKs put it beside an answer and send it back; accepted and not read") }
 }
 
 const MODEL: Field = honoured("model", "required; a name from GET /v1/models");
@@ -163,10 +168,18 @@ pub const MESSAGE: Object = Object {
         honoured("tool_calls", "of an assistant turn"),
         honoured("tool_call_id", "required of a tool's turn"),
         honoured("refusal", "an assistant turn's content when it has no other"),
-        Field { extension: true, ..recorded("annotations", "present in answers, so accepted when they are sent back") },
+        sent_back("annotations"),
+        sent_back("parsed"),
         refused("audio", "this server reads text; send the transcript as content"),
         refused("function_call", "it was replaced by `tool_calls`; send tool_calls instead"),
     ],
+};
+
+/// The `function` of a message's tool call.
+pub const FUNCTION_CALL: Object = Object {
+    name: "the function of a tool call",
+    schema: "ChatCompletionMessageToolCall.function",
+    fields: &[honoured("name", "required"), honoured("arguments", "JSON text"), sent_back("parsed_arguments")],
 };
 
 /// The body of `POST /v1/completions`.

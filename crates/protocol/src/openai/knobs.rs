@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use serde::{
-    Deserialize, Deserializer, Serialize,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 
@@ -140,8 +140,7 @@ impl LogitBias {
 }
 
 /// `stop`: one string or several.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StopStrings(pub Vec<String>);
 
 impl StopStrings {
@@ -156,6 +155,15 @@ impl StopStrings {
                 let message = format!("`stop[{i}]` must have between 1 and {MAX_STOP_BYTES} bytes.");
                 Err(Error::invalid(format!("stop[{i}]"), message))
             }
+        }
+    }
+}
+
+impl Serialize for StopStrings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] => serializer.serialize_str(one),
+            several => serializer.collect_seq(several),
         }
     }
 }

@@ -206,7 +206,7 @@ impl ToolCallBody {
             return Err(Error::invalid(&*place, format!("`{place}` is required.")));
         }
         nothing_else(path, &self.rest)?;
-        nothing_else(&at(path, "function"), &self.function.rest)?;
+        settle(&fields::FUNCTION_CALL, &at(path, "function"), self.function.rest)?;
         Ok(ToolCall { id: self.id, name, arguments: self.function.arguments })
     }
 }

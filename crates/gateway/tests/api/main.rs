@@ -1,0 +1,71 @@
+//! The gateway through its HTTP surface, over a fake service: no weights, no engine. Bodies and SSE bytes are compared
+//! with snapshots (`UPDATE_EXPECT=1` rewrites them).
+#![expect(clippy::unwrap_used, clippy::panic, reason = "shared functions of a test binary")]
+
+mod chat;
+mod completions;
+mod drain;
+mod edges;
+mod embeddings;
+mod fake;
+mod sockets;
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{Request, Response, header},
+};
+use expect_test::Expect;
+use tower::ServiceExt;
+
+use crate::fake::Fake;
+
+/// A JSON request named `t1`.
+fn post(path: &str, body: &str) -> Request<Body> {
+    let request = Request::post(path).header(header::CONTENT_TYPE, "application/json").header("x-request-id", "t1");
+    request.body(body.to_owned().into()).unwrap()
+}
+
+fn get(path: &str) -> Request<Body> {
+    Request::get(path).header("x-request-id", "t1").body(Body::empty()).unwrap()
+}
+
+async fn send(app: &Router, request: Request<Body>) -> Response<Body> {
+    let sent = app.clone().oneshot(request);
+    tokio::time::timeout(Duration::from_secs(600), sent).await.expect("the gateway answers").unwrap()
+}
+
+async fn text(response: Response<Body>) -> String {
+    String::from_utf8(to_bytes(response.into_body(), usize::MAX).await.unwrap().to_vec()).unwrap()
+}
+
+/// A response as a person reads it: status, the headers that matter, the body without the date.
+async fn shown(response: Response<Body>) -> String {
+    let mut lines = response.status().to_string();
+    for name in ["content-type", "retry-after", "allow", "connection"] {
+        if let Some(value) = response.headers().get(name) {
+            lines += &format!("\n{name}: {}", value.to_str().unwrap());
+        }
+    }
+    format!("{lines}\n\n{}\n", undated(&text(response).await))
+}
+
+/// The text with every `created` set to 0.
+fn undated(text: &str) -> String {
+    let mut parts = text.split("\"created\":");
+    let mut out = parts.next().unwrap().to_owned();
+    for part in parts {
+        out += "\"created\":0";
+        out += part.trim_start_matches(|c: char| c.is_ascii_digit());
+    }
+    out
+}
+
+/// Sends a request to a gateway over `fake` and compares what comes back.
+async fn check(fake: &Fake, request: Request<Body>, expected: Expect) {
+    let response = send(&fake.router(), request).await;
+    assert_eq!(response.headers()["x-request-id"], "t1");
+    expected.assert_eq(&shown(response).await);
+}

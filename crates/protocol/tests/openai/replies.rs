@@ -1,0 +1,145 @@
+//! Events become the same reply whether they are sent in pieces or collected first.
+
+use proptest::{collection::vec, prelude::*};
+use protocol::{
+    Event, FinishReason, TokenLogprob, Usage,
+    openai::{Call, Collected, Envelope, Streamed, chat, completion},
+};
+
+fn call(body: &str) -> Call {
+    match body.contains("messages") {
+        true => chat::parse(body.as_bytes()).unwrap(),
+        false => completion::parse(body.as_bytes()).unwrap(),
+    }
+}
+
+fn token() -> impl Strategy<Value = TokenLogprob> {
+    let top = vec((any::<u32>(), vec(any::<u8>(), 0..3), -9.0f32..0.0), 0..3);
+    let parts = (any::<u32>(), vec(any::<u8>(), 0..4), prop::option::of(-9.0f32..0.0), top);
+    parts.prop_map(|(id, bytes, logprob, top)| TokenLogprob { id, bytes, logprob, top })
+}
+
+/// Texts and calls of two choices; calls come in order, as services send them.
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let text = (0..2usize, ".{0,6}", vec(token(), 0..3));
+    let text = text.prop_map(|(choice, text, logprobs)| Event::Text { choice, text, logprobs });
+    let call = (0..2usize, "[a-z]{1,4}", ".{0,6}", any::<bool>());
+    let call = call.prop_map(|(choice, name, arguments, new)| {
+        let first = new.then_some(name);
+        Event::ToolCall { choice, index: 0, id: first.clone(), name: first, arguments }
+    });
+    vec(prop_oneof![text, call], 0..20).prop_map(numbered)
+}
+
+/// Gives calls their index and the first delta of each its id, then ends both choices.
+fn numbered(mut events: Vec<Event>) -> Vec<Event> {
+    let mut begun = [0usize; 2];
+    for event in &mut events {
+        if let Event::ToolCall { choice, index, id, name, .. } = event {
+            let count = &mut begun[*choice];
+            if id.is_some() || *count == 0 {
+                *count += 1;
+                (*id, *name) = (Some(format!("call_{count}")), Some("f".to_owned()));
+            }
+            *index = *count - 1;
+        }
+    }
+    let finished = (0..2).map(|choice| Event::Finished { choice, reason: FinishReason::Length });
+    let usage = Usage { prompt_tokens: 3, cached_tokens: 1, completion_tokens: 2 };
+    events.into_iter().chain(finished).chain([Event::Done(usage)]).collect()
+}
+
+fn pieces<S: Streamed>(mut stream: S, events: &[Event]) -> Vec<S::Chunk> {
+    let mut chunks: Vec<_> = events.iter().flat_map(|event| stream.push(0, event.clone())).collect();
+    chunks.extend(stream.finish());
+    chunks
+}
+
+fn collected<C: Collected>(mut collector: C, events: &[Event]) -> C::Body {
+    events.iter().for_each(|event| collector.push(0, event.clone()));
+    collector.finish()
+}
+
+/// What a client puts together from the chunks of one choice.
+#[derive(Debug, Default, PartialEq)]
+struct Answer {
+    role: String,
+    text: String,
+    calls: Vec<(String, String, String)>,
+    scores: String,
+    finish: Option<String>,
+}
+
+fn assemble(chunks: &[chat::ChatChunk], choice: usize) -> Answer {
+    let mut answer = Answer::default();
+    for piece in chunks.iter().flat_map(|chunk| &chunk.choices).filter(|piece| piece.index == choice) {
+        assert_eq!(answer.finish, None, "nothing follows the end");
+        answer.role += piece.delta.role.as_deref().unwrap_or_default();
+        answer.text += piece.delta.content.as_deref().unwrap_or_default();
+        for delta in &piece.delta.tool_calls {
+            if let (Some(id), Some(name)) = (&delta.id, &delta.function.name) {
+                assert_eq!(answer.calls.len(), delta.index);
+                answer.calls.push((id.clone(), name.clone(), String::new()));
+            }
+            answer.calls[delta.index].2 += &delta.function.arguments;
+        }
+        let scores = piece.logprobs.iter().flat_map(|logprobs| &logprobs.content);
+        scores.for_each(|score| answer.scores += &format!("{score:?}"));
+        answer.finish.clone_from(&piece.finish_reason);
+    }
+    answer
+}
+
+fn whole(body: &chat::ChatCompletion, choice: usize) -> Answer {
+    let choice = &body.choices[choice];
+    let call =
+        |call: &chat::ToolCallBody| (call.id.clone(), call.function.name.clone(), call.function.arguments.clone());
+    let scores = choice.logprobs.iter().flat_map(|logprobs| &logprobs.content);
+    Answer {
+        role: choice.message.role.clone(),
+        text: choice.message.content.clone().unwrap_or_default(),
+        calls: choice.message.tool_calls.iter().map(call).collect(),
+        scores: scores.map(|score| format!("{score:?}")).collect(),
+        finish: choice.finish_reason.clone(),
+    }
+}
+
+proptest! {
+    #[test]
+    fn chat_pieces_make_the_whole(events in events(), scored in any::<bool>()) {
+        let call = call(&format!(
+            r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}],"n":2,"logprobs":{scored},"stream":true,
+                "stream_options":{{"include_usage":true}}}}"#
+        ));
+        let chunks = pieces(chat::Stream::new(Envelope::default(), &call), &events);
+        let body = collected(chat::Collector::new(Envelope::default(), &call), &events);
+        for choice in 0..2 {
+            prop_assert_eq!(assemble(&chunks, choice), whole(&body, choice));
+        }
+        prop_assert_eq!(chunks.last().unwrap().usage, Some(body.usage));
+        prop_assert!(chunks.iter().all(|chunk| serde_json::to_string(chunk).is_ok()));
+    }
+
+    #[test]
+    fn completion_pieces_make_the_whole(events in events(), scored in any::<bool>(), prompt in vec(token(), 0..4)) {
+        let logprobs = if scored { r#","logprobs":2"# } else { "" };
+        let call = call(&format!(r#"{{"model":"m","prompt":"x","n":2,"echo":true{logprobs}}}"#));
+        let events: Vec<_> = [Event::PromptLogprobs(prompt)].into_iter().chain(events).collect();
+        let chunks = pieces(completion::Stream::new(Envelope::default(), &call), &events);
+        let body = collected(completion::Collector::new(Envelope::default(), &call), &events);
+        for (index, choice) in body.choices.iter().enumerate() {
+            let mine = chunks.iter().flat_map(|chunk| &chunk.choices).filter(|piece| piece.index == index);
+            let (mut text, mut tokens, mut offsets) = (String::new(), Vec::new(), Vec::new());
+            for piece in mine {
+                text += &piece.text;
+                tokens.extend(piece.logprobs.iter().flat_map(|l| l.tokens.clone()));
+                offsets.extend(piece.logprobs.iter().flat_map(|l| l.text_offset.clone()));
+            }
+            prop_assert_eq!(&text, &choice.text);
+            let scores = choice.logprobs.clone().unwrap_or_default();
+            prop_assert_eq!((tokens, &offsets), (scores.tokens, &scores.text_offset));
+            prop_assert!(offsets.is_sorted());
+        }
+        prop_assert_eq!(body.choices.len(), 2);
+    }
+}
