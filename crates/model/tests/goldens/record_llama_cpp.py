@@ -1,6 +1,6 @@
 """Records what llama.cpp computes with real models.
 
-    python record_llama_cpp.py MODELS      # llama-cpp-python 0.3.36 built with native flags; MODELS holds the .gguf files
+    python record_llama_cpp.py MODELS [NAME..]      # llama-cpp-python 0.3.36 built with native flags; MODELS holds the .gguf files
 
 For each model: 20 prompts as token ids, 64 greedy tokens each and the gap between the two largest logits at every step; and
 the perplexity of fixed windows of 512 tokens (second half scored, the first token replaced by bos where the model wants one).
@@ -101,15 +101,15 @@ def perplexity(name, llm, text):
 
 
 def record(name, path, text):
-    llm = llama_cpp.Llama(str(path), n_ctx=1024, n_batch=512, n_threads=2, n_threads_batch=2, verbose=False)
+    llm = llama_cpp.Llama(str(path), n_ctx=1024, n_batch=512, n_threads=1, n_threads_batch=1, verbose=False)
     recorded = []
     for prompt, ids in prompts(name, llm):
         tokens, gaps = greedy(llm, ids)
-        print(name, repr(prompt), repr(llm.detokenize(tokens).decode(errors="replace")), min(gaps))
+        print(name, repr(prompt), repr(llm.detokenize(tokens).decode(errors="replace")), min(gaps), flush=True)
         recorded.append({"prompt": ids, "greedy": tokens, "gaps": gaps})
     llm.close()
     llm = llama_cpp.Llama(
-        str(path), n_ctx=WINDOW, n_batch=512, n_threads=2, n_threads_batch=2, logits_all=True, verbose=False)
+        str(path), n_ctx=WINDOW, n_batch=512, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False)
     result = {"file": path.name, "prompts": recorded, "perplexity": perplexity(name, llm, text)}
     print(name, "perplexity", result["perplexity"]["value"])
     (HERE / f"llama_cpp.{name}.json").write_text(json.dumps(result, separators=(",", ":")) + "\n")
@@ -117,5 +117,5 @@ def record(name, path, text):
 
 if __name__ == "__main__":
     excerpt = (HERE.parent / "data" / "wikitext-2-excerpt.txt").read_text()
-    for name, file in FILES.items():
-        record(name, Path(sys.argv[1]) / file, excerpt)
+    for name in sys.argv[2:] or FILES:
+        record(name, Path(sys.argv[1]) / FILES[name], excerpt)
