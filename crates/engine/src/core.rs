@@ -267,6 +267,8 @@ impl<E: Executor> Core<E> {
         let sequence = self.keep(sequence);
         let Some(request) = self.requests.get_mut(&id) else { return };
         request.choices_left -= 1;
+        // An answer that was forced from beginning to end never computed its prompt: the others must do it themselves.
+        request.prompt_ready = true;
         if let Purpose::Answer(generation) = &sequence.purpose {
             request.usage.completion_tokens += generation.generated;
         }

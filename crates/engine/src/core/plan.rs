@@ -100,7 +100,8 @@ impl<E: Executor> Core<E> {
     fn admit(&mut self, mut budget: usize) {
         while budget > 0 && self.running.len() < self.config.max_sequences {
             let Some(sequence) = self.next_sequence() else { return };
-            let rows = sequence.pending().min(budget);
+            // Forced tokens may have come behind the tokens that pages were found for: they wait for the next step.
+            let rows = sequence.pending().min(budget).min(sequence.table.capacity() - sequence.computed);
             budget -= rows;
             let at = self.running.partition_point(|other| other.age < sequence.age);
             self.running.insert(at, Sequence { rows, ..sequence });

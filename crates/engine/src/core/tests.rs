@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use protocol::{FinishReason, Sampling};
+use text::{Constraint, Grammars, Matcher, Next};
 
 use super::*;
 use crate::{
     fake::{self, FakeExecutor, VOCAB, VirtualClock},
     job::{Answers, Choice, Work},
-    sampler::{Sampler, choice_seed},
+    sampler::{Mask, Sampler, choice_seed},
 };
 
 mod oracle;
@@ -97,8 +98,15 @@ fn told(outputs: &[Result<Output, Error>]) -> Told {
     told
 }
 
+/// A grammar over the fake vocabulary, with forced stretches and free ones.
+fn grammar() -> Matcher {
+    const REGEX: &str = "the (red|green|blue) one is called [a-z]{5,20} and that is all there is to say about [0-9]{2,6}";
+    Grammars::new(fake::tokenizer()).compile(&Constraint::Regex(REGEX.into())).unwrap()
+}
+
 /// One choice, computed from the whole history for every token.
 fn naive(prompt: &[u32], answers: &Answers, choice: usize) -> (String, FinishReason, usize) {
+    let mut matcher = answers.choices[choice].matcher.is_some().then(grammar);
     let device = kernels::Device::new(1);
     let mut sampler = Sampler::new(&answers.sampling, choice_seed(answers.seed, choice), prompt);
     let mut tokens = prompt.to_vec();
@@ -107,7 +115,16 @@ fn naive(prompt: &[u32], answers: &Answers, choice: usize) -> (String, FinishRea
     while generated < answers.max_tokens {
         let state = fake::state_of(&tokens);
         let mut logits: Vec<f32> = (0..VOCAB as u32).map(|token| fake::logit(state, token)).collect();
-        let token = sampler.choose(&device, &mut logits, None, tokens.len());
+        let token = match matcher.as_mut().map(|matcher| matcher.next().unwrap()) {
+            None => sampler.choose(&device, &mut logits, None, tokens.len()),
+            Some(Next::Mask(words)) => sampler.choose(&device, &mut logits, Some(&Mask::new(words)), tokens.len()),
+            Some(Next::Forced(ids)) => ids[0],
+            Some(Next::End) => fake::END,
+        };
+        if token == fake::END && matcher.as_mut().is_some_and(|matcher| matcher.next() == Ok(Next::End)) {
+            reason = FinishReason::Stop;
+            break;
+        }
         generated += 1;
         if token == fake::END && !answers.ignore_eos {
             reason = FinishReason::Stop;
@@ -115,6 +132,10 @@ fn naive(prompt: &[u32], answers: &Answers, choice: usize) -> (String, FinishRea
         }
         tokens.push(token);
         sampler.note(token);
+        matcher.iter_mut().for_each(|matcher| matcher.commit(token).unwrap());
+    }
+    if matcher.is_some_and(|mut matcher| matcher.next() == Ok(Next::End)) {
+        reason = FinishReason::Stop;
     }
     (fake::tokenizer().decode(&tokens[prompt.len()..]), reason, generated)
 }

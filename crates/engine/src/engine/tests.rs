@@ -232,7 +232,7 @@ fn what_cannot_be_served_says_why() {
     check(&|r| r.sampling.temperature = -1.0, invalid, "temperature", "at least 0");
     check(&|r| r.sampling.top_p = 0.0, invalid, "top_p", "above 0");
     check(&|r| r.sampling.temperature = f32::NAN, invalid, "temperature", "NaN");
-    check(&|r| drop(r.sampling.logit_bias.insert(9999, 1.0)), invalid, "logit_bias", "9999");
+    check(&|r| r.sampling.logit_bias = [(9999, 1.0)].into(), invalid, "logit_bias", "9999");
     check(&|r| r.stop.strings = vec![String::new()], invalid, "stop", "empty");
     check(&|r| r.prompt = Prompt::Raw(TextOrTokens::Tokens(vec![257])), invalid, "prompt", "257");
     check(&|r| r.prompt = Prompt::Raw(TextOrTokens::Tokens(vec![])), invalid, "prompt", "empty");

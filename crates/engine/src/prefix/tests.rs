@@ -157,7 +157,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn behaves_like_the_naive_model(ops in prop::collection::vec(op(), 1..80)) {

@@ -20,17 +20,18 @@ struct Plan {
     penalty: f32,
     seed: u64,
     scored: bool,
+    grammar: bool,
     tenant: u8,
 }
 
 fn plan() -> impl Strategy<Value = Plan> {
     let shape = (0..30usize, prop::option::weighted(0.2, 0..60usize), 0..2u32, 1..300usize, 0..300usize, 1..4usize);
-    let choice = (1..40usize, prop_oneof![Just(0.0f32), Just(1.0)], 0..3usize, prop_oneof![Just(1.0f32), Just(0.7)]);
-    let rest = (prop_oneof![Just(0.0f32), Just(0.5)], any::<u64>(), prop::bool::weighted(0.2), 0..3u8);
+    let choice = (1..100usize, prop_oneof![Just(0.0f32), Just(1.0)], 0..3usize, prop_oneof![Just(1.0f32), Just(0.7)]);
+    let rest = (prop_oneof![Just(0.0f32), Just(0.5)], any::<u64>(), prop::bool::weighted(0.2), prop::bool::weighted(0.3), 0..3u8);
     (shape, choice, rest).prop_map(
-        |((arrives, cancelled, stem, prompt, fork, n), (max_tokens, temperature, k, top_p), (penalty, seed, scored, tenant))| {
+        |((arrives, cancelled, stem, prompt, fork, n), (max_tokens, temperature, k, top_p), (penalty, seed, scored, grammar, tenant))| {
             let top_k = [0, 1, 20][k];
-            Plan { arrives, cancelled, stem, prompt, fork, n, max_tokens, temperature, top_k, top_p, penalty, seed, scored, tenant }
+            Plan { arrives, cancelled, stem, prompt, fork, n, max_tokens, temperature, top_k, top_p, penalty, seed, scored, grammar, tenant }
         },
     )
 }
@@ -64,7 +65,7 @@ impl Plan {
             ..Sampling::default()
         };
         Answers {
-            choices: (0..self.n).map(|_| Choice::default()).collect(),
+            choices: (0..self.n).map(|_| Choice { matcher: self.grammar.then(grammar), calls: None }).collect(),
             sampling,
             seed: self.seed,
             logprobs: self.scored.then_some(2),
@@ -121,7 +122,7 @@ fn run_mix(pages: usize, config: EngineConfig, plans: &[Plan]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_mix_of_requests_gives_everybody_the_tokens_of_being_alone(

@@ -162,3 +162,23 @@ fn states_and_logits_come_out_whole() {
         assert_eq!(row[65], fake::logit(fake::state_of(&tokens[..=at]), 65));
     }
 }
+
+#[test]
+fn forced_tokens_may_outgrow_the_pages_of_the_prompt() {
+    let mut bench = Bench::new(8, EngineConfig::default());
+    let choices = vec![Choice { matcher: Some(grammar()), calls: None }];
+    let wanted = Answers { choices, ..answers(120) };
+    let expected = naive(&prompt(62, 1), &wanted, 0);
+    bench.core.submit(job(prompt(62, 1), wanted)).unwrap();
+    let told = told(bench.finish().values().next().unwrap());
+    assert_eq!((told.texts[&0].clone(), told.reasons[&0]), (expected.0, expected.1));
+}
+
+#[test]
+fn choices_do_not_wait_for_one_that_was_forced_throughout() {
+    let mut bench = Bench::new(8, EngineConfig::default());
+    let choices = (0..3).map(|_| Choice { matcher: Some(grammar()), calls: None }).collect();
+    bench.core.submit(job(prompt(5, 1), Answers { choices, ..answers(1) })).unwrap();
+    let told = told(bench.finish().values().next().unwrap());
+    assert_eq!(told.texts.values().collect::<Vec<_>>(), ["t", "t", "t"]);
+}
