@@ -17,7 +17,7 @@ async fn ended(mut server: Server) {
 
 fn slow(millis: u64) -> Fake {
     let end = [says(0, " you"), ends(0), done()].map(Step::Send);
-    let begin = vec![Step::Send(started()), Step::Send(says(0, "Hello")), Step::Wait(Duration::from_millis(millis))];
+    let begin = [Step::Send(started()), Step::Send(says(0, "Hello")), Step::Wait(Duration::from_millis(millis))];
     Fake::new(move |_| Ok(begin.iter().chain(&end).cloned().collect()))
 }
 

@@ -66,7 +66,7 @@ async fn bodies() {
         400 Bad Request
         content-type: application/json
 
-        {"error":{"message":"The request body does not fit: invalid type: sequence, expected an object.","type":"invalid_request_error","param":null,"code":null}}
+        {"error":{"message":"The request body does not fit: invalid type: array, expected an object.","type":"invalid_request_error","param":null,"code":null}}
     "#]]).await;
     let form = Request::post(CHAT).header("x-request-id", "t1").body(Body::from("{}")).unwrap();
     check(&fake, form, expect![[r#"

@@ -229,7 +229,7 @@ pub const EMBEDDING: Object = Object {
         ),
         honoured("dimensions", "1 or more: keep so many and normalise again"),
         honoured("encoding_format", "float (default) or base64 (little-endian f32)"),
-        USER,
+        recorded("user", "kept with the record"),
     ],
 };
 
