@@ -5,8 +5,8 @@
 //! other rows have done their duty when those are stored.
 
 use kernels::{
-    Device, KvCache, RopeTable, Span, attention, gated, linear, rms_norm, rms_norm_add, rms_norm_in_place, rope,
-    store_kv,
+    Device, KvCache, RopeTable, Span, attention, gated, linear, rms_norm, rms_norm_add, rms_norm_in_place, rms_norm_to,
+    rope, store_kv,
 };
 
 use crate::model::Batch;
@@ -115,8 +115,7 @@ impl<'m> Decoder<'m> {
         let mut spans = work.narrow.lend();
         work.narrow.select(batch, &work.positions, &mut spans);
         compact(&mut work.x, batch.outputs, width);
-        compact(&mut work.normed, batch.outputs, width);
-        work.input.set(self.dev, &work.normed[..wanted * width], width, &weights.qkv_forms);
+        self.norm(step, wanted, work);
         let query = slice(&mut work.query, wanted * step.query_width());
         linear(self.dev, &work.input, &mut [weights.query.to(query)]);
         self.rotate_queries(step, wanted, true, work);
@@ -126,10 +125,9 @@ impl<'m> Decoder<'m> {
 
     /// The norm in front of attention, prepared for its products.
     fn norm(&self, step: &Step<'_>, rows: usize, work: &mut Workspace) {
-        let n = rows * self.spec.width;
-        let normed = slice(&mut work.normed, n);
-        rms_norm(self.dev, &work.x[..n], &step.layer.attention_norm.weight, self.spec.norm_eps, normed);
-        work.input.set(self.dev, normed, self.spec.width, &step.layer.attention.qkv_forms);
+        let (weight, forms) = (&step.layer.attention_norm.weight, &step.layer.attention.qkv_forms);
+        let x = &work.x[..rows * self.spec.width];
+        rms_norm_to(self.dev, x, weight, self.spec.norm_eps, &mut work.input, forms);
     }
 
     fn store(&self, step: &Step<'_>, cache: &mut KvCache, spans: &[Span<'_>], rows: usize, work: &mut Workspace) {
@@ -167,10 +165,9 @@ impl<'m> Decoder<'m> {
 
     /// The feed-forward block of the first `rows` rows.
     fn feed_forward(&self, step: &Step<'_>, rows: usize, work: &mut Workspace) {
-        let (ffn, n, inner) = (&step.layer.ffn, rows * self.spec.width, rows * step.spec.ffn);
-        let normed = slice(&mut work.normed, n);
-        rms_norm(self.dev, &work.x[..n], &step.layer.ffn_norm.weight, self.spec.norm_eps, normed);
-        work.input.set(self.dev, normed, self.spec.width, &ffn.up_forms);
+        let (ffn, inner) = (&step.layer.ffn, rows * step.spec.ffn);
+        let (x, weight) = (&work.x[..rows * self.spec.width], &step.layer.ffn_norm.weight);
+        rms_norm_to(self.dev, x, weight, self.spec.norm_eps, &mut work.input, &ffn.up_forms);
         let up = slice(&mut work.up, inner);
         if let Some(gate_weights) = &ffn.gate {
             let gate = slice(&mut work.gate, inner);
