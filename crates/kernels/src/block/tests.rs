@@ -1,3 +1,5 @@
+//! Block types against the values that another reader of GGUF files recorded, and against sizes by hand.
+
 use super::*;
 
 /// Random blocks of every type with their numbers, from the `gguf` package (`tests/data/blocks.py`).

@@ -1,3 +1,5 @@
+//! Products: every instruction set, shape and number of threads against the scalar form, to the bit.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Packing is lossless: rows come back as the block type's own numbers, to the bit.
+
 use proptest::prelude::*;
 
 use super::*;

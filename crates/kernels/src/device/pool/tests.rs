@@ -1,3 +1,5 @@
+//! The pool: every task runs once, panics come back, idle threads sleep.
+
 use super::*;
 
 fn counts(pool: &Pool, n: usize) -> Vec<usize> {
