@@ -1,4 +1,4 @@
-//! Times products on this machine: `cargo run --release -p kernels --example products [threads [isa [filter]]]`.
+//! Times products on this machine: `cargo run --release -p kernels --example products [threads [isa [filter [rows]]]]`.
 //!
 //! GB/s count packed weights, GOP/s two operations per weight and row. Several copies of a matrix are cycled through, as a
 //! model would, so that small ones come from where they would come from in a pass over the model.
@@ -9,9 +9,6 @@ use std::time::Instant;
 
 use kernels::{Activations, BlockType, Device, Isa, Linear, Matrix, linear};
 
-/// Bytes of weights that a round reads: more than any second-level cache.
-const ROUND: usize = 64 << 20;
-
 fn main() {
     let mut args = std::env::args().skip(1);
     let threads = args.next().map_or(2, |threads| threads.parse().unwrap());
@@ -19,6 +16,9 @@ fn main() {
         Isa::available().into_iter().find(|isa| format!("{isa:?}").eq_ignore_ascii_case(&name)).unwrap()
     });
     let filter = args.next().unwrap_or_default();
+    let rows_of_x = args.next().map_or(vec![1, 2, 4, 8, 16, 64, 512], |m| vec![m.parse().unwrap()]);
+    // Bytes of weights that a round reads: more than any second-level cache.
+    let round = args.next().map_or(64 << 20, |bytes| bytes.parse().unwrap());
     let dev = Device::with_isa(threads, isa);
     println!("{} threads, {:?}", dev.threads(), dev.isa());
     clock();
@@ -42,19 +42,24 @@ fn main() {
     for (kind, cols, rows) in shapes {
         let name = format!("{kind:?} {cols}x{rows}");
         if name.contains(&filter) {
-            time(&dev, &name, kind, cols, rows);
+            time(&dev, &name, (kind, cols, rows), &rows_of_x, round);
         }
     }
 }
 
-fn time(dev: &Device, name: &str, kind: BlockType, cols: usize, rows: usize) {
+fn time(dev: &Device, name: &str, (kind, cols, rows): (BlockType, usize, usize), rows_of_x: &[usize], round: usize) {
     let bytes = vec![0x11; kind.bytes_of(rows * cols).unwrap()];
-    let start = Instant::now();
-    let copies: Vec<_> =
-        (0..(ROUND / bytes.len()).max(1)).map(|_| Matrix::pack(dev, kind, rows, cols, &bytes).unwrap()).collect();
-    let packed = (copies.len() * bytes.len()) as f64 / start.elapsed().as_secs_f64() / 1e9;
+    let mut fastest = f64::MAX;
+    let mut pack = || {
+        let start = Instant::now();
+        let matrix = Matrix::pack(dev, kind, rows, cols, &bytes).unwrap();
+        fastest = fastest.min(start.elapsed().as_secs_f64());
+        matrix
+    };
+    let copies: Vec<_> = (0..(round / bytes.len()).max(1)).map(|_| pack()).collect();
+    let packed = bytes.len() as f64 / fastest / 1e9;
     print!("{name:22} pack {packed:4.1} GB/s |");
-    for m in [1, 2, 4, 8, 16, 64, 512] {
+    for &m in rows_of_x {
         let mut x = Activations::new();
         let numbers: Vec<f32> = (0..m * cols).map(|i| (i % 17) as f32 - 8.0).collect();
         x.set(dev, &numbers, cols, &[copies[0].form()]);

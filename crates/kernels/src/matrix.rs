@@ -219,8 +219,9 @@ fn pack_codes(
 
 /// Puts 32 columns of a row into its lane of a tile.
 fn fill_lane(layout: &Layout, parts: &Parts, record: usize, lane: usize, tile: &mut Tile) {
-    for (vector, quad) in tile.codes.iter_mut().zip(parts.codes[record * SPAN..].chunks_exact(4)) {
-        vector[4 * lane..4 * lane + 4].copy_from_slice(quad);
+    let quads = parts.codes[record * SPAN..][..SPAN].as_chunks::<4>().0;
+    for (vector, quad) in tile.codes.iter_mut().zip(quads) {
+        vector.as_chunks_mut::<4>().0[lane] = *quad;
     }
     for (scales, scale) in tile.scales.iter_mut().zip(&parts.scales[record * layout.groups()..][..layout.groups()]) {
         scales[lane] = *scale;

@@ -171,6 +171,22 @@ impl Activations {
         &self.bf16[row * width..][..width]
     }
 
+    /// Appends a row as one of its forms has it.
+    pub(crate) fn read(&self, form: Form, row: usize, out: &mut Vec<f32>) {
+        match form {
+            Form::F32 => out.extend(self.f32_row(row)),
+            Form::Bf16 => {
+                let halves = self.bf16_pairs(row).iter().flat_map(|pair| [pair << 16, pair & 0xffff_0000]);
+                out.extend(halves.map(f32::from_bits).take(self.cols));
+            }
+            Form::Int8 => {
+                let blocks = (0..self.cols.div_ceil(SPAN)).map(|b| self.block(row, b));
+                let numbers = blocks.flat_map(|block| block.q.iter().map(move |q| f32::from(*q) * block.scale));
+                out.extend(numbers.take(self.cols));
+            }
+        }
+    }
+
     fn parts(&mut self, isa: Isa) -> Parts<'_> {
         Parts {
             isa,
@@ -207,7 +223,7 @@ fn tile_index(rows: usize, blocks: usize, row: usize, block: usize) -> usize {
 }
 
 /// The buffers while tasks write them.
-struct Parts<'a> {
+pub(super) struct Parts<'a> {
     isa: Isa,
     rows: usize,
     cols: usize,
@@ -239,31 +255,55 @@ impl Parts<'_> {
     }
 
     fn store_bytes(&self, row: usize, start: usize, x: &[f32]) {
-        let blocks = self.cols.div_ceil(SPAN);
-        for (b, x) in x.chunks(SPAN).enumerate() {
-            let i = tile_index(self.rows, blocks, row, start / SPAN + b);
-            let bytes = &mut self.q.part(i, 1)[0].0;
-            let (scale, sums) = round_block(self.isa, x, bytes);
-            self.scales.part(i, 1)[0] = scale;
-            self.sums.part(i, 1)[0] = i32::from(sums[0]) & 0xffff | i32::from(sums[1]) << 16;
-            self.scaled_sums.part(i, 1)[0] = scale * f32::from(sums[0] + sums[1]);
+        match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 | Isa::Avx512 | Isa::Amx => super::avx2::store_blocks(self, row, start, x),
+            _ => self.store_blocks::<Plain>(row, start, x),
         }
+    }
+
+    /// Inlined into functions that have the instructions of `R`.
+    #[inline(always)]
+    pub(super) fn store_blocks<R: Round>(&self, row: usize, start: usize, x: &[f32]) {
+        let blocks = self.cols.div_ceil(SPAN);
+        let height = TILE.min(self.rows - row / TILE * TILE);
+        let mut at = tile_index(self.rows, blocks, row, start / SPAN);
+        let (whole, rest) = x.as_chunks::<SPAN>();
+        for x in whole {
+            self.store_block(at, R::round(x, &mut self.q.part(at, 1)[0].0));
+            at += height;
+        }
+        if !rest.is_empty() {
+            self.store_block(at, round_any(rest, &mut self.q.part(at, 1)[0].0));
+        }
+    }
+
+    #[inline(always)]
+    fn store_block(&self, at: usize, (scale, sums): (f32, [i16; 2])) {
+        self.scales.part(at, 1)[0] = scale;
+        self.sums.part(at, 1)[0] = i32::from(sums[0]) & 0xffff | i32::from(sums[1]) << 16;
+        self.scaled_sums.part(at, 1)[0] = scale * f32::from(sums[0] + sums[1]);
+    }
+}
+
+/// A way to round a block to bytes; all ways give the same.
+pub(super) trait Round {
+    /// Returns the scale and the sums of both halves.
+    fn round(x: &[f32; SPAN], bytes: &mut [i8; SPAN]) -> (f32, [i16; 2]);
+}
+
+struct Plain;
+
+impl Round for Plain {
+    fn round(x: &[f32; SPAN], bytes: &mut [i8; SPAN]) -> (f32, [i16; 2]) {
+        round_any(x, bytes)
     }
 }
 
 /// Below this a block counts as zero: the inverse of its scale could overflow.
 const TINY: f32 = 1.0 / (1u128 << 100) as f32;
 
-/// Rounds up to 32 numbers to bytes, the rest being zero; returns the scale and the sums of both halves.
-fn round_block(isa: Isa, x: &[f32], bytes: &mut [i8; SPAN]) -> (f32, [i16; 2]) {
-    match <&[f32; SPAN]>::try_from(x) {
-        #[cfg(target_arch = "x86_64")]
-        Ok(x) if isa >= Isa::Avx2 => super::avx2::round_block(x, bytes),
-        _ => round_any(x, bytes),
-    }
-}
-
-/// What blocks of every length and instruction set round to.
+/// Rounds up to 32 numbers to bytes, the rest being zero: what every instruction set must give.
 fn round_any(x: &[f32], bytes: &mut [i8; SPAN]) -> (f32, [i16; 2]) {
     *bytes = [0; SPAN];
     // As integers, magnitudes sort like floats, and infinities and NaN come last.
@@ -276,6 +316,7 @@ fn round_any(x: &[f32], bytes: &mut [i8; SPAN]) -> (f32, [i16; 2]) {
 }
 
 /// The scale of a block with this largest magnitude, and what to multiply by before rounding: 0 if all bytes are 0.
+#[inline(always)]
 pub(super) fn scale(max: f32) -> (f32, f32) {
     match max {
         _ if !max.is_finite() => (f32::NAN, 0.0),

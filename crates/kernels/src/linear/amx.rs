@@ -2,8 +2,11 @@
 //!
 //! The eight vectors of an unpacked record are the rows of the weights' tile, with codes already less their zero point; a block
 //! of 16 rows of activations is the other. The product of one group is stored to the first-level cache, and from there scaled
-//! into 16 sums that stay in registers, in the order of every other kernel. Scaling is what takes the time, so the products of
-//! the next record are computed meanwhile.
+//! into 16 sums that stay in registers, in the order of every other kernel.
+//!
+//! Scaling takes most of the time, and while tile instructions are in flight one of the two units that multiply vectors stands
+//! still (measured on Sapphire Rapids). So products are made in runs of [`RUN`] records, short enough for them to stay in the
+//! first-level cache, and scaled a run at a time.
 //!
 //! Tiles always have 16 rows of activations. Where there are fewer, the rest is whatever lies behind them (buffers are that
 //! much longer), and its sums are dropped.
@@ -16,7 +19,11 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::activations::{Strip, TILE};
+use super::sink::Sink;
 use crate::matrix::{LANES, SPAN, Tile};
+
+/// Records whose products are made before they are scaled.
+const RUN: usize = 12;
 
 /// Products of one group.
 #[repr(C, align(64))]
@@ -35,7 +42,7 @@ struct Config {
 /// Tile registers in use by this thread, and where products go. Dropping it frees the registers, which also keeps context
 /// switches cheap.
 pub(super) struct Session {
-    products: [Products; 4],
+    products: [Products; 2 * RUN],
 }
 
 impl Session {
@@ -52,10 +59,10 @@ impl Session {
         }
         // SAFETY: the shapes are within the limits of palette 1; the registers are used in this file only.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly)) };
-        Self { products: [const { Products([[0; LANES]; TILE]) }; 4] }
+        Self { products: [const { Products([[0; LANES]; TILE]) }; 2 * RUN] }
     }
 
-    /// The sums of a tile of activations with a row block.
+    /// The sums of a tile of activations with row block `block`, handed over to `sink`.
     ///
     /// # Safety
     /// The session is for groups of `GROUP` and was opened on this thread; the strip is a whole tile with as many blocks as
@@ -65,21 +72,24 @@ impl Session {
         &mut self,
         tiles: &[Tile],
         strip: &Strip,
-    ) -> [[f32; LANES]; TILE] {
+        block: usize,
+        sink: &Sink<'_>,
+    ) {
         let mut acc = [_mm512_setzero_ps(); TILE];
-        // SAFETY: by the caller's promise; one set of products is read while the other is written.
-        unsafe {
-            let (mut ready, mut next) = self.products.split_at_mut(2);
-            multiply::<GROUP>(&tiles[0], strip.q, ready);
-            for (b, tile) in tiles.iter().enumerate() {
-                if let Some(tile) = tiles.get(b + 1) {
-                    multiply::<GROUP>(tile, strip.q.add((b + 1) * strip.height * SPAN), next);
+        let groups = SPAN / GROUP;
+        for (run, tiles) in tiles.chunks(RUN).enumerate() {
+            let first = run * RUN * strip.height;
+            // SAFETY: by the caller's promise, and there is room for the products of a run.
+            unsafe {
+                multiply::<GROUP>(tiles, strip.q.add(first * SPAN), strip.height, &mut self.products);
+                for ((b, tile), products) in tiles.iter().enumerate().zip(self.products.chunks_exact(groups)) {
+                    scale::<GROUP, OFFSET>(tile, products, strip, first + b * strip.height, &mut acc);
                 }
-                scale::<GROUP, OFFSET>(tile, ready, strip, b * strip.height, &mut acc);
-                std::mem::swap(&mut ready, &mut next);
             }
-            std::mem::transmute(acc)
         }
+        // SAFETY: both are 16 times 16 floats.
+        let sums: [[f32; LANES]; TILE] = unsafe { std::mem::transmute(acc) };
+        sink.put(strip.row, block, &sums[..strip.rows]);
     }
 }
 
@@ -90,32 +100,44 @@ impl Drop for Session {
     }
 }
 
-/// The products of a record, group by group.
+/// The products of a run of records, group by group, two at a time.
 #[inline(always)]
-unsafe fn multiply<const GROUP: usize>(tile: &Tile, q: *const i8, products: &mut [Products]) {
-    // SAFETY: the session's shapes make the loads read 16 rows of `GROUP` bytes, 32 apart, and `GROUP / 4` vectors of the tile,
-    // and the stores fill `products`.
+unsafe fn multiply<const GROUP: usize>(tiles: &[Tile], q: *const i8, height: usize, products: &mut [Products]) {
+    let groups = SPAN / GROUP;
+    let count = tiles.len() * groups;
+    // SAFETY: the session's shapes make the loads read 16 rows of `GROUP` bytes, 32 apart, and `GROUP / 4` vectors of a tile, and
+    // the stores fill one of `products` each.
     unsafe {
-        asm!(
-            "tilezero tmm0",
-            "tileloadd tmm1, [{q} + {x_stride}]",
-            "tileloadd tmm2, [{w} + {stride}]",
-            "tdpbssd tmm0, tmm1, tmm2",
-            "tilestored [{out} + {stride}], tmm0",
-            q = in(reg) q, w = in(reg) tile.codes.as_ptr(), out = in(reg) &raw mut products[0],
-            x_stride = in(reg) SPAN, stride = in(reg) 64usize,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, options(nostack),
-        );
-        if GROUP < SPAN {
+        let x = |i: usize| q.add(i / groups * height * SPAN + i % groups * GROUP);
+        let w = |i: usize| tiles[i / groups].codes[i % groups * GROUP / 4].as_ptr();
+        for i in (0..count - 1).step_by(2) {
             asm!(
+                "tilezero tmm0",
+                "tileloadd tmm1, [{x0} + {x_stride}]",
+                "tileloadd tmm2, [{w0} + {stride}]",
+                "tdpbssd tmm0, tmm1, tmm2",
                 "tilezero tmm3",
-                "tileloadd tmm4, [{q} + {x_stride}]",
-                "tileloadd tmm5, [{w} + {stride}]",
+                "tileloadd tmm4, [{x1} + {x_stride}]",
+                "tileloadd tmm5, [{w1} + {stride}]",
                 "tdpbssd tmm3, tmm4, tmm5",
-                "tilestored [{out} + {stride}], tmm3",
-                q = in(reg) q.add(GROUP), w = in(reg) tile.codes[GROUP / 4].as_ptr(), out = in(reg) &raw mut products[1],
+                "tilestored [{out} + {stride}], tmm0",
+                "tilestored [{out} + {stride} + 1024], tmm3",
+                x0 = in(reg) x(i), w0 = in(reg) w(i), x1 = in(reg) x(i + 1), w1 = in(reg) w(i + 1),
+                out = in(reg) &raw mut products[i], x_stride = in(reg) SPAN, stride = in(reg) 64usize,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _,
+                options(nostack),
+            );
+        }
+        if count % 2 == 1 {
+            asm!(
+                "tilezero tmm0",
+                "tileloadd tmm1, [{x} + {x_stride}]",
+                "tileloadd tmm2, [{w} + {stride}]",
+                "tdpbssd tmm0, tmm1, tmm2",
+                "tilestored [{out} + {stride}], tmm0",
+                x = in(reg) x(count - 1), w = in(reg) w(count - 1), out = in(reg) &raw mut products[count - 1],
                 x_stride = in(reg) SPAN, stride = in(reg) 64usize,
-                out("tmm3") _, out("tmm4") _, out("tmm5") _, options(nostack),
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, options(nostack),
             );
         }
     }

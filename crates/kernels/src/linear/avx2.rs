@@ -11,7 +11,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::activations::{Activations, Strip, TILE, scale};
+use super::activations::{Activations, Parts, Round, Strip, TILE, scale};
 use super::panel::Panel;
 use super::sink::Sink;
 use crate::matrix::{LANES, Layout, QUADS, SPAN, Tile};
@@ -20,18 +20,33 @@ use crate::{BlockType, Matrix};
 /// Most rows of activations at a time.
 const STRIP: usize = 4;
 
-/// Rounds a block to bytes, as `round_any` does.
-pub(super) fn round_block(x: &[f32; SPAN], bytes: &mut [i8; SPAN]) -> (f32, [i16; 2]) {
+/// Rounds some columns of a row to bytes.
+pub(super) fn store_blocks(parts: &Parts<'_>, row: usize, start: usize, x: &[f32]) {
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn with_avx2(parts: &Parts<'_>, row: usize, start: usize, x: &[f32]) {
+        parts.store_blocks::<Vectors>(row, start, x);
+    }
     // SAFETY: devices only have instruction sets that were detected, and AVX2 is the least that comes here.
-    unsafe { round(x, bytes) }
+    unsafe { with_avx2(parts, row, start, x) }
 }
 
+struct Vectors;
+
+impl Round for Vectors {
+    #[inline(always)]
+    fn round(x: &[f32; SPAN], bytes: &mut [i8; SPAN]) -> (f32, [i16; 2]) {
+        // SAFETY: only `with_avx2` rounds this way.
+        unsafe { round(x, bytes) }
+    }
+}
+
+#[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn round(x: &[f32; SPAN], bytes: &mut [i8; SPAN]) -> (f32, [i16; 2]) {
     // SAFETY: loads and stores are of 32 numbers and bytes.
     unsafe {
-        let load = |i: usize| _mm256_loadu_si256(x.as_ptr().add(8 * i).cast());
-        let x = [load(0), load(1), load(2), load(3)];
+        let x = x.as_ptr().cast::<__m256i>();
+        let x = [x.read_unaligned(), x.add(1).read_unaligned(), x.add(2).read_unaligned(), x.add(3).read_unaligned()];
         let (scale, inverse) = scale(f32::from_bits(largest(x)));
         let mut words = [_mm256_setzero_si256(); 4];
         if inverse > 0.0 {
@@ -43,7 +58,7 @@ unsafe fn round(x: &[f32; SPAN], bytes: &mut [i8; SPAN]) -> (f32, [i16; 2]) {
         let high = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(words[2], words[3]));
         let all = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(low, high));
         _mm256_storeu_si256(bytes.as_mut_ptr().cast(), all);
-        (scale, [sum(low), sum(high)])
+        (scale, sums(low, high))
     }
 }
 
@@ -62,15 +77,15 @@ fn largest(x: [__m256i; 4]) -> u32 {
     _mm_cvtsi128_si32(max).cast_unsigned()
 }
 
-/// The sum of 16 words.
+/// The sums of 16 words each.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn sum(words: __m256i) -> i16 {
-    let pairs = _mm256_madd_epi16(words, _mm256_set1_epi16(1));
-    let sum = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
-    let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b01_00_11_10>(sum));
-    let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b10_11_00_01>(sum));
-    _mm_cvtsi128_si32(sum) as i16
+fn sums(low: __m256i, high: __m256i) -> [i16; 2] {
+    let ones = _mm256_set1_epi16(1);
+    let pairs = _mm256_hadd_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones));
+    let pairs = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
+    let both = _mm_cvtsi128_si64(_mm_hadd_epi32(pairs, pairs));
+    [both as i16, (both >> 32) as i16]
 }
 
 /// Some row blocks times some rows of activations, on AVX2 with FMA and F16C.
@@ -260,9 +275,7 @@ unsafe fn dot<const GROUP: usize, const OFFSET: bool, const SUMS: usize, const M
             }
         }
     }
-    for (t, acc) in acc.into_iter().enumerate() {
-        sink.put(strip.row + t, block, &lanes(acc));
-    }
+    sink.put(strip.row, block, &acc.map(lanes));
 }
 
 /// The integer sum of a group for 8 rows.
@@ -346,9 +359,7 @@ unsafe fn dense_strip<const BYTES: usize, const PAIRS: bool, const M: usize>(
             }
         }
     }
-    for (t, acc) in acc.into_iter().enumerate() {
-        sink.put(row + t, block, &lanes(acc));
-    }
+    sink.put(row, block, &acc.map(lanes));
     M
 }
 

@@ -6,6 +6,8 @@
 //! because scales have 19 bits at most. The result equals `f32(i) * sw` to the bit and saves a conversion. The correction for
 //! the zero point is one `VPDPWSSD` of the pair of half sums with the pair `(-z, -z)`.
 //!
+//! Loops go over columns first and rows of activations second, so that instructions which follow each other are independent:
+//! the processor looks ahead by about a hundred, and a sum of one row alone is a chain of eight.
 //! Arrays of vectors are filled by loops, not by `map` or `from_fn`: closures are not inlined across target features.
 //!
 //! # Few rows, many rows
@@ -27,25 +29,31 @@ use crate::{BlockType, Isa, Matrix};
 
 /// Most rows of activations that are multiplied straight from packed weights.
 pub(super) const FUSED: usize = 4;
-/// Most rows of activations whose sums fit in registers beside an unpacked record.
-const STRIP: usize = 8;
+/// From this many rows on, tiles beat vectors: the unit that multiplies them takes microseconds to wake.
+const TILED: usize = 33;
+/// What unpacked row blocks may take of the second-level cache, and how many of them are unpacked together at most.
+const UNPACKED: usize = 128 << 10;
+const MOST_SIDE: usize = 8;
+/// How far ahead packed weights are asked for: further than the processor does by itself, which also stops at page ends.
+const AHEAD: usize = 2048;
 /// The float whose bits integer sums start at.
 const MAGIC: f32 = 12_582_912.0;
 
-/// A record in registers.
-struct Weights {
-    codes: [__m512i; QUADS],
-    scales: [__m512; 2],
+/// What the codes of a record are scaled with.
+struct Scales {
+    groups: [__m512; 2],
     offsets: __m512,
 }
 
-/// Where records come from.
+/// Where records come from. All methods want AVX-512 with F16C, and a record that exists.
 trait Source: Copy {
     const GROUP: usize;
     const OFFSET: bool;
-    /// # Safety
-    /// Record `b` exists, and AVX-512 with F16C is there.
-    unsafe fn load(self, b: usize) -> Weights;
+    /// Asks for memory that will soon be needed.
+    unsafe fn ahead(self, b: usize);
+    unsafe fn scales(self, b: usize) -> Scales;
+    /// The codes of a quad.
+    unsafe fn quad(self, b: usize, j: usize) -> __m512i;
 }
 
 /// Packed weights.
@@ -56,7 +64,12 @@ impl<const BITS: usize, const GROUP: usize, const WIDE: bool, const OFFSET: bool
     const LAYOUT: Layout = Layout { bits: BITS, group: GROUP, wide: WIDE, offset: OFFSET, zero: 0 };
 
     #[inline(always)]
-    unsafe fn scales(record: *const u8, row: usize) -> __m512 {
+    unsafe fn record(self, b: usize) -> *const u8 {
+        self.0.wrapping_add(b * Self::LAYOUT.record_bytes())
+    }
+
+    #[inline(always)]
+    unsafe fn row_of_scales(record: *const u8, row: usize) -> __m512 {
         // SAFETY: the caller's record has this row of scales.
         unsafe {
             if WIDE {
@@ -64,35 +77,6 @@ impl<const BITS: usize, const GROUP: usize, const WIDE: bool, const OFFSET: bool
             } else {
                 _mm512_cvtph_ps(_mm256_loadu_si256(record.add(32 * row).cast()))
             }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn codes(record: *const u8) -> [__m512i; QUADS] {
-        // SAFETY: the offsets are those of the layout, within the caller's record.
-        unsafe {
-            let codes = record.add(Self::LAYOUT.codes_at());
-            let mut out = [_mm512_setzero_si512(); QUADS];
-            if BITS == 8 {
-                for (j, out) in out.iter_mut().enumerate() {
-                    *out = _mm512_loadu_si512(codes.add(64 * j).cast());
-                }
-                return out;
-            }
-            let mask = _mm512_set1_epi8(15);
-            for j in 0..QUADS / 2 {
-                let both = _mm512_loadu_si512(codes.add(64 * j).cast());
-                out[j] = _mm512_and_si512(both, mask);
-                out[j + QUADS / 2] = _mm512_and_si512(_mm512_srli_epi16::<4>(both), mask);
-            }
-            for plane in 0..BITS - 4 {
-                let words = record.add(Self::LAYOUT.planes_at() + 8 * QUADS * plane).cast::<u64>();
-                let bit = _mm512_set1_epi8(16 << plane);
-                for (j, out) in out.iter_mut().enumerate() {
-                    *out = _mm512_mask_add_epi8(*out, words.add(j).read_unaligned(), *out, bit);
-                }
-            }
-            out
         }
     }
 }
@@ -104,38 +88,87 @@ impl<const BITS: usize, const GROUP: usize, const WIDE: bool, const OFFSET: bool
     const OFFSET: bool = OFFSET;
 
     #[inline(always)]
-    unsafe fn load(self, b: usize) -> Weights {
+    unsafe fn ahead(self, b: usize) {
+        // SAFETY: asking never faults.
+        unsafe { ask(self.record(b).wrapping_add(AHEAD), Self::LAYOUT.record_bytes()) };
+    }
+
+    #[inline(always)]
+    unsafe fn scales(self, b: usize) -> Scales {
         // SAFETY: the caller knows that the record exists; rows of scales are those of the layout.
         unsafe {
-            let record = self.0.add(b * Self::LAYOUT.record_bytes());
-            let first = Self::scales(record, 0);
-            let second = if GROUP == SPAN { first } else { Self::scales(record, 1) };
-            let offsets = if OFFSET { Self::scales(record, SPAN / GROUP) } else { _mm512_setzero_ps() };
-            Weights { codes: Self::codes(record), scales: [first, second], offsets }
+            let record = self.record(b);
+            let first = Self::row_of_scales(record, 0);
+            let second = if GROUP == SPAN { first } else { Self::row_of_scales(record, 1) };
+            let offsets = if OFFSET { Self::row_of_scales(record, SPAN / GROUP) } else { _mm512_setzero_ps() };
+            Scales { groups: [first, second], offsets }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn quad(self, b: usize, j: usize) -> __m512i {
+        // SAFETY: the offsets are those of the layout, within the record that the caller knows to exist.
+        unsafe {
+            let record = self.record(b);
+            let codes = record.add(Self::LAYOUT.codes_at());
+            if BITS == 8 {
+                return _mm512_loadu_si512(codes.add(64 * j).cast());
+            }
+            let both = _mm512_loadu_si512(codes.add(64 * (j % (QUADS / 2))).cast());
+            let nibbles = if j < QUADS / 2 { both } else { _mm512_srli_epi16::<4>(both) };
+            let mut codes = _mm512_and_si512(nibbles, _mm512_set1_epi8(15));
+            for plane in 0..BITS - 4 {
+                let words = record.add(Self::LAYOUT.planes_at() + 8 * QUADS * plane).cast::<u64>();
+                codes =
+                    _mm512_mask_add_epi8(codes, words.add(j).read_unaligned(), codes, _mm512_set1_epi8(16 << plane));
+            }
+            codes
         }
     }
 }
 
-/// Weights that were unpacked before.
+/// Weights that were unpacked before. While they are used, packed ones are asked for that will be next.
 #[derive(Clone, Copy)]
-struct Unpacked<const GROUP: usize, const OFFSET: bool>(*const Tile);
+struct Unpacked<const GROUP: usize, const OFFSET: bool> {
+    tiles: *const Tile,
+    next: *const u8,
+    /// Bytes of `next` to ask for with each record.
+    step: usize,
+}
 
 impl<const GROUP: usize, const OFFSET: bool> Source for Unpacked<GROUP, OFFSET> {
     const GROUP: usize = GROUP;
     const OFFSET: bool = OFFSET;
 
     #[inline(always)]
-    unsafe fn load(self, b: usize) -> Weights {
+    unsafe fn ahead(self, b: usize) {
+        // SAFETY: asking never faults.
+        unsafe { ask(self.next.wrapping_add(b * self.step), self.step) };
+    }
+
+    #[inline(always)]
+    unsafe fn scales(self, b: usize) -> Scales {
         // SAFETY: the caller knows that the tile exists.
         unsafe {
-            let tile = &*self.0.add(b);
-            let mut codes = [_mm512_setzero_si512(); QUADS];
-            for (to, codes) in codes.iter_mut().zip(&tile.codes) {
-                *to = _mm512_load_si512(codes.as_ptr().cast());
-            }
-            let scales = [_mm512_load_ps(tile.scales[0].as_ptr()), _mm512_load_ps(tile.scales[1].as_ptr())];
-            Weights { codes, scales, offsets: _mm512_load_ps(tile.offsets.as_ptr()) }
+            let tile = &*self.tiles.add(b);
+            let groups = [_mm512_load_ps(tile.scales[0].as_ptr()), _mm512_load_ps(tile.scales[1].as_ptr())];
+            Scales { groups, offsets: _mm512_load_ps(tile.offsets.as_ptr()) }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn quad(self, b: usize, j: usize) -> __m512i {
+        // SAFETY: the caller knows that the tile exists.
+        unsafe { _mm512_load_si512((*self.tiles.add(b)).codes[j].as_ptr().cast()) }
+    }
+}
+
+/// Asks for memory, which may well end before.
+#[inline(always)]
+pub(super) unsafe fn ask<T>(start: *const T, bytes: usize) {
+    for at in (0..bytes).step_by(64) {
+        // SAFETY: asking never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_byte_add(at).cast()) };
     }
 }
 
@@ -154,26 +187,33 @@ unsafe fn dot<S: Source, const M: usize>(source: S, records: usize, strip: &Stri
         let pairs = if S::GROUP == SPAN { [_mm512_or_si512(low, high); 2] } else { [low, high] };
         let mut acc = [_mm512_setzero_ps(); M];
         for b in 0..records {
-            let w = source.load(b);
+            source.ahead(b);
+            let w = source.scales(b);
             let shift = _mm512_set1_ps(-MAGIC);
-            let shifts = [_mm512_mul_ps(w.scales[0], shift), _mm512_mul_ps(w.scales[1], shift)];
-            for (t, acc) in acc.iter_mut().enumerate() {
-                let at = b * strip.height + t;
-                let x = strip.q.add(at * SPAN).cast::<i32>();
-                let sx = _mm512_set1_ps(*strip.scales.add(at));
-                for group in 0..SPAN / S::GROUP {
-                    let mut i = magic;
-                    if !S::OFFSET {
-                        i = _mm512_dpwssd_epi32(i, pairs[group], _mm512_set1_epi32(*strip.sums.add(at)));
+            let shifts = [_mm512_mul_ps(w.groups[0], shift), _mm512_mul_ps(w.groups[1], shift)];
+            let at = b * strip.height;
+            let x = strip.q.add(at * SPAN).cast::<i32>();
+            for group in 0..SPAN / S::GROUP {
+                let mut i = [magic; M];
+                if !S::OFFSET {
+                    for (t, i) in i.iter_mut().enumerate() {
+                        *i = _mm512_dpwssd_epi32(*i, pairs[group], _mm512_set1_epi32(*strip.sums.add(at + t)));
                     }
-                    for j in group * S::GROUP / 4..(group + 1) * S::GROUP / 4 {
-                        i = _mm512_dpbusd_epi32(i, w.codes[j], _mm512_set1_epi32(*x.add(j)));
-                    }
-                    let scaled = _mm512_fmadd_ps(_mm512_castsi512_ps(i), w.scales[group], shifts[group]);
-                    *acc = _mm512_fmadd_ps(scaled, sx, *acc);
                 }
-                if S::OFFSET {
-                    *acc = _mm512_fmadd_ps(w.offsets, _mm512_set1_ps(*strip.scaled_sums.add(at)), *acc);
+                for j in group * S::GROUP / 4..(group + 1) * S::GROUP / 4 {
+                    let codes = source.quad(b, j);
+                    for (t, i) in i.iter_mut().enumerate() {
+                        *i = _mm512_dpbusd_epi32(*i, codes, _mm512_set1_epi32(*x.add(t * QUADS + j)));
+                    }
+                }
+                for (t, acc) in acc.iter_mut().enumerate() {
+                    let scaled = _mm512_fmadd_ps(_mm512_castsi512_ps(i[t]), w.groups[group], shifts[group]);
+                    *acc = _mm512_fmadd_ps(scaled, _mm512_set1_ps(*strip.scales.add(at + t)), *acc);
+                }
+            }
+            if S::OFFSET {
+                for (t, acc) in acc.iter_mut().enumerate() {
+                    *acc = _mm512_fmadd_ps(w.offsets, _mm512_set1_ps(*strip.scaled_sums.add(at + t)), *acc);
                 }
             }
         }
@@ -193,7 +233,10 @@ pub(super) fn multiply(
     // SAFETY: devices only have instruction sets that were detected.
     unsafe {
         match weight.layout() {
-            Some(layout) => codes(Job { weight, layout, blocks, x, rows, sink, amx: isa == Isa::Amx }),
+            Some(layout) => {
+                let amx = isa == Isa::Amx && rows.len() >= TILED;
+                codes(Job { weight, layout, blocks, x, rows, sink, amx });
+            }
             None => dense(weight, blocks, x, rows, sink),
         }
     }
@@ -229,12 +272,12 @@ struct Job<'a> {
     amx: bool,
 }
 
-/// A function per number of rows, so that every sum has a register.
+/// A function per number of rows, so that every sum has a register. Numbers that are missing are rounded up.
 macro_rules! by_rows {
     ($self:ident.strip::<$source:ty>($source_value:expr, $strip:expr, $block:expr); $($m:literal)*) => {
         match $strip.rows {
-            $($m => $self.strip::<$source, $m>($source_value, $strip, $block),)*
-            rows => unreachable!("{rows} rows were not cut into strips"),
+            $(..=$m => $self.strip::<$source, $m>($source_value, $strip, $block),)*
+            rows => unreachable!("{rows} rows are more than a tile"),
         }
     };
 }
@@ -248,21 +291,12 @@ impl Job<'_> {
                 let strip = self.x.strip(self.rows.clone());
                 for block in self.blocks.clone() {
                     let source = Packed::<BITS, GROUP, WIDE, OFFSET>(self.weight.row_block(block).as_ptr());
-                    by_rows!(self.strip::<Packed<BITS, GROUP, WIDE, OFFSET>>(source, &strip, block); 1 2 3 4);
+                    by_rows!(self.strip::<Packed<BITS, GROUP, WIDE, OFFSET>>(source, &strip, block); 1 2 3 4)
                 }
                 return;
             }
-            Panel::with(self.records(), |tiles| {
-                let mut session = self.amx.then(|| amx::Session::new(GROUP));
-                for block in self.blocks.clone() {
-                    let source = Packed::<BITS, GROUP, WIDE, OFFSET>(self.weight.row_block(block).as_ptr());
-                    unpack(source, if self.amx { self.layout.zero } else { 0 }, tiles);
-                    match &mut session {
-                        Some(session) => self.tiles::<GROUP, OFFSET>(session, tiles, block),
-                        None => self.strips::<GROUP, OFFSET>(tiles, block),
-                    }
-                }
-            });
+            let side = self.side();
+            Panel::with(side * self.records(), |tiles| self.unpacked::<BITS, GROUP, WIDE, OFFSET>(side, tiles));
         }
     }
 
@@ -270,45 +304,63 @@ impl Job<'_> {
         self.weight.cols() / SPAN
     }
 
-    #[inline(always)]
-    unsafe fn strips<const GROUP: usize, const OFFSET: bool>(&self, tiles: &[Tile], block: usize) {
-        let source = Unpacked::<GROUP, OFFSET>(tiles.as_ptr());
-        for tile in tile_ranges(&self.rows) {
-            let cuts = tile.len().div_ceil(STRIP);
-            for cut in 0..cuts {
-                let part = |cut: usize| tile.start + tile.len() * cut / cuts;
-                let strip = self.x.strip(part(cut)..part(cut + 1));
-                // SAFETY: by the promise of `codes`.
-                unsafe { by_rows!(self.strip::<Unpacked<GROUP, OFFSET>>(source, &strip, block); 1 2 3 4 5 6 7 8) }
+    /// Row blocks that are unpacked together. With many rows of activations sums are then written side by side, not to as
+    /// many pages as there are rows.
+    fn side(&self) -> usize {
+        let bytes = self.records() * size_of::<Tile>();
+        if self.rows.len() <= TILE { 1 } else { (UNPACKED / bytes.max(1)).clamp(1, MOST_SIDE) }
+    }
+
+    /// Unpacks `side` row blocks at a time and multiplies them by every tile of activations.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c")]
+    unsafe fn unpacked<const BITS: usize, const GROUP: usize, const WIDE: bool, const OFFSET: bool>(
+        &self,
+        side: usize,
+        tiles: &mut [Tile],
+    ) {
+        // SAFETY: by the promise of `codes`; tiles are those of `side` row blocks.
+        unsafe {
+            let records = self.records().max(1);
+            let mut session = self.amx.then(|| amx::Session::new(GROUP));
+            for start in self.blocks.clone().step_by(side) {
+                let blocks = start..self.blocks.end.min(start + side);
+                for (block, tiles) in blocks.clone().zip(tiles.chunks_exact_mut(records)) {
+                    let source = Packed::<BITS, GROUP, WIDE, OFFSET>(self.weight.row_block(block).as_ptr());
+                    unpack(source, if self.amx { self.layout.zero } else { 0 }, tiles);
+                }
+                for rows in tile_ranges(&self.rows) {
+                    let strip = self.x.strip(rows);
+                    for (block, tiles) in blocks.clone().zip(tiles.chunks_exact(records)) {
+                        match &mut session {
+                            Some(session) => session.tile::<GROUP, OFFSET>(tiles, &strip, block, self.sink),
+                            None => self.tile::<GROUP, OFFSET>(tiles, &strip, block),
+                        }
+                    }
+                }
             }
         }
+    }
+
+    /// A tile of activations times an unpacked row block, in vectors.
+    #[inline(always)]
+    unsafe fn tile<const GROUP: usize, const OFFSET: bool>(&self, tiles: &[Tile], strip: &Strip, block: usize) {
+        let next = self.weight.row_block(block).as_ptr_range().end;
+        let step = if self.rows.len() <= TILE { self.layout.record_bytes() } else { 0 };
+        let source = Unpacked::<GROUP, OFFSET> { tiles: tiles.as_ptr(), next, step };
+        // SAFETY: by the promise of `codes`.
+        unsafe { by_rows!(self.strip::<Unpacked<GROUP, OFFSET>>(source, strip, block); 4 6 8 12 16) }
     }
 
     /// Multiplies a strip and hands the sums over.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c")]
     unsafe fn strip<S: Source, const M: usize>(&self, source: S, strip: &Strip, block: usize) {
-        // SAFETY: by the promise of `codes`.
+        // SAFETY: by the promise of `codes`; strips may be read beyond their rows.
         let acc = unsafe { dot::<S, M>(source, self.records(), strip, self.layout.zero) };
-        for (t, acc) in acc.into_iter().enumerate() {
-            self.sink.put(strip.row + t, block, &lanes(acc));
+        let mut sums = [[0.0; LANES]; M];
+        for (sums, acc) in sums.iter_mut().zip(acc) {
+            *sums = lanes(acc);
         }
-    }
-
-    #[inline(always)]
-    unsafe fn tiles<const GROUP: usize, const OFFSET: bool>(
-        &self,
-        session: &mut amx::Session,
-        tiles: &[Tile],
-        block: usize,
-    ) {
-        for rows in tile_ranges(&self.rows) {
-            let strip = self.x.strip(rows);
-            // SAFETY: by the promise of `codes`; the session is open.
-            let acc = unsafe { session.tile::<GROUP, OFFSET>(tiles, &strip) };
-            for t in 0..strip.rows {
-                self.sink.put(strip.row + t, block, &acc[t]);
-            }
-        }
+        self.sink.put(strip.row, block, &sums[..strip.rows]);
     }
 }
 
@@ -324,13 +376,14 @@ unsafe fn unpack<S: Source>(source: S, zero: u8, tiles: &mut [Tile]) {
     for (b, tile) in tiles.iter_mut().enumerate() {
         // SAFETY: there is a record for every tile, and a tile has room for it.
         unsafe {
-            let w = source.load(b);
+            source.ahead(b);
+            let w = source.scales(b);
             let zero = _mm512_set1_epi8(zero.cast_signed());
-            for (to, codes) in tile.codes.iter_mut().zip(w.codes) {
-                _mm512_store_si512(to.as_mut_ptr().cast(), _mm512_sub_epi8(codes, zero));
+            for (j, to) in tile.codes.iter_mut().enumerate() {
+                _mm512_store_si512(to.as_mut_ptr().cast(), _mm512_sub_epi8(source.quad(b, j), zero));
             }
-            _mm512_store_ps(tile.scales[0].as_mut_ptr(), w.scales[0]);
-            _mm512_store_ps(tile.scales[1].as_mut_ptr(), w.scales[1]);
+            _mm512_store_ps(tile.scales[0].as_mut_ptr(), w.groups[0]);
+            _mm512_store_ps(tile.scales[1].as_mut_ptr(), w.groups[1]);
             _mm512_store_ps(tile.offsets.as_mut_ptr(), w.offsets);
         }
     }
@@ -500,9 +553,11 @@ unsafe fn dense_strip<D: Dense, const R: usize, const M: usize>(
             }
         }
         for (r, acc) in acc.into_iter().enumerate() {
-            for (t, acc) in acc.into_iter().enumerate() {
-                sink.put(row + t, block + r, &lanes(acc));
+            let mut sums = [[0.0; LANES]; M];
+            for (sums, acc) in sums.iter_mut().zip(acc) {
+                *sums = lanes(acc);
             }
+            sink.put(row, block + r, &sums);
         }
     }
     M

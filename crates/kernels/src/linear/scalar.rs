@@ -26,7 +26,7 @@ fn codes(weight: &Matrix, layout: &Layout, block: usize, x: &Activations, rows: 
             add_record(layout, &tile, &x.block(row, b), acc);
         }
     }
-    rows.zip(&acc).for_each(|(row, acc)| sink.put(row, block, acc));
+    sink.put(rows.start, block, &acc);
 }
 
 /// A block of activations, as [`Activations`] holds it.
@@ -78,6 +78,6 @@ fn dense(weight: &Matrix, block: usize, x: &Activations, rows: Range<usize>, sin
                 *acc = w.mul_add(x, *acc);
             }
         }
-        sink.put(row, block, &acc);
+        sink.put(row, block, &[acc]);
     }
 }

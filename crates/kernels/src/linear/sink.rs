@@ -36,27 +36,45 @@ impl<'a> Sink<'a> {
         Self { out: Shared::new(out), stride: LANES, row, first, end: first + LANES, bias: None, accumulate: false }
     }
 
-    /// The sums of activation row `row` with the 16 rows of weight row block `block`. Every pair is put once.
+    /// The sums of some rows of activations, from `row` on, with the 16 rows of weight row block `block`. Every pair is put once.
     #[inline(always)]
-    pub(super) fn put(&self, row: usize, block: usize, acc: &[f32; LANES]) {
-        let weight_row = block * LANES;
-        let width = LANES.min(self.end - weight_row);
-        let out = self.out.part((row - self.row) * self.stride + weight_row - self.first, width);
-        let bias = self.bias.map(|bias| &bias[weight_row..weight_row + width]);
-        // A constant length lets the common case become one vector operation.
-        match <&mut [f32; LANES]>::try_from(&mut *out) {
-            Ok(out) => finish(out, bias, self.accumulate, acc),
-            Err(_) => finish(out, bias, self.accumulate, &acc[..width]),
+    pub(super) fn put(&self, row: usize, block: usize, sums: &[[f32; LANES]]) {
+        let first = block * LANES;
+        let bias = self.bias.map(|bias| &bias[first..]);
+        let mut at = (row - self.row) * self.stride + first - self.first;
+        if first + LANES <= self.end {
+            // A constant length lets the common case become vector operations.
+            let bias = bias.and_then(|bias| bias.first_chunk::<LANES>());
+            for sums in sums {
+                if let Some(out) = self.out.part(at, LANES).first_chunk_mut::<LANES>() {
+                    finish(out, bias, self.accumulate, sums);
+                }
+                at += self.stride;
+            }
+        } else {
+            let width = self.end - first;
+            for sums in sums {
+                let mut whole = *sums;
+                let out = self.out.part(at, width);
+                whole[..width].copy_from_slice(out);
+                let mut padded = [0.0; LANES];
+                if let Some(bias) = bias {
+                    padded[..width].copy_from_slice(&bias[..width]);
+                }
+                finish(&mut whole, bias.map(|_| &padded), self.accumulate, sums);
+                out.copy_from_slice(&whole[..width]);
+                at += self.stride;
+            }
         }
     }
 }
 
 #[inline(always)]
-fn finish(out: &mut [f32], bias: Option<&[f32]>, accumulate: bool, acc: &[f32]) {
+fn finish(out: &mut [f32; LANES], bias: Option<&[f32; LANES]>, accumulate: bool, sums: &[f32; LANES]) {
     match (bias, accumulate) {
-        (None, false) => out.copy_from_slice(acc),
-        (None, true) => out.iter_mut().zip(acc).for_each(|(out, acc)| *out += acc),
-        (Some(bias), false) => out.iter_mut().zip(acc).zip(bias).for_each(|((out, acc), b)| *out = acc + b),
-        (Some(bias), true) => out.iter_mut().zip(acc).zip(bias).for_each(|((out, acc), b)| *out += acc + b),
+        (None, false) => *out = *sums,
+        (None, true) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+        (Some(bias), false) => out.iter_mut().zip(sums).zip(bias).for_each(|((out, sum), b)| *out = sum + b),
+        (Some(bias), true) => out.iter_mut().zip(sums).zip(bias).for_each(|((out, sum), b)| *out += sum + b),
     }
 }
