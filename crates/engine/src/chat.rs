@@ -90,11 +90,7 @@ fn check_tools(chat: &Chat, format: &Format) -> Result<(), Error> {
 }
 
 fn tool(tool: &Tool) -> text::Tool {
-    text::Tool {
-        name: tool.name.clone(),
-        description: tool.description.clone(),
-        parameters: tool.parameters.clone(),
-    }
+    text::Tool { name: tool.name.clone(), description: tool.description.clone(), parameters: tool.parameters.clone() }
 }
 
 fn choice(choice: &ToolChoice) -> text::ToolChoice {

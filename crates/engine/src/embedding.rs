@@ -6,7 +6,8 @@ use protocol::Error;
 pub(crate) fn finish(mut vector: Vec<f32>, dimensions: Option<usize>) -> Result<Vec<f32>, Error> {
     if let Some(dimensions) = dimensions {
         if dimensions == 0 || dimensions > vector.len() {
-            let message = format!("this model's vectors have {} dimensions; ask for 1 to {0}, not {dimensions}", vector.len());
+            let message =
+                format!("this model's vectors have {} dimensions; ask for 1 to {0}, not {dimensions}", vector.len());
             return Err(Error::invalid("dimensions", message));
         }
         vector.truncate(dimensions);

@@ -23,9 +23,7 @@ use std::{
 use futures_core::{Stream, future::BoxFuture};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
-use protocol::{
-    Embed, EmbedRequest, Embeddings, Error, Event, EventStream, Generate, GenerateRequest, ModelCard,
-};
+use protocol::{Embed, EmbedRequest, Embeddings, Error, Event, EventStream, Generate, GenerateRequest, ModelCard};
 use text::{ChatTemplate, Tokenizer};
 use tokio::sync::{mpsc as channel, oneshot};
 
@@ -102,7 +100,14 @@ impl Engine {
             .name("engine".into())
             .spawn(move || serve(core, &inbox, &published))
             .map_err(crate::Error::Thread)?;
-        let card = ModelCard { id: name, created: created(), owned_by: "tessera".into(), context_length, chat, embeddings: true };
+        let card = ModelCard {
+            id: name,
+            created: created(),
+            owned_by: "tessera".into(),
+            context_length,
+            chat,
+            embeddings: true,
+        };
         let seeds = Arc::new(Seeds { state: RandomState::new(), count: AtomicU64::new(0) });
         Ok(Self { front: Arc::new(front), card, commands, stats, seeds })
     }
@@ -199,7 +204,9 @@ impl Embed for Engine {
 /// Runs work that may take milliseconds where it blocks nobody: on the runtime's blocking threads if there is a runtime.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => runtime.spawn_blocking(work).await.map_err(|_| Error::internal("a request could not be prepared"))?,
+        Ok(runtime) => {
+            runtime.spawn_blocking(work).await.map_err(|_| Error::internal("a request could not be prepared"))?
+        }
         Err(_) => work(),
     }
 }

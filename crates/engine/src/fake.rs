@@ -172,14 +172,8 @@ pub(crate) fn tokenizer() -> Arc<Tokenizer> {
     tokens.push("<|end|>".into());
     let mut types = vec![1; 256];
     types.push(3);
-    let vocabulary = Vocabulary {
-        kind: "gpt2".into(),
-        pre: "gpt-2".into(),
-        tokens,
-        types,
-        eos: Some(END),
-        ..Vocabulary::default()
-    };
+    let vocabulary =
+        Vocabulary { kind: "gpt2".into(), pre: "gpt-2".into(), tokens, types, eos: Some(END), ..Vocabulary::default() };
     Arc::new(Tokenizer::from_vocabulary(&vocabulary).unwrap())
 }
 

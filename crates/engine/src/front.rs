@@ -89,7 +89,10 @@ impl Front {
     /// The job that returns the logits behind all of `tokens`.
     pub(crate) fn logits_job(&self, tokens: Vec<u32>) -> Result<Job, Error> {
         if self.encoder {
-            return Err(Error::new(ErrorKind::Unsupported, format!("{} is an embedding model: it has no logits", self.name)));
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{} is an embedding model: it has no logits", self.name),
+            ));
         }
         self.check_tokens(&tokens, "tokens")?;
         if tokens.len() > self.context {
@@ -238,7 +241,9 @@ fn check_sampling(sampling: &Sampling, vocab: usize) -> Result<(), Error> {
         }
     }
     match sampling.logit_bias.iter().find(|(id, bias)| **id as usize >= vocab || bias.is_nan()) {
-        Some((id, _)) => Err(Error::invalid("logit_bias", format!("token {id} does not exist or its bias is no number"))),
+        Some((id, _)) => {
+            Err(Error::invalid("logit_bias", format!("token {id} does not exist or its bias is no number")))
+        }
         None => Ok(()),
     }
 }
@@ -250,7 +255,8 @@ fn about_model(kind: ErrorKind, message: String) -> Error {
 }
 
 fn too_long(param: &str, what: &str, tokens: usize, limit: usize) -> Error {
-    let message = format!("{what} has {tokens} tokens, but this model's context holds {limit} with the answer; shorten it");
+    let message =
+        format!("{what} has {tokens} tokens, but this model's context holds {limit} with the answer; shorten it");
     Error::invalid(param, message).with_code("context_length_exceeded")
 }
 

@@ -95,7 +95,12 @@ impl Job {
     ///
     /// # Errors
     /// A grammar failed at its start.
-    pub(crate) fn into_sequences(self, id: RequestId, pooling: Pooling, tokenizer: &Tokenizer) -> Result<Vec<Sequence>, text::Error> {
+    pub(crate) fn into_sequences(
+        self,
+        id: RequestId,
+        pooling: Pooling,
+        tokenizer: &Tokenizer,
+    ) -> Result<Vec<Sequence>, text::Error> {
         let reusable = self.reusable();
         let purposes = match self.work {
             Work::Answers(answers) => answers.into_purposes(&self.prompt, tokenizer)?,
@@ -123,11 +128,18 @@ impl Job {
 impl Answers {
     fn into_purposes(mut self, prompt: &[u32], tokenizer: &Tokenizer) -> Result<Vec<Purpose>, text::Error> {
         let choices = std::mem::take(&mut self.choices);
-        let generations = choices.into_iter().enumerate().map(|(index, choice)| self.generation(index, choice, prompt, tokenizer));
+        let generations =
+            choices.into_iter().enumerate().map(|(index, choice)| self.generation(index, choice, prompt, tokenizer));
         generations.map(|generation| generation.map(|generation| Purpose::Answer(Box::new(generation)))).collect()
     }
 
-    fn generation(&self, index: usize, choice: Choice, prompt: &[u32], tokenizer: &Tokenizer) -> Result<Generation, text::Error> {
+    fn generation(
+        &self,
+        index: usize,
+        choice: Choice,
+        prompt: &[u32],
+        tokenizer: &Tokenizer,
+    ) -> Result<Generation, text::Error> {
         let score_from = self.score_from.filter(|_| index == 0);
         Ok(Generation {
             choice: index,

@@ -28,10 +28,10 @@ mod queue;
 mod sampler;
 mod sequence;
 
-pub use clock::{Clock, Monotonic};
-pub use calls::Calls;
-pub use config::EngineConfig;
 pub use self::core::{Core, Output, Outputs, RequestId};
+pub use calls::Calls;
+pub use clock::{Clock, Monotonic};
+pub use config::EngineConfig;
 pub use engine::Engine;
 pub use error::Error;
 pub use executor::{Executor, ModelExecutor};

@@ -16,8 +16,8 @@ impl Engine {
     /// Whatever is wrong with the files, naming the file.
     pub fn load(path: &Path, config: EngineConfig, progress: &dyn Fn(u64, u64)) -> Result<Self, Error> {
         let device = Device::new(threads(&config));
-        let mut model = Model::load(&device, path, progress)
-            .map_err(|source| Error::Model { path: path.to_owned(), source })?;
+        let mut model =
+            Model::load(&device, path, progress).map_err(|source| Error::Model { path: path.to_owned(), source })?;
         let text_error = |source| Error::Text { path: path.to_owned(), source };
         let tokenizer = Arc::new(tokenizer(model.take_tokenizer_source()).map_err(text_error)?);
         if tokenizer.len() > model.spec().vocab {

@@ -4,10 +4,13 @@
 //! Gumbel-max: `argmax(logit / temperature + g)` where the noise `g` is a pure function of (seed, position, token id). A
 //! draw therefore depends on nothing else that runs, and removing tokens leaves the noise of the others as it was.
 //!
-//! Greedy rows without further wishes cost one argmax; plain sampling costs one fused pass. Only top-k and top-p look at
-//! candidates in order, and then only at as many as hold the wanted mass.
+//! Greedy rows without further wishes cost one argmax; plain sampling costs one fused pass. Only top-k and top-p gather
+//! candidates, and nothing is ever sorted.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    cmp::Ordering,
+    collections::{HashMap, HashSet},
+};
 
 use kernels::{Device, argmax, gumbel, gumbel_argmax, log_sum_exp, top_k};
 use protocol::Sampling;
@@ -16,8 +19,6 @@ use protocol::Sampling;
 pub(crate) const SMALL_SET: usize = 4096;
 /// A bias at or beyond this bans (negative) or forces (positive).
 const ABSOLUTE_BIAS: f32 = 100.0;
-/// How many candidates top-p looks at before it asks for more.
-const NUCLEUS_STEPS: [usize; 3] = [64, 1024, 16384];
 
 /// Which tokens a grammar allows: bit `id % 32` of word `id / 32`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,7 +152,8 @@ impl Sampler {
     }
 
     fn choose_among(&mut self, ids: &[u32], logits: &[f32], position: usize) -> u32 {
-        let among: Vec<f32> = ids.iter().map(|&id| logits.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY)).collect();
+        let among: Vec<f32> =
+            ids.iter().map(|&id| logits.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY)).collect();
         self.choose_of(ids, &among, position)
     }
 
@@ -207,13 +209,12 @@ impl Sampler {
         }
         let mut set = std::mem::take(&mut self.scratch);
         let mass = self.leading(dev, logits, inverse, &mut set);
-        let chosen = self.draw_in_order(&mut set, mass, position);
+        let chosen = self.draw_within(&mut set, mass, position);
         self.scratch = set;
         chosen
     }
 
-    /// The best scaled logits in order, as many as top-k and top-p can need, and the logarithm of the mass that top-p
-    /// shares out.
+    /// The scaled logits that top-k and top-p can leave, and the logarithm of the mass that top-p shares out.
     fn leading(&self, dev: &Device, logits: &mut [f32], inverse: f32, set: &mut Vec<(u32, f32)>) -> f32 {
         logits.iter_mut().for_each(|logit| *logit *= inverse);
         if self.sampling.top_k > 0 {
@@ -221,50 +222,76 @@ impl Sampler {
             return log_mass(set);
         }
         let mass = log_sum_exp(dev, logits);
-        for k in NUCLEUS_STEPS.into_iter().filter(|&k| k < logits.len()) {
-            top_k(dev, logits, k, set);
-            if set.iter().map(|(_, value)| (value - mass).exp()).sum::<f32>() >= self.sampling.top_p {
-                return mass;
-            }
-        }
-        top_k(dev, logits, logits.len(), set);
+        // All tokens below this share together hold less than what top-p leaves out.
+        let floor = mass + ((1.0 - self.sampling.top_p) / logits.len() as f32).ln();
+        gather(logits, floor, set);
         mass
     }
 
-    /// The same draw over an unordered small set of unscaled logits.
+    /// The same draw over a small set of unscaled logits.
     fn draw_from_set(&mut self, set: &mut Vec<(u32, f32)>, position: usize) -> u32 {
         if self.sampling.temperature == 0.0 {
             return best_of(set);
         }
         let inverse = self.inverse_temperature();
         set.iter_mut().for_each(|(_, value)| *value *= inverse);
-        if self.sampling.top_k > 0 || self.sampling.top_p < 1.0 || self.sampling.min_p > 0.0 {
-            set.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-            if self.sampling.top_k > 0 {
-                set.truncate(self.sampling.top_k);
-            }
+        let k = self.sampling.top_k;
+        if k > 0 && k < set.len() {
+            set.select_nth_unstable_by(k - 1, better);
+            set.truncate(k);
         }
         let mass = log_mass(set);
-        self.draw_in_order(set, mass, position)
+        self.draw_within(set, mass, position)
     }
 
-    /// Cuts by top-p and min-p, then draws. `set` is in order (or needs no cut) and holds scaled logits.
-    fn draw_in_order(&self, set: &mut Vec<(u32, f32)>, mass: f32, position: usize) -> u32 {
+    /// Cuts scaled logits by top-p and min-p, then draws.
+    fn draw_within(&self, set: &mut Vec<(u32, f32)>, mass: f32, position: usize) -> u32 {
         if self.sampling.top_p < 1.0 {
-            let mut reached = 0.0;
-            let enough = set.iter().position(|(_, value)| {
-                reached += (value - mass).exp();
-                reached >= self.sampling.top_p
-            });
-            set.truncate(enough.map_or(set.len(), |last| last + 1));
+            cut_nucleus(set, mass, self.sampling.top_p);
         }
         if self.sampling.min_p > 0.0 {
-            let floor = set.first().map_or(0.0, |best| best.1) + self.min_p_distance();
+            let best = set.iter().map(|(_, value)| *value).fold(f32::NEG_INFINITY, f32::max);
+            let floor = best + self.min_p_distance();
             set.retain(|(_, value)| *value >= floor);
         }
         set.iter_mut().for_each(|(id, value)| *value += gumbel(self.seed, position as u64, *id));
         best_of(set)
     }
+}
+
+/// Collects the logits that reach `floor`. Few do, so whole stretches are passed over with one comparison each.
+fn gather(logits: &[f32], floor: f32, set: &mut Vec<(u32, f32)>) {
+    const STRETCH: usize = 32;
+    set.clear();
+    for (at, stretch) in logits.chunks(STRETCH).enumerate() {
+        if stretch.iter().fold(false, |any, logit| any | (*logit >= floor)) {
+            let ids = (at * STRETCH) as u32..;
+            set.extend(ids.zip(stretch.iter().copied()).filter(|(_, logit)| *logit >= floor));
+        }
+    }
+}
+
+/// Larger first, then the lower id.
+fn better(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
+    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
+}
+
+/// Keeps the best tokens whose shares reach `top_p`. Halving by rank finds the cut without sorting: which tokens stay
+/// matters, their order does not.
+fn cut_nucleus(set: &mut Vec<(u32, f32)>, mass: f32, top_p: f32) {
+    let (mut kept, mut end, mut reached) = (0, set.len(), 0.0);
+    while end - kept > 1 {
+        let half = (end - kept) / 2;
+        set[kept..end].select_nth_unstable_by(half, better);
+        let share: f32 = set[kept..kept + half].iter().map(|(_, value)| (value - mass).exp()).sum();
+        if reached + share >= top_p {
+            end = kept + half;
+        } else {
+            reached += share;
+            kept += half;
+        }
+    }
+    set.truncate(end);
 }
 
 /// `ln(sum(exp(value)))` of a small set.

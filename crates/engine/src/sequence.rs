@@ -228,7 +228,12 @@ impl Generation {
     }
 
     /// Appends forced tokens until the grammar leaves a choice. With scores wanted, each waits for its row instead.
-    fn follow(&mut self, tokens: &mut Vec<u32>, tokenizer: &Tokenizer, out: &mut Vec<Event>) -> Result<(), text::Error> {
+    fn follow(
+        &mut self,
+        tokens: &mut Vec<u32>,
+        tokenizer: &Tokenizer,
+        out: &mut Vec<Event>,
+    ) -> Result<(), text::Error> {
         while self.finished.is_none() {
             match self.control.as_ref().map(Control::state) {
                 Some(&State::Forced(id)) if self.logprobs.is_none() => {

@@ -9,10 +9,10 @@ use text::Tokenizer;
 
 use super::{Core, plan::grammar_failed};
 use crate::{
+    control::Allowed,
     executor::Executor,
     meters::seconds,
     sampler::SMALL_SET,
-    control::Allowed,
     sequence::{Purpose, Sequence},
 };
 

@@ -86,7 +86,9 @@ fn told(outputs: &[Result<Output, Error>]) -> Told {
     for output in outputs {
         assert!(told.usage.is_none() && told.error.is_none(), "nothing comes after the end");
         match output {
-            Ok(Output::Event(Event::Text { choice, text, .. })) => told.texts.entry(*choice).or_default().push_str(text),
+            Ok(Output::Event(Event::Text { choice, text, .. })) => {
+                told.texts.entry(*choice).or_default().push_str(text)
+            }
             Ok(Output::Event(Event::Finished { choice, reason })) => {
                 assert!(told.reasons.insert(*choice, *reason).is_none(), "a choice finishes once");
             }
@@ -100,7 +102,8 @@ fn told(outputs: &[Result<Output, Error>]) -> Told {
 
 /// A grammar over the fake vocabulary, with forced stretches and free ones.
 fn grammar() -> Matcher {
-    const REGEX: &str = "the (red|green|blue) one is called [a-z]{5,20} and that is all there is to say about [0-9]{2,6}";
+    const REGEX: &str =
+        "the (red|green|blue) one is called [a-z]{5,20} and that is all there is to say about [0-9]{2,6}";
     Grammars::new(fake::tokenizer()).compile(&Constraint::Regex(REGEX.into())).unwrap()
 }
 

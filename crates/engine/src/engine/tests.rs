@@ -14,8 +14,8 @@ fn engine(config: EngineConfig) -> Engine {
     start(FakeExecutor::new(64, VirtualClock::default()), config)
 }
 
-fn start(executor: impl Executor + 'static, config: EngineConfig) -> Engine {
-    let config = EngineConfig { name: "fake".into(), ..config };
+fn start(executor: impl Executor + 'static, mut config: EngineConfig) -> Engine {
+    config.name = "fake".into();
     Engine::start(executor, fake::tokenizer(), None, config).unwrap()
 }
 
@@ -154,7 +154,8 @@ fn formats_hold_whatever_the_model_prefers() {
         let engine = engine(EngineConfig::default());
         for seed in 0..20 {
             let mut wanted = request("describe it", 200);
-            wanted.sampling = Sampling { temperature: if seed == 0 { 0.0 } else { 1.0 }, seed: Some(seed), ..Sampling::default() };
+            wanted.sampling =
+                Sampling { temperature: if seed == 0 { 0.0 } else { 1.0 }, seed: Some(seed), ..Sampling::default() };
             wanted.format = Format::JsonSchema(schema.clone());
             let (text, reason) = answer(&engine, wanted.clone()).await.unwrap();
             assert_eq!(reason, FinishReason::Stop);

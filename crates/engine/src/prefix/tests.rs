@@ -16,7 +16,7 @@ struct Live {
     table: PageTable,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Op {
     Start { stem: usize, cut: usize, tail: u32, extra: usize },
     Write { which: usize, rows: usize },
@@ -50,7 +50,14 @@ struct World {
 impl World {
     fn new(pages: usize) -> Self {
         let content = vec![[0; PAGE_TOKENS]; pages];
-        Self { pool: Pool::new(pages), cache: PrefixCache::default(), live: vec![], content, kept: vec![], evicted: false }
+        Self {
+            pool: Pool::new(pages),
+            cache: PrefixCache::default(),
+            live: vec![],
+            content,
+            kept: vec![],
+            evicted: false,
+        }
     }
 
     fn apply(&mut self, op: Op) {
@@ -180,7 +187,9 @@ fn a_partial_page_is_found_at_token_granularity() {
     cache.keep(&tokens, table);
     let mut other = tokens.clone();
     other[137] = 9999;
-    for (prompt, found) in [(&tokens[..], 150), (&tokens[..70], 70), (&tokens[..64], 64), (&other[..], 137), (&tokens[1..], 0)] {
+    for (prompt, found) in
+        [(&tokens[..], 150), (&tokens[..70], 70), (&tokens[..64], 64), (&other[..], 137), (&tokens[1..], 0)]
+    {
         assert_eq!(cache.find(prompt).tokens(), found);
     }
 }

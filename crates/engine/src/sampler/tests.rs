@@ -73,7 +73,8 @@ fn check_frequencies(sampling: &Sampling, mask: Option<&Mask>) {
     let statistic: f64 = cells.iter().map(|(count, mean)| (count - mean).powi(2) / mean.max(1.0)).sum();
     let freedom = cells.len() as f64 - 1.0;
     // Wilson and Hilferty's approximation of the chi-square quantile at 4.75 standard deviations.
-    let bound = |k: f64| if k <= 0.0 { 1e-9 } else { k * (1.0 - 2.0 / (9.0 * k) + 4.75 * (2.0 / (9.0 * k)).sqrt()).powi(3) };
+    let bound =
+        |k: f64| if k <= 0.0 { 1e-9 } else { k * (1.0 - 2.0 / (9.0 * k) + 4.75 * (2.0 / (9.0 * k)).sqrt()).powi(3) };
     assert!(statistic <= bound(freedom), "{sampling:?}: {statistic} with {freedom} degrees of freedom");
 }
 
@@ -126,7 +127,8 @@ fn all_paths_agree() {
 fn zero_temperature_is_the_best_allowed_token() {
     let greedy = Sampling { temperature: 0.0, ..sampling() };
     let row = logits();
-    let best = |ids: &mut dyn Iterator<Item = u32>| ids.max_by(|a, b| row[*a as usize].total_cmp(&row[*b as usize])).unwrap();
+    let best =
+        |ids: &mut dyn Iterator<Item = u32>| ids.max_by(|a, b| row[*a as usize].total_cmp(&row[*b as usize])).unwrap();
     assert_eq!(choose(&greedy, 1, None, 0), best(&mut (0..VOCAB as u32)));
     let few = mask_of(&[4, 9, 30]);
     assert_eq!(choose(&greedy, 1, Some(&few), 0), best(&mut [4, 9, 30].into_iter()));
@@ -141,7 +143,10 @@ fn penalties_and_bias_change_the_logits_as_documented() {
         sampler.adjust(&mut row);
         for (at, (after, before)) in row.iter().zip(logits()).enumerate() {
             let wanted = if at == id as usize { expected(before) } else { before };
-            assert!((after - wanted).abs() < 1e-6 || after == &wanted, "{sampling:?}: token {at}: {after}, not {wanted}");
+            assert!(
+                (after - wanted).abs() < 1e-6 || after == &wanted,
+                "{sampling:?}: token {at}: {after}, not {wanted}"
+            );
         }
     };
     check(Sampling { presence_penalty: 0.5, ..sampling() }, &[1], &[3, 3, 3], 3, &|x| x - 0.5);

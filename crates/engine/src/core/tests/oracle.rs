@@ -27,11 +27,37 @@ struct Plan {
 fn plan() -> impl Strategy<Value = Plan> {
     let shape = (0..30usize, prop::option::weighted(0.2, 0..60usize), 0..2u32, 1..300usize, 0..300usize, 1..4usize);
     let choice = (1..100usize, prop_oneof![Just(0.0f32), Just(1.0)], 0..3usize, prop_oneof![Just(1.0f32), Just(0.7)]);
-    let rest = (prop_oneof![Just(0.0f32), Just(0.5)], any::<u64>(), prop::bool::weighted(0.2), prop::bool::weighted(0.3), 0..3u8);
+    let rest = (
+        prop_oneof![Just(0.0f32), Just(0.5)],
+        any::<u64>(),
+        prop::bool::weighted(0.2),
+        prop::bool::weighted(0.3),
+        0..3u8,
+    );
     (shape, choice, rest).prop_map(
-        |((arrives, cancelled, stem, prompt, fork, n), (max_tokens, temperature, k, top_p), (penalty, seed, scored, grammar, tenant))| {
+        |(
+            (arrives, cancelled, stem, prompt, fork, n),
+            (max_tokens, temperature, k, top_p),
+            (penalty, seed, scored, grammar, tenant),
+        )| {
             let top_k = [0, 1, 20][k];
-            Plan { arrives, cancelled, stem, prompt, fork, n, max_tokens, temperature, top_k, top_p, penalty, seed, scored, grammar, tenant }
+            Plan {
+                arrives,
+                cancelled,
+                stem,
+                prompt,
+                fork,
+                n,
+                max_tokens,
+                temperature,
+                top_k,
+                top_p,
+                penalty,
+                seed,
+                scored,
+                grammar,
+                tenant,
+            }
         },
     )
 }
@@ -40,7 +66,8 @@ fn config() -> impl Strategy<Value = (usize, EngineConfig)> {
     let rows = prop_oneof![Just(1usize), Just(7), Just(64), Just(512)];
     (6..40usize, 1..9usize, rows.clone(), rows, any::<bool>()).prop_map(
         |(pages, max_sequences, prefill_rows, mixed_rows, prefix_cache)| {
-            let config = EngineConfig { max_sequences, prefill_rows, mixed_rows, prefix_cache, ..EngineConfig::default() };
+            let config =
+                EngineConfig { max_sequences, prefill_rows, mixed_rows, prefix_cache, ..EngineConfig::default() };
             (pages, config)
         },
     )

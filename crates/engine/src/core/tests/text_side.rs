@@ -6,10 +6,12 @@ fn run(prompt: &[u32], answers: Answers) -> Vec<Event> {
     let mut bench = Bench::new(64, EngineConfig::default());
     bench.core.submit(job(prompt.to_vec(), answers)).unwrap();
     let outputs = bench.finish().into_values().flatten();
-    outputs.map(|output| match output.unwrap() {
-        Output::Event(event) => event,
-        other => panic!("{other:?}"),
-    }).collect()
+    outputs
+        .map(|output| match output.unwrap() {
+            Output::Event(event) => event,
+            other => panic!("{other:?}"),
+        })
+        .collect()
 }
 
 fn text_of(events: &[Event]) -> String {
@@ -41,10 +43,13 @@ fn a_stop_string_ends_the_answer_and_is_no_part_of_it() {
         let events = run(PROMPT, Answers { stops, logprobs: Some(0), ..endless(40) });
         let expected = &whole[..whole.find(stop).unwrap()];
         assert_eq!(text_of(&events), expected);
-        let scores: usize = events.iter().map(|event| match event {
-            Event::Text { logprobs, .. } => logprobs.len(),
-            _ => 0,
-        }).sum();
+        let scores: usize = events
+            .iter()
+            .map(|event| match event {
+                Event::Text { logprobs, .. } => logprobs.len(),
+                _ => 0,
+            })
+            .sum();
         assert_eq!(scores, expected.len(), "one score per token of the text: its tokens are bytes");
         assert!(events.contains(&Event::Finished { choice: 0, reason: FinishReason::Stop }));
     }
@@ -85,17 +90,21 @@ fn scores_are_those_of_the_raw_distribution() {
 
 #[test]
 fn a_prompt_can_be_scored_without_an_answer() {
-    let events = run(PROMPT, Answers { logprobs: Some(0), score_from: Some(0), echo: Some("hello".into()), ..answers(0) });
-    assert!(matches!(
-        &events[..],
-        [
-            Event::Started { .. },
-            Event::PromptLogprobs(scores),
-            Event::Text { .. },
-            Event::Finished { reason: FinishReason::Length, .. },
-            Event::Done(Usage { completion_tokens: 0, .. })
-        ] if scores.len() == 5 && scores[4].logprob.is_some()
-    ), "{events:?}");
+    let events =
+        run(PROMPT, Answers { logprobs: Some(0), score_from: Some(0), echo: Some("hello".into()), ..answers(0) });
+    assert!(
+        matches!(
+            &events[..],
+            [
+                Event::Started { .. },
+                Event::PromptLogprobs(scores),
+                Event::Text { .. },
+                Event::Finished { reason: FinishReason::Length, .. },
+                Event::Done(Usage { completion_tokens: 0, .. })
+            ] if scores.len() == 5 && scores[4].logprob.is_some()
+        ),
+        "{events:?}"
+    );
 }
 
 #[test]
