@@ -163,7 +163,7 @@ fn vocab(checkpoint: &Checkpoint, family: &Family) -> Result<usize, Problem> {
 fn attention(fields: &View<'_>, width: usize) -> Result<AttentionSpec, Problem> {
     let heads = fields.need_size(HEADS)?;
     let kv_heads = fields.size(KV_HEADS)?.unwrap_or(heads);
-    if heads % kv_heads != 0 {
+    if !heads.is_multiple_of(kv_heads) {
         return Err(Problem::field(
             "head count",
             format!("{heads} is not a multiple of {kv_heads} key and value heads"),
@@ -171,7 +171,7 @@ fn attention(fields: &View<'_>, width: usize) -> Result<AttentionSpec, Problem> 
     }
     let head_dim = match fields.size(HEAD_DIM)? {
         Some(dim) => dim,
-        None if width % heads == 0 => width / heads,
+        None if width.is_multiple_of(heads) => width / heads,
         None => return Err(Problem::field("head count", format!("{heads} does not divide the width {width}"))),
     };
     Ok(AttentionSpec {

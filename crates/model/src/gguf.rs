@@ -231,7 +231,7 @@ fn read_tensor<R: Read>(input: &mut Input<'_, R>) -> Result<Draft, Problem> {
 
 impl Draft {
     fn place(self, data_start: u64, alignment: u64) -> Result<TensorInfo, Problem> {
-        if self.offset % alignment != 0 {
+        if !self.offset.is_multiple_of(alignment) {
             let what = format!("offset {} is not a multiple of the alignment {alignment}", self.offset);
             return Err(Problem::tensor(self.name, what));
         }

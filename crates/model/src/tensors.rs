@@ -32,7 +32,7 @@ impl TensorInfo {
     /// Computes the length from the shape.
     pub(crate) fn new(name: String, kind: BlockType, shape: Vec<usize>, offset: u64) -> Result<Self, Problem> {
         let cols = shape.last().copied().unwrap_or(1);
-        if cols % kind.block_len() != 0 {
+        if !cols.is_multiple_of(kind.block_len()) {
             let what = format!("has {cols} columns, not a multiple of {}, the block of {kind:?}", kind.block_len());
             return Err(Problem::tensor(name, what));
         }

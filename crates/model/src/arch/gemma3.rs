@@ -107,7 +107,7 @@ fn local_rotation(fields: &View<'_>, head_dim: usize) -> Result<RopeSpec, Proble
 fn global_layers(fields: &View<'_>, n: usize) -> Result<Vec<bool>, Problem> {
     let kinds = fields.texts(key("", "layer_types"))?.filter(|kinds| kinds.len() == n);
     let pattern = fields.size(key("", "sliding_window_pattern"))?.unwrap_or(PATTERN);
-    let by_pattern = || (1..=n).map(|i| i % pattern == 0).collect();
+    let by_pattern = || (1..=n).map(|i| i.is_multiple_of(pattern)).collect();
     Ok(kinds.map_or_else(by_pattern, |kinds| kinds.iter().map(|kind| kind == "full_attention").collect()))
 }
 

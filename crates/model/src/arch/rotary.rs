@@ -33,7 +33,7 @@ pub(super) fn rotation_of(
         Format::Gguf => gguf_scaling(checkpoint, &fields, dim)?,
         Format::HuggingFace => hf_scaling(group, &fields)?,
     };
-    if !(base > 0.0 && dim > 0 && dim % 2 == 0 && dim <= head_dim) {
+    if !(base > 0.0 && dim > 0 && dim.is_multiple_of(2) && dim <= head_dim) {
         return Err(Problem::field("rope", format!("base {base} and {dim} of {head_dim} numbers make no rotation")));
     }
     Ok(RopeSpec { dim, base, style, scaling })
