@@ -32,9 +32,9 @@ for start in range(0, len(tokens) - args.window + 1, args.window):
         window[0] = bos
     model.reset()
     model.eval(window)
-    logits = np.asarray(model.scores[first - 1 : args.window - 1], dtype=np.float64)
+    logits = model.scores[first - 1 : args.window - 1]
     top = logits.max(axis=1)
-    total = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+    total = top + np.log(np.exp(logits - top[:, None]).sum(axis=1, dtype=np.float64))
     nats += float((total - logits[np.arange(len(logits)), window[first:]]).sum())
     count += len(logits)
 print(json.dumps({"perplexity": math.exp(nats / count), "tokens": count, "of": len(tokens)}))

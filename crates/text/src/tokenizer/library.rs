@@ -41,7 +41,7 @@ pub(crate) enum Spelling {
 impl Library {
     /// Reads a `tokenizer.json`. Its truncation and padding are dropped: how much a model takes is the engine's affair.
     pub(crate) fn from_json(json: &[u8]) -> Result<Self, Error> {
-        let mut all = tokenizers::Tokenizer::from_bytes(json).map_err(|error| broken(&error))?;
+        let mut all = contained(|| tokenizers::Tokenizer::from_bytes(json))?.map_err(|error| broken(&error))?;
         all.with_truncation(None).map_err(|error| broken(&error))?;
         all.with_padding(None);
         Self::new(all)
@@ -178,6 +178,27 @@ fn special(id: u32, token: AddedToken) -> Special {
     Special { id, text: token.content, control: token.special, strip_left: token.lstrip, strip_right: token.rstrip }
 }
 
+/// Runs the crate on a file of unknown origin. It panics on some that are merely wrong (a decoder that is no object), which
+/// is one more way of being broken; nothing is kept of what it had begun.
+fn contained<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .map_err(|_| Error::Tokenizer("this tokenizer.json is of a form that the tokenizers crate cannot read".into()))
+}
+
 fn broken(error: &dyn std::fmt::Display) -> Error {
     Error::Tokenizer(format!("{error}; the tokenizer's description is damaged or of a kind unknown here"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by fuzzing: the crate panics where the decoder's JSON is cut off.
+    #[test]
+    fn a_file_cut_inside_its_decoder_is_refused() {
+        for json in [r#"{"version":"1.0","decoder":"#, r#"{"version":"1.0","decoder":{"type""#, "{", ""] {
+            let error = Library::from_json(json.as_bytes()).unwrap_err();
+            assert!(matches!(error, Error::Tokenizer(_)), "{json}: {error}");
+        }
+    }
 }
