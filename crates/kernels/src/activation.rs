@@ -116,7 +116,7 @@ struct GeluTanh;
 impl Map for GeluTanh {
     #[inline(always)]
     fn at<S: Simd>(&self, s: S, x: S::F, _: S::F, _: S::F) -> S::F {
-        const DOUBLE: f32 = 1.595_769_1; // 2 sqrt(2 / pi)
+        const DOUBLE: f32 = 1.595_769; // 2 sqrt(2 / pi)
         let cubic = s.fma(s.mul(x, x), s.splat(DOUBLE * 0.044_715), s.splat(DOUBLE));
         s.mul(x, sigmoid(s, s.mul(x, cubic)))
     }

@@ -15,6 +15,7 @@ mod activation;
 mod attention;
 mod block;
 mod buffer;
+pub mod conformance;
 mod device;
 mod error;
 mod linear;

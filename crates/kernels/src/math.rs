@@ -4,9 +4,10 @@
 //! the tests below: `exp` 2, `exp2` 2, `sigmoid`-based ones 4, `tanh` 4, `ln` 2, `erf` 3. Results of `exp` and `exp2` under the
 //! smallest normal number are zero, because arithmetic on subnormal numbers costs a hundred cycles an operation.
 
+use std::f32::consts::{FRAC_2_SQRT_PI, LN_2, LOG2_E};
+
 use crate::simd::Simd;
 
-const LOG2_E: f32 = std::f32::consts::LOG2_E;
 /// ln 2 in two parts; the first has so few bits that its product with an exponent is exact.
 const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;
@@ -26,7 +27,7 @@ fn horner<S: Simd, const N: usize>(s: S, x: S::F, c: [f32; N]) -> S::F {
 /// `2^n` for a `t` that is an integer `n` plus [`ROUND`].
 #[inline(always)]
 fn power_of_two<S: Simd>(s: S, t: S::F) -> S::F {
-    s.from_bits(s.add_int(s.shl::<23>(s.bits(t)), s.splat_int(127 << 23)))
+    s.as_float(s.add_int(s.shl::<23>(s.bits(t)), s.splat_int(127 << 23)))
 }
 
 /// `x` as `n ln 2 + r`: `2^n` and `e^r - 1`.
@@ -56,7 +57,7 @@ pub(crate) fn exp2_negative<S: Simd>(s: S, x: S::F) -> S::F {
     let bounded = s.max(s.splat(-126.0), x);
     let t = s.add(bounded, s.splat(ROUND));
     let r = s.sub(bounded, s.sub(t, s.splat(ROUND)));
-    let p = horner(s, r, [0.693_147_2, 0.240_226_5, 0.055_503_57, 0.009_618_083, 0.001_339_086_3, 0.000_154_531_63]);
+    let p = horner(s, r, [LN_2, 0.240_226_5, 0.055_503_57, 0.009_618_083, 0.001_339_086_3, 0.000_154_531_63]);
     let scale = power_of_two(s, t);
     let y = s.fma(scale, s.mul(r, p), scale);
     s.select(s.lt(x, s.splat(-126.0)), s.splat(0.0), y)
@@ -88,7 +89,7 @@ pub(crate) fn ln<S: Simd>(s: S, x: S::F) -> S::F {
     let shifted = s.sub_int(s.bits(x), s.splat_int(SQRT_HALF));
     let n = s.sub(s.to_float(s.shr::<23>(s.add_int(shifted, s.splat_int(127 << 23)))), s.splat(127.0));
     let mantissa = s.add_int(s.and(shifted, s.splat_int(0x007f_ffff)), s.splat_int(SQRT_HALF));
-    let f = s.sub(s.from_bits(mantissa), s.splat(1.0));
+    let f = s.sub(s.as_float(mantissa), s.splat(1.0));
     let c = [
         0.333_333_3,
         -0.250_003_07,
@@ -112,7 +113,7 @@ pub(crate) fn erf<S: Simd>(s: S, x: S::F) -> S::F {
     let a = s.min(s.splat(4.0), s.abs(x));
     let z = s.mul(a, a);
     let near =
-        [1.128_379_1, -0.376_126_26, 0.112_835_94, -0.026_854_211, 0.005_189_087_2, -0.000_801_686_43, 7.875_875e-5];
+        [FRAC_2_SQRT_PI, -0.376_126_26, 0.112_835_94, -0.026_854_211, 0.005_189_087_2, -0.000_801_686_43, 7.875_875e-5];
     let near = s.mul(a, horner(s, z, near));
     let far = [
         -0.000_320_138_06,
@@ -128,7 +129,7 @@ pub(crate) fn erf<S: Simd>(s: S, x: S::F) -> S::F {
     let far = exp(s, s.sub(s.splat(0.0), horner(s, a, far)));
     let y = s.select(s.lt(a, s.splat(1.0)), near, s.sub(s.splat(1.0), far));
     let sign = s.and(s.bits(x), s.splat_int(1 << 31));
-    s.from_bits(s.xor(s.bits(y), sign))
+    s.as_float(s.xor(s.bits(y), sign))
 }
 
 #[cfg(test)]

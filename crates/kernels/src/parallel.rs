@@ -32,7 +32,6 @@ impl<'a, T> Parts<'a, T> {
     ///
     /// # Safety
     /// No other part in use at the same time may overlap `range`.
-    #[expect(clippy::mut_from_ref, reason = "that is the point; disjointness is the caller's promise")]
     pub(crate) unsafe fn part(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "part {range:?} of {}", self.len);
         // SAFETY: inside the slice by the assertion, disjoint from others by the caller's promise.

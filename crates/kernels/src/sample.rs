@@ -3,6 +3,8 @@
 //! Rows are cut into chunks whose size depends on the row's length only; a chunk's result depends on nothing else, and results
 //! are joined in ascending order. So a draw is the same whatever the number of threads.
 
+use std::f32::consts::LN_2;
+
 use crate::Device;
 use crate::math::{exp, ln};
 use crate::parallel::Parts;
@@ -61,7 +63,7 @@ pub fn gumbel(seed: u64, position: u64, index: u32) -> f32 {
         #[inline(always)]
         fn run<S: Simd>(self, s: S) -> f32 {
             let mut lanes = [0.0; LANES];
-            s.store(self.0.at(s, s.splat_int(self.1)), &mut lanes);
+            s.store(gumbel_of(s, self.0.uniform(s, s.splat_int(self.1))), &mut lanes);
             lanes[0]
         }
     }
@@ -127,7 +129,7 @@ impl<S: Simd> LaneBest<S> {
             let mask = s.mask(taken);
             self.found |= taken;
             self.value = s.select(mask, value, self.value);
-            let (new, old) = (s.from_bits(s.splat_int(at)), s.from_bits(self.at));
+            let (new, old) = (s.as_float(s.splat_int(at)), s.as_float(self.at));
             self.at = s.bits(s.select(mask, new, old));
         }
     }
@@ -136,7 +138,7 @@ impl<S: Simd> LaneBest<S> {
     fn finish(self, s: S) -> Option<Best> {
         let (mut values, mut at) = ([0.0; LANES], [0.0; LANES]);
         s.store(self.value, &mut values);
-        s.store(s.from_bits(self.at), &mut at);
+        s.store(s.as_float(self.at), &mut at);
         let lanes = (0..LANES).filter(|lane| self.found >> lane & 1 == 1);
         let all = lanes.map(|lane| Best { index: at[lane].to_bits() as usize * LANES + lane, value: values[lane] });
         all.reduce(|a, b| if b.value > a.value || (b.value == a.value && b.index < a.index) { b } else { a })
@@ -206,20 +208,31 @@ impl Noise {
         Self { before: key as u32, between: (key >> 32) as u32 }
     }
 
-    /// Gumbel noise of sixteen indices: `-ln(-ln u)`, with `1 - u` uniform, because the noise is large where `u` is close to 1 and
-    /// f32 is dense near zero only.
+    /// Uniform numbers of sixteen indices, above 0 and below 1.
     #[inline(always)]
-    fn at<S: Simd>(self, s: S, index: S::I) -> S::F {
+    fn uniform<S: Simd>(self, s: S, index: S::I) -> S::F {
         let hash = scramble(s, s.xor(index, s.splat_int(self.before)));
         let hash = scramble(s, s.xor(hash, s.splat_int(self.between)));
         let uniform = s.fma(s.to_float(s.shr::<1>(hash)), s.splat(0.5_f32.powi(31)), s.splat(0.5_f32.powi(32)));
-        let v = s.min(uniform, s.splat(NEARLY_ONE));
-        // -ln(1 - v) with what rounding 1 - v lost.
-        let u = s.sub(s.splat(1.0), v);
-        let lost = s.div(s.sub(v, s.sub(s.splat(1.0), u)), u);
-        let exponential = s.sub(lost, ln(s, u));
-        s.sub(s.splat(0.0), ln(s, exponential))
+        s.min(uniform, s.splat(NEARLY_ONE))
     }
+}
+
+/// Gumbel noise from uniform numbers `v`: `-ln(-ln(1 - v))`. The noise is large where `v` is small, and f32 is dense there.
+#[inline(always)]
+fn gumbel_of<S: Simd>(s: S, v: S::F) -> S::F {
+    // -ln(1 - v) with what rounding 1 - v lost.
+    let u = s.sub(s.splat(1.0), v);
+    let lost = s.div(s.sub(v, s.sub(s.splat(1.0), u)), u);
+    let exponential = s.sub(lost, ln(s, u));
+    s.sub(s.splat(0.0), ln(s, exponential))
+}
+
+/// No less than [`gumbel_of`], for a fraction of its work: the noise is below `-ln v`, and `v` is at least its power of two.
+#[inline(always)]
+fn gumbel_bound<S: Simd>(s: S, v: S::F) -> S::F {
+    let exponent = s.to_float(s.shr::<23>(s.bits(v)));
+    s.fma(exponent, s.splat(-LN_2), s.splat(127.0 * LN_2 + 0.01))
 }
 
 /// A bijection of 32 bits that leaves no pattern: two rounds of multiply and shift.
@@ -255,9 +268,14 @@ impl Kernel for Draw<'_> {
             // Most vectors hold nothing that could win even with the largest noise: they cost a comparison.
             let hopeful = s.ge(s.fma(x, scale, s.splat(LARGEST_NOISE)), best.value);
             let allowed = s.mask_bits(s.ge(x, floor)) & s.mask_bits(hopeful) & inside;
+            if allowed == 0 {
+                continue;
+            }
+            // And most of the others drew too little, which shows before any logarithm.
+            let v = self.noise.uniform(s, s.add_int(s.iota(), s.splat_int((self.first + at * LANES) as u32)));
+            let allowed = allowed & s.mask_bits(s.ge(s.fma(x, scale, gumbel_bound(s, v)), best.value));
             if allowed != 0 {
-                let index = s.add_int(s.iota(), s.splat_int((self.first + at * LANES) as u32));
-                best.take(s, s.fma(x, scale, self.noise.at(s, index)), at as u32, s.mask(allowed));
+                best.take(s, s.fma(x, scale, gumbel_of(s, v)), at as u32, s.mask(allowed));
             }
         }
         best.finish(s)

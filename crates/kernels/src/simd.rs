@@ -60,7 +60,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn mask(self, bits: u16) -> Self::M;
 
     fn bits(self, x: Self::F) -> Self::I;
-    fn from_bits(self, x: Self::I) -> Self::F;
+    fn as_float(self, x: Self::I) -> Self::F;
     fn splat_int(self, x: u32) -> Self::I;
     /// `0, 1, .. 15`.
     fn iota(self) -> Self::I;
@@ -107,7 +107,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `x` in all bits but the sign.
     #[inline(always)]
     fn abs(self, x: Self::F) -> Self::F {
-        self.from_bits(self.and(self.bits(x), self.splat_int(0x7fff_ffff)))
+        self.as_float(self.and(self.bits(x), self.splat_int(0x7fff_ffff)))
     }
 }
 
@@ -120,7 +120,7 @@ pub(crate) trait Kernel {
     fn run<S: Simd>(self, s: S) -> Self::Out;
 }
 
-/// Asks for the cache lines of `x`, into the second level and below.
+/// Asks for the cache lines of `x`.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 #[expect(unsafe_code, reason = "a prefetch takes a pointer")]

@@ -18,6 +18,10 @@ const TILES_PER_THREAD: usize = 6;
 /// Numbers times rows of pages below which a round of the pool costs more than it gains.
 const WORTH_SHARING: usize = 16 * 64;
 
+/// Bytes in use above which pages come from memory each time, so that it pays to fetch them ahead. Below it the processor's
+/// own prefetching from its caches does better, and the instructions would only be in its way.
+const FAR: usize = 24 << 20;
+
 /// A sequence of the batch.
 #[derive(Debug, Clone, Copy)]
 struct Sequence {
@@ -77,8 +81,10 @@ pub(super) fn causal(
     assert_eq!((shape.kv_heads, shape.head_dim), (spec.kv_heads, spec.head_dim), "layer {layer} caches another shape");
     let sequence =
         |span: &Span<'_>| Sequence { sight: Sight::Causal, row: span.start, len: span.len, position: span.position };
+    let pages: usize = spans.iter().map(|span| (span.position + span.len).div_ceil(PAGE_TOKENS)).sum();
+    let far = pages * cache.page_bytes() > FAR;
     share(dev, spec, spans.iter().map(sequence), q, out, &|span, tile, sink| {
-        let pages = Stored { cache, layer, head: tile.head, pages: spans[span].pages };
+        let pages = Stored { cache, layer, head: tile.head, pages: spans[span].pages, far };
         stored(dev.isa(), tile, pages, sink);
     });
 }

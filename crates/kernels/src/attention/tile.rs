@@ -102,9 +102,9 @@ pub(super) trait Pages: Copy {
     /// Keys and values of a page, possibly unpacked to `buffer`.
     fn page<'a, S: Simd>(&'a self, s: S, index: usize, buffer: &'a mut [Vec<f32>; 2]) -> [&'a [Self::E]; 2];
 
-    /// The memory that `page` will hand out itself, if it does.
+    /// The memory behind a page, if it pays to fetch it ahead.
     #[inline(always)]
-    fn memory(&self, _: usize) -> [&[Self::E]; 2] {
+    fn ahead(&self, _: usize) -> [&[Self::E]; 2] {
         [&[], &[]]
     }
 }
@@ -116,17 +116,19 @@ pub(super) struct Stored<'a> {
     pub(super) layer: usize,
     pub(super) head: usize,
     pub(super) pages: &'a [u32],
+    /// They come from memory, not from a cache.
+    pub(super) far: bool,
 }
 
 impl Pages for Stored<'_> {
     type E = u16;
     #[inline(always)]
     fn page<'a, S: Simd>(&'a self, _: S, index: usize, _: &'a mut [Vec<f32>; 2]) -> [&'a [u16]; 2] {
-        self.memory(index)
+        self.cache.head(self.layer, self.pages[index], self.head).into()
     }
     #[inline(always)]
-    fn memory(&self, index: usize) -> [&[u16]; 2] {
-        self.cache.head(self.layer, self.pages[index], self.head).into()
+    fn ahead(&self, index: usize) -> [&[u16]; 2] {
+        if self.far { self.cache.head(self.layer, self.pages[index], self.head).into() } else { [&[], &[]] }
     }
 }
 
@@ -304,7 +306,7 @@ impl Scratch {
                 *here = (inside(seen.0), inside(seen.1));
             }
             let [keys, values] = pages.page(s, index, &mut self.page);
-            let next = if index + 1 < last { pages.memory(index + 1) } else { [&[] as &[_]; 2] };
+            let next = if index + 1 < last { pages.ahead(index + 1) } else { [&[] as &[_]; 2] };
             let page = Page { keys, values, value_row, next };
             let q = self.q.chunks_exact(R * n);
             let acc = self.acc.chunks_exact_mut(R * value_row);

@@ -142,7 +142,7 @@ impl Simd for Avx2 {
         unsafe { Pair(_mm256_castps_si256(x.0), _mm256_castps_si256(x.1)) }
     }
     #[inline(always)]
-    fn from_bits(self, x: Self::I) -> Self::F {
+    fn as_float(self, x: Self::I) -> Self::F {
         // SAFETY: the token proves the feature.
         unsafe { Pair(_mm256_castsi256_ps(x.0), _mm256_castsi256_ps(x.1)) }
     }

@@ -123,7 +123,7 @@ impl Simd for Avx512 {
         unsafe { _mm512_castps_si512(x) }
     }
     #[inline(always)]
-    fn from_bits(self, x: Self::I) -> Self::F {
+    fn as_float(self, x: Self::I) -> Self::F {
         // SAFETY: the token proves the feature.
         unsafe { _mm512_castsi512_ps(x) }
     }

@@ -114,7 +114,7 @@ impl Simd for Scalar {
         x.map(f32::to_bits)
     }
     #[inline(always)]
-    fn from_bits(self, x: I) -> F {
+    fn as_float(self, x: I) -> F {
         x.map(f32::from_bits)
     }
     #[inline(always)]

@@ -27,15 +27,15 @@ impl Kernel for Everything<'_> {
             s.select(s.mask(0x1a2b), a, b),
             s.load_f16(&half),
             s.load_part(&self.0[..5]),
-            s.from_bits(s.add_int(i, j)),
-            s.from_bits(s.sub_int(i, j)),
-            s.from_bits(s.mul_int(i, j)),
-            s.from_bits(s.and(i, j)),
-            s.from_bits(s.xor(i, j)),
-            s.from_bits(s.shl::<7>(i)),
-            s.from_bits(s.shr::<7>(i)),
+            s.as_float(s.add_int(i, j)),
+            s.as_float(s.sub_int(i, j)),
+            s.as_float(s.mul_int(i, j)),
+            s.as_float(s.and(i, j)),
+            s.as_float(s.xor(i, j)),
+            s.as_float(s.shl::<7>(i)),
+            s.as_float(s.shr::<7>(i)),
             s.to_float(i),
-            s.from_bits(s.add_int(s.iota(), s.splat_int(9))),
+            s.as_float(s.add_int(s.iota(), s.splat_int(9))),
             s.splat(s.sum(c)),
             s.splat(s.largest(c)),
         ];
@@ -62,7 +62,7 @@ fn instruction_sets_agree_to_the_bit() {
             if seed >> 28 == 0 {
                 special[(seed >> 8) as usize % special.len()]
             } else {
-                f32::from_bits(0x3000_0000 + (seed >> 3) ^ (seed << 31))
+                f32::from_bits((0x3000_0000 + (seed >> 3)) ^ (seed << 31))
             }
         };
         let (a, b) = (std::array::from_fn(|_| next()), std::array::from_fn(|_| next()));
