@@ -1,15 +1,17 @@
 //! `tessera bench`: options for the measurements of speed in `eval` and `kernels`.
 
+mod kernels;
+
 use std::{env, ffi::OsString, io, path::Path};
 
+use ::kernels::{
+    Device,
+    machine::{Arithmetic, Bandwidth, Machine, Peak, Rate},
+};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use eval::bench::{Case, Ceilings, Clock, Costs, Entrant, LLAMA_CPP, Load, Plan, Ready};
 use hub::Kind;
-use kernels::{
-    Device,
-    machine::{Arithmetic, Machine, Rate},
-};
 use serde_json::{Value, json};
 
 use crate::{
@@ -35,6 +37,8 @@ pub(crate) struct BenchArgs {
 enum BenchVerb {
     /// What this machine can do at most: reading by working set, arithmetic by kind
     Machine(MachineArgs),
+    /// The kernels on the shapes of real models, beside what the machine can do at most
+    Kernels(kernels::KernelsArgs),
     /// What the users of a service feel: first token, tokens per second, under so many streams
     Serve(ServeArgs),
     /// How long until the first token, of fresh prompts and of the same ones again
@@ -141,6 +145,7 @@ struct EntrantArgs {
 pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<()> {
     match args.verb {
         BenchVerb::Machine(args) => machine(&args),
+        BenchVerb::Kernels(args) => kernels::run(&args),
         BenchVerb::Serve(args) => serve(args).await,
         BenchVerb::FirstToken(args) => first_token(args).await,
         BenchVerb::Compare(args) => compare(args).await,
@@ -163,12 +168,10 @@ fn tables(machine: &Machine) -> String {
     let giga = |rate: Rate| format!("{:.1} ({:.1} .. {:.1})", rate.median / 1e9, rate.min / 1e9, rate.max / 1e9);
     let head = |names: [&str; 3]| names.map(str::to_owned).to_vec();
     let mut reading = vec![head(["WORKING SET", "THREADS", "GB/s"])];
-    let row = |b: &kernels::machine::Bandwidth| {
-        vec![format!("{} MiB", b.working_set >> 20), b.threads.to_string(), giga(b.bytes)]
-    };
+    let row = |b: &Bandwidth| vec![format!("{} MiB", b.working_set >> 20), b.threads.to_string(), giga(b.bytes)];
     reading.extend(machine.bandwidth.iter().map(row));
     let mut peaks = vec![head(["ARITHMETIC", "THREADS", "Gop/s"])];
-    let row = |p: &kernels::machine::Peak| vec![p.arithmetic.to_string(), p.threads.to_string(), giga(p.operations)];
+    let row = |p: &Peak| vec![p.arithmetic.to_string(), p.threads.to_string(), giga(p.operations)];
     peaks.extend(machine.peaks.iter().map(row));
     let (isa, passes) = (machine.isa, machine.passes);
     let note = format!("{isa:?}; median (least .. most) of {passes} passes; a multiply-add is two operations");
@@ -177,8 +180,8 @@ fn tables(machine: &Machine) -> String {
 
 fn describe(machine: &Machine) -> Value {
     let rate = |rate: Rate| json!({ "median": rate.median, "min": rate.min, "max": rate.max });
-    let reading = |b: &kernels::machine::Bandwidth| json!({ "working_set": b.working_set, "threads": b.threads, "bytes_per_second": rate(b.bytes) });
-    let peak = |p: &kernels::machine::Peak| {
+    let reading = |b: &Bandwidth| json!({ "working_set": b.working_set, "threads": b.threads, "bytes_per_second": rate(b.bytes) });
+    let peak = |p: &Peak| {
         let operations = rate(p.operations);
         json!({ "arithmetic": p.arithmetic.to_string(), "threads": p.threads, "operations_per_second": operations })
     };
@@ -219,7 +222,8 @@ async fn compare(args: CompareArgs) -> anyhow::Result<()> {
     let context = cases.iter().map(|case| case.context()).max().unwrap_or(0).to_string();
     let common = [OsString::from("--model"), file.clone().into(), "--threads".into(), threads.to_string().into()];
     let costs = costs(&file)?;
-    let cache = ["--kv-memory".to_owned(), cache_size(&costs, cases.iter().map(|case| case.context()).max())].map(OsString::from);
+    let cache = ["--kv-memory".to_owned(), cache_size(&costs, cases.iter().map(|case| case.context()).max())]
+        .map(OsString::from);
     let ours = [["bench", "entrant"].map(OsString::from).as_slice(), &common, &cache].concat();
     let room = ["--context", &context, "--streams", STREAMS].map(OsString::from);
     let peer = [["-c", LLAMA_CPP].map(OsString::from).as_slice(), &common, &room].concat();
@@ -241,7 +245,7 @@ async fn compare(args: CompareArgs) -> anyhow::Result<()> {
 
 /// A cache as large as the peer's, which is made for the longest case, and a page more for every stream.
 fn cache_size(costs: &Costs, context: Option<usize>) -> String {
-    let tokens = context.unwrap_or(0) + 17 * kernels::PAGE_TOKENS;
+    let tokens = context.unwrap_or(0) + 17 * ::kernels::PAGE_TOKENS;
     format!("{}MiB", (tokens as f64 * costs.kv_bytes / f64::from(1 << 20)).ceil())
 }
 
