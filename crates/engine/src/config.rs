@@ -36,3 +36,13 @@ impl Default for EngineConfig {
         }
     }
 }
+
+impl EngineConfig {
+    /// The same with zeros that would stop all work raised to one.
+    pub(crate) fn usable(mut self) -> Self {
+        for least_one in [&mut self.max_sequences, &mut self.prefill_rows, &mut self.mixed_rows] {
+            *least_one = (*least_one).max(1);
+        }
+        self
+    }
+}

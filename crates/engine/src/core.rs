@@ -1,8 +1,9 @@
 //! The synchronous core: requests in, events out, one step at a time.
 //!
-//! A step is one forward pass. [`plan`](self) decides who takes part: running answers always do, prompts share what is left of
-//! a budget of rows, so a long prompt delays the tokens of running answers by one small chunk at a time and never more.
-//! Then the batch runs, tokens are chosen, and events come out.
+//! A step is one forward pass. First it is planned who takes part: running answers always do, prompts share a budget of
+//! rows, so a long prompt delays the tokens of running answers by one small chunk at a time and never more. The oldest
+//! prompt has a right to half of the budget; the other half goes to the shortest ones, so a short prompt does not wait for
+//! a long one either. Then the batch runs, tokens are chosen, and events come out.
 //!
 //! # Memory
 //! A sequence is admitted when its tokens fit into free and evictable pages, with one spare page per running sequence. It
@@ -111,6 +112,7 @@ impl<E: Executor> fmt::Debug for Core<E> {
 impl<E: Executor> Core<E> {
     /// A core at rest.
     pub fn new(executor: E, tokenizer: Arc<Tokenizer>, clock: Box<dyn Clock>, config: EngineConfig) -> Self {
+        let config = config.usable();
         let pool = Pool::new(executor.pages());
         let kv_total_bytes = (pool.total() * executor.page_bytes()) as u64;
         Self {

@@ -107,6 +107,15 @@ impl Sequence {
         self.tokens.len() - self.computed
     }
 
+    /// Takes up to `budget` more rows for the step being planned; returns how many. Forced tokens may have come behind those
+    /// that pages were found for: they wait for the next step.
+    pub(crate) fn take_rows(&mut self, budget: usize) -> usize {
+        let room = self.table.capacity().min(self.tokens.len()) - self.computed;
+        let taken = (room - self.rows).min(budget);
+        self.rows += taken;
+        taken
+    }
+
     /// It generates, rather than reads.
     pub(crate) fn makes_answer(&self) -> bool {
         matches!(self.purpose, Purpose::Answer(_))
@@ -150,7 +159,7 @@ impl Sequence {
 
     /// Gives up the pages; what was computed must be found again or repeated.
     pub(crate) fn pause(&mut self) -> PageTable {
-        self.computed = 0;
+        (self.computed, self.rows) = (0, 0);
         match &mut self.purpose {
             Purpose::Pool(pool) => pool.sum.fill(0.0),
             Purpose::Logits(rows) => rows.clear(),

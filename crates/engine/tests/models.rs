@@ -11,6 +11,7 @@ use protocol::{
 use serde_json::{Value, json};
 
 const SMOL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+const GEMMA: &str = "gemma-3-270m-Q4_K_M.gguf";
 const QWEN: &str = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf";
 const MINILM: &str = "minilm";
 
@@ -86,13 +87,13 @@ fn chat(text: &str) -> Prompt {
 }
 
 /// Prompts of different lengths, some with a common beginning.
-fn prompts(count: usize) -> Vec<GenerateRequest> {
+fn prompts(count: usize, tokens: usize) -> Vec<GenerateRequest> {
     let story =
         "Once upon a time there was a village between two rivers, and in it lived a clockmaker who could not sleep. ";
     (0..count)
         .map(|i| {
             let beginning = story.repeat(1 + i % 4);
-            let mut request = greedy(raw(&format!("{beginning}On day {i} she")), 64);
+            let mut request = greedy(raw(&format!("{beginning}On day {i} she")), tokens);
             request.stop.ignore_eos = true;
             request.logprobs = Some(0);
             request
@@ -110,18 +111,18 @@ async fn in_groups(engine: &Engine, requests: &[GenerateRequest], group: usize) 
 
 /// Tokens do not depend on what else runs, on threads, or on what the cache holds.
 #[expect(clippy::unwrap_used, reason = "a test's helper")]
-fn check_identity(name: &str, count: usize) {
-    let requests = prompts(count);
+fn check_identity(name: &str, count: usize, length: usize, groups: &[usize]) {
+    let requests = prompts(count, length);
     let config = |threads, prefix_cache| EngineConfig { threads, prefix_cache, ..EngineConfig::default() };
     let tokens = |told: Vec<Told>| told.into_iter().map(|told| told.tokens).collect::<Vec<_>>();
     let alone = block_on(in_groups(&load(name, config(1, false)), &requests, 1)).unwrap();
     let alone = tokens(alone);
-    assert!(alone.iter().all(|tokens| tokens.len() == 64));
+    assert!(alone.iter().all(|tokens| tokens.len() == length));
     for threads in [1, 2] {
         for prefix_cache in [false, true] {
             let engine = load(name, config(threads, prefix_cache));
-            for group in [1, 2, 5, 16] {
-                let told = block_on(in_groups(&engine, &requests, group)).unwrap();
+            for group in groups {
+                let told = block_on(in_groups(&engine, &requests, *group)).unwrap();
                 assert_eq!(tokens(told), alone, "{name}: {threads} threads, cache {prefix_cache}, groups of {group}");
             }
         }
@@ -131,20 +132,21 @@ fn check_identity(name: &str, count: usize) {
 #[test]
 #[ignore = "needs models: run by cargo xtask test"]
 fn greedy_tokens_are_the_same_whatever_runs_beside() {
-    check_identity(SMOL, 16);
+    check_identity(SMOL, 16, 24, &[3, 16]);
+    check_identity(GEMMA, 4, 12, &[4]);
 }
 
 #[test]
 #[ignore = "slow: ten thousand tokens per setting"]
 fn slow_greedy_tokens_are_the_same_over_ten_thousand_tokens() {
-    check_identity(SMOL, 160);
+    check_identity(SMOL, 160, 64, &[1, 2, 5, 16]);
 }
 
 #[test]
 #[ignore = "needs models: run by cargo xtask test"]
 fn a_cached_prompt_is_not_computed_again() {
     let engine = load(SMOL, EngineConfig::default());
-    let request = prompts(4).remove(3);
+    let request = prompts(4, 24).remove(3);
     let first = block_on(ask(&engine, request.clone())).unwrap();
     let second = block_on(ask(&engine, request)).unwrap();
     assert_eq!((first.usage.cached_tokens, &first.tokens), (0, &second.tokens));

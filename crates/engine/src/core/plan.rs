@@ -38,10 +38,11 @@ struct Wish<'a> {
 impl<E: Executor> Core<E> {
     pub(super) fn plan(&mut self) {
         let everybody_stayed = self.grow();
-        let budget = self.share_rows();
+        let mut budget = self.share_rows();
         if everybody_stayed {
-            self.admit(budget);
+            budget = self.admit(budget);
         }
+        self.top_up(budget);
     }
 
     /// Gives running sequences the pages their next rows need, the oldest first. False if one had to be paused.
@@ -84,27 +85,44 @@ impl<E: Executor> Core<E> {
     fn share_rows(&mut self) -> usize {
         let waited_for = self.running.iter().any(Sequence::is_decoding);
         let mut budget = if waited_for { self.config.mixed_rows } else { self.config.prefill_rows };
+        let somebody_waits = self.queue.len() + self.paused.len() > 0;
+        let mut prefilling = Vec::new();
         for sequence in &mut self.running {
             sequence.produced = false;
+            sequence.rows = 0;
             if sequence.is_decoding() {
                 sequence.rows = sequence.pending().min(self.config.mixed_rows);
             } else {
-                sequence.rows = sequence.pending().min(budget);
-                budget -= sequence.rows;
+                prefilling.push(sequence);
             }
+        }
+        // The oldest prompt gets half whatever else comes, so it ends; of the others the shortest goes first.
+        let contended = somebody_waits || prefilling.len() > 1;
+        let others = if contended { budget / 2 } else { 0 };
+        if let Some((oldest, rest)) = prefilling.split_first_mut() {
+            budget -= oldest.take_rows(budget - others);
+            rest.sort_by_key(|sequence| sequence.pending());
+            rest.iter_mut().for_each(|sequence| budget -= sequence.take_rows(budget));
         }
         budget
     }
 
-    /// Admits while there are rows, places and pages: first what was admitted before, then whose turn it is.
-    fn admit(&mut self, mut budget: usize) {
+    /// Admits while there are rows, places and pages: first what was admitted before, then whose turn it is. Returns how
+    /// many rows nobody took.
+    fn admit(&mut self, mut budget: usize) -> usize {
         while budget > 0 && self.running.len() < self.config.max_sequences {
-            let Some(sequence) = self.next_sequence() else { return };
-            // Forced tokens may have come behind the tokens that pages were found for: they wait for the next step.
-            let rows = sequence.pending().min(budget).min(sequence.table.capacity() - sequence.computed);
-            budget -= rows;
+            let Some(mut sequence) = self.next_sequence() else { break };
+            budget -= sequence.take_rows(budget);
             let at = self.running.partition_point(|other| other.age < sequence.age);
-            self.running.insert(at, Sequence { rows, ..sequence });
+            self.running.insert(at, sequence);
+        }
+        budget
+    }
+
+    /// Gives rows that nobody else took to prompts, the oldest first.
+    fn top_up(&mut self, mut budget: usize) {
+        for sequence in self.running.iter_mut().filter(|sequence| !sequence.is_decoding()) {
+            budget -= sequence.take_rows(budget);
         }
     }
 

@@ -30,6 +30,23 @@ fn a_long_prompt_delays_running_answers_by_small_chunks_only() {
 }
 
 #[test]
+fn a_short_prompt_does_not_wait_for_a_long_one() {
+    let mut bench = Bench::new(64, EngineConfig::default());
+    bench.core.submit(job(prompt(1800, 1), long(1))).unwrap();
+    bench.core.step();
+    let short = bench.core.submit(job(prompt(30, 2), long(1))).unwrap();
+    let answered = bench.core.step().into_iter().any(|(id, output)| id == short && is_text(&output));
+    assert!(answered, "half of a step's rows are for others");
+    bench.finish();
+    // 1800 and 30 rows at 512 a step, of which none is wasted: four steps.
+    assert_eq!(bench.core.stats().steps, 4);
+}
+
+fn is_text(output: &Result<Output, Error>) -> bool {
+    matches!(output, Ok(Output::Event(Event::Text { .. })))
+}
+
+#[test]
 fn a_shared_prompt_is_computed_once() {
     let mut bench = Bench::new(64, EngineConfig::default());
     bench.core.submit(job(prompt(200, 1), long(5))).unwrap();
