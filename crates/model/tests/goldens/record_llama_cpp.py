@@ -2,8 +2,10 @@
 
     python record_llama_cpp.py MODELS [NAME..]      # llama-cpp-python 0.3.36 built with native flags; MODELS holds the .gguf files
 
-For each model: 20 prompts as token ids, 64 greedy tokens each and the gap between the two largest logits at every step; and
-the perplexity of fixed windows of 512 tokens (second half scored, the first token replaced by bos where the model wants one).
+For each model: 20 prompts as token ids, 64 greedy tokens each and the gap between the two largest logits at every step. Two
+engines that round activations to int8 are about 0.12 (rms, SmolLM2) apart in every logit, and each of them as far from f32
+arithmetic; so of a larger pool those prompts are kept whose smallest gap is largest, as llama.cpp alone sees it. Then the
+perplexity of fixed windows of 512 tokens (second half scored, the first token replaced by bos where the model wants one).
 Token ids are recorded so that reading this back needs no tokenizer.
 """
 
@@ -26,7 +28,7 @@ def plain_weights():
 
 
 llama_cpp.llama_cpp.llama_model_default_params = plain_weights
-STEPS, WINDOW, WINDOWS = 64, 512, 8
+STEPS, WINDOW, WINDOWS, KEPT = 64, 512, 8, 20
 FILES = {
     "smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf",
     "gemma3": "gemma-3-270m-Q4_K_M.gguf",
@@ -34,34 +36,53 @@ FILES = {
 }
 PLAIN = [
     "The capital of France is",
-    "Once upon a time, in a small village by the sea,",
-    "Water boils at a temperature of",
-    "The three laws of motion were formulated by",
     "def fibonacci(n):\n",
-    "Photosynthesis is the process by which",
-    "In 1969, the first humans landed on",
-    "To make a good cup of tea, you should",
     "List of planets in the solar system:\n1. Mercury\n2. Venus\n3.",
     "The quick brown fox jumps over the lazy dog. The quick brown fox",
-    "import numpy as np\n\ndef softmax(x):\n    ",
-    "SELECT name, age FROM users WHERE",
+]
+COUNTED = [
+    "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,",
+    "2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22,",
+    "Line 1\nLine 2\nLine 3\nLine 4\nLine 5\n",
+    "a b c d e f g h i j k l m n o p q r s t u v w x y z a b c d e f g h i j k l m n o p q r s t u v w x y z a b",
+    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday Monday Tuesday Wednesday Thursday Friday Saturday Sunday Monday",
+    "January, February, March, April, May, June, July, August, September, October, November, December, January, February,",
+    "item_0 = 0\nitem_1 = 1\nitem_2 = 2\nitem_3 = 3\n",
+    "<li>1</li>\n<li>2</li>\n<li>3</li>\n<li>4</li>\n",
+]
+# Four of them in a row, said three times: what follows is decided, and longer than what is asked for.
+REPEATED = [
+    "The old lighthouse stood on a cliff above the harbour. Every evening its keeper climbed the stairs, lit the lamp and wrote down the names of the ships that passed. ",
+    "def area(width, height):\n    if width < 0 or height < 0:\n        raise ValueError('negative')\n    return width * height\n\n",
+    "Le petit chat dort sur le canapé pendant que la pluie tombe sur les toits de la ville. ",
+    "北京是中国的首都，有许多名胜古迹，每年都有很多游客来参观。",
+    '{"name": "Ada", "born": 1815, "field": "mathematics", "city": "London"}\n',
+    "SELECT name, age FROM users WHERE age > 30 AND city = 'Paris' ORDER BY name LIMIT 10;\n",
+    "To bake bread, mix flour, water, yeast and salt; knead the dough; let it rise; bake it for forty minutes. ",
+    "Die Katze sitzt auf dem Dach und schaut den Vögeln zu, die über den Garten fliegen. ",
+    "Energy is neither created nor destroyed; it only changes its form from one kind to another. ",
+    "for i in range(10):\n    print(i, i * i, i * i * i)\n",
+    "Ships carried tea, silk, pepper and porcelain from the east to the ports of the west. ",
+    "x = 3\ny = x + 4\nz = y * 2\nassert z == 14\n",
+    "| name | price | stock |\n|---|---|---|\n| apple | 3 | 10 |\n| pear | 4 | 12 |\n\n",
+    "The committee will meet on Thursday at nine; members are asked to send their reports beforehand. ",
+    "El río nace en las montañas y llega al mar después de cruzar tres valles. ",
+    "fn main() {\n    let total: u32 = (1..=10).sum();\n    println!(\"{total}\");\n}\n\n",
 ]
 CHAT = [
     "What is the capital of Italy?",
-    "Write a haiku about autumn.",
-    "Explain what a hash table is in two sentences.",
-    "Give me three tips for learning to swim.",
     "Translate 'good morning' into French, German and Spanish.",
     "What is 17 times 6?",
     "用一句话介绍北京。",
-    "Why is the sky blue?",
 ]
 TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def prompts(name, llm):
     asked = [TURN.format(c) if name != "gemma3" else f"Question: {c}\nAnswer:" for c in CHAT]
-    for text in PLAIN + asked:
+    around = REPEATED + REPEATED
+    repeated = [3 * "".join(around[i:i + 4]) for i in range(len(REPEATED))]
+    for text in repeated + COUNTED + PLAIN + asked:
         yield text, llm.tokenize(text.encode(), add_bos=name == "gemma3", special=True)
 
 
@@ -107,6 +128,8 @@ def record(name, path, text):
         tokens, gaps = greedy(llm, ids)
         print(name, repr(prompt), repr(llm.detokenize(tokens).decode(errors="replace")), min(gaps), flush=True)
         recorded.append({"prompt": ids, "greedy": tokens, "gaps": gaps})
+    recorded.sort(key=lambda prompt: -min(prompt["gaps"]))
+    del recorded[KEPT:]
     llm.close()
     llm = llama_cpp.Llama(
         str(path), n_ctx=WINDOW, n_batch=512, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False)
