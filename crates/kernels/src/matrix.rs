@@ -61,7 +61,7 @@ impl Matrix {
         kind: BlockType,
         rows: usize,
         cols: usize,
-        read: &(dyn Fn(usize, &mut [u8]) -> Result<(), E> + Sync),
+        read: &(impl Fn(usize, &mut [u8]) -> Result<(), E> + Sync + ?Sized),
     ) -> Result<Self, E> {
         let row_bytes = check(kind, rows, cols)? / rows.max(1);
         let mut matrix = Self::empty(kind, rows, cols);

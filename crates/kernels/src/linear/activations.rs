@@ -96,7 +96,7 @@ impl Activations {
         rows: usize,
         cols: usize,
         forms: &[Form],
-        row: &(dyn Fn(usize, Range<usize>, &mut [f32]) + Sync),
+        row: &(impl Fn(usize, Range<usize>, &mut [f32]) + Sync + ?Sized),
     ) {
         self.resize(rows, cols, forms);
         let parts = self.parts(dev.isa());

@@ -261,8 +261,8 @@ unsafe fn dot<const GROUP: usize, const OFFSET: bool, const SUMS: usize, const M
                 let sums = _mm256_set1_epi32(*strip.sums.add(at));
                 let sx = _mm256_set1_ps(*strip.scales.add(at));
                 for (half, acc) in acc.iter_mut().enumerate() {
-                    for group in 0..SPAN / GROUP {
-                        let start = _mm256_madd_epi16(pairs[group], sums);
+                    for (group, pair) in pairs.iter().enumerate().take(SPAN / GROUP) {
+                        let start = _mm256_madd_epi16(*pair, sums);
                         let i = integers::<GROUP, SUMS>(tile, strip.q.add(at * SPAN), group, half, start);
                         let sw = _mm256_loadu_ps(tile.scales[group].as_ptr().add(8 * half));
                         *acc = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(i), sw), sx, *acc);
@@ -376,7 +376,7 @@ unsafe fn bf16_of_pairs(pairs: *const u8, which: usize) -> __m256 {
 
 #[inline(always)]
 fn bf16_number(pairs: &[u32], column: usize) -> f32 {
-    f32::from_bits(if column % 2 == 0 { pairs[column / 2] << 16 } else { pairs[column / 2] & 0xffff_0000 })
+    f32::from_bits(if column.is_multiple_of(2) { pairs[column / 2] << 16 } else { pairs[column / 2] & 0xffff_0000 })
 }
 
 #[inline(always)]

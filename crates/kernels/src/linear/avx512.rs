@@ -235,7 +235,7 @@ pub(super) fn multiply(
         match weight.layout() {
             Some(layout) => {
                 let amx = isa == Isa::Amx && rows.len() >= TILED;
-                codes(Job { weight, layout, blocks, x, rows, sink, amx });
+                codes(&Job { weight, layout, blocks, x, rows, sink, amx });
             }
             None => dense(weight, blocks, x, rows, sink),
         }
@@ -244,7 +244,7 @@ pub(super) fn multiply(
 
 /// # Safety
 /// AVX-512 as [`Isa::Avx512`] has it is there, and AMX if `amx` is set.
-unsafe fn codes(job: Job<'_>) {
+unsafe fn codes(job: &Job<'_>) {
     let layout = job.layout;
     // SAFETY: by the caller's promise; the constants are those of the layout.
     unsafe {
