@@ -16,7 +16,7 @@ use crate::{Device, Isa};
 
 /// Rows of a tile.
 pub(super) const TILE: usize = 16;
-/// Columns that one task prepares, so that a single wide row keeps several threads busy.
+/// Columns that are prepared at a time, so that a single wide row keeps several threads busy.
 const CHUNK: usize = 2048;
 /// Numbers that are worth a task, about a microsecond's.
 const NUMBERS_PER_TASK: usize = 4096;
@@ -89,7 +89,7 @@ impl Activations {
         share_rows(dev, rows, cols, &|row, range| parts.store(row, range.start, &x[row * cols..][range]));
     }
 
-    /// Prepares rows that `row(r, columns, out)` computes, a chunk of columns at a time (chunks start at multiples of 2048).
+    /// Prepares rows that `row(r, columns, out)` computes, a chunk of columns at a time (chunks start at multiples of 64).
     pub fn fill(
         &mut self,
         dev: &Device,
@@ -203,15 +203,17 @@ impl Activations {
     }
 }
 
-/// Calls `work(row, columns)` for every row, wide ones in chunks, several to a task.
+/// Calls `work(row, columns)` for every row, a tile or some columns of it to a task: rows of a tile share cache lines, and threads
+/// that wrote to the same lines would wait for each other.
 fn share_rows(dev: &Device, rows: usize, cols: usize, work: &(dyn Fn(usize, Range<usize>) + Sync)) {
-    let chunks = cols.div_ceil(CHUNK);
-    let total = rows * chunks;
-    let per_task = (NUMBERS_PER_TASK / cols.clamp(1, CHUNK)).clamp(1, total.div_ceil(dev.threads()).max(1));
-    dev.run(total.div_ceil(per_task), &|task| {
-        for i in task * per_task..total.min((task + 1) * per_task) {
-            let start = i % chunks * CHUNK;
-            work(i / chunks, start..cols.min(start + CHUNK));
+    let (tiles, wanted) = (rows.div_ceil(TILE), 2 * dev.threads());
+    let narrow = (cols / wanted).max(NUMBERS_PER_TASK / rows.max(1)).next_multiple_of(2 * SPAN);
+    let width = if tiles < wanted { narrow.min(CHUNK) } else { CHUNK };
+    let chunks = cols.div_ceil(width);
+    dev.run(tiles * chunks, &|task| {
+        let (first, start) = (task / chunks * TILE, task % chunks * width);
+        for row in first..rows.min(first + TILE) {
+            work(row, start..cols.min(start + width));
         }
     });
 }
