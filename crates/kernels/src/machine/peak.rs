@@ -225,7 +225,7 @@ mod tests {
         for isa in Isa::available() {
             for &kind in Arithmetic::of(isa) {
                 let one = compute(isa, kind, 1);
-                assert!(one > 0 && one % STEPS as u64 == 0, "{isa:?} {kind}");
+                assert!(one > 0 && one.is_multiple_of(STEPS as u64), "{isa:?} {kind}");
                 assert_eq!(compute(isa, kind, 3), 3 * one, "{isa:?} {kind}");
             }
         }
