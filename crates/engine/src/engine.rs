@@ -3,7 +3,7 @@
 //! One thread runs the core. It takes all waiting commands between two steps, and blocks on them while there is nothing
 //! to do. Requests are made ready (tokens, templates, grammars) on the caller's side, so the core never waits for text.
 //! Dropping a stream sends a cancellation, which takes effect before the next step. A panic of the core fails every
-//! request, present and future, with an internal error; nobody is left hanging.
+//! request, present and future, with an internal error; nobody is left hanging, and the handle says that it is not ready.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     task::{Context, Poll},
@@ -47,7 +47,7 @@ pub struct Engine {
     front: Arc<Front>,
     card: ModelCard,
     commands: mpsc::Sender<Command>,
-    stats: Arc<Mutex<Stats>>,
+    state: Arc<Published>,
     seeds: Arc<Seeds>,
 }
 
@@ -63,6 +63,13 @@ type Sent = Result<Output, Error>;
 enum Command {
     Submit { job: Box<Job>, outputs: channel::UnboundedSender<Sent>, reply: oneshot::Sender<Result<RequestId, Error>> },
     Cancel(RequestId),
+}
+
+/// What the core's thread lets others see.
+struct Published {
+    stats: Mutex<Stats>,
+    /// The core panicked: nothing is served any more.
+    broken: AtomicBool,
 }
 
 /// Seeds for requests that bring none.
@@ -93,9 +100,9 @@ impl Engine {
         let chat = template.is_some() && !encoder;
         let parts = Parts { name: name.clone(), tokenizer, template, vocab, context: context_length, encoder };
         let front = Front::new(parts);
-        let stats = Arc::new(Mutex::new(*core.stats()));
+        let state = Arc::new(Published { stats: Mutex::new(*core.stats()), broken: AtomicBool::new(false) });
         let (commands, inbox) = mpsc::channel();
-        let published = Arc::clone(&stats);
+        let published = Arc::clone(&state);
         std::thread::Builder::new()
             .name("engine".into())
             .spawn(move || serve(core, &inbox, &published))
@@ -109,12 +116,20 @@ impl Engine {
             embeddings: true,
         };
         let seeds = Arc::new(Seeds { state: RandomState::new(), count: AtomicU64::new(0) });
-        Ok(Self { front: Arc::new(front), card, commands, stats, seeds })
+        Ok(Self { front: Arc::new(front), card, commands, state, seeds })
     }
 
     /// What is going on right now.
     pub fn stats(&self) -> Stats {
-        *self.stats.lock()
+        *self.state.stats.lock()
+    }
+
+    /// That requests can be answered at all.
+    ///
+    /// # Errors
+    /// The core's thread panicked, which only a restart helps against.
+    pub fn ready(&self) -> Result<(), Error> {
+        if self.state.broken.load(Ordering::Acquire) { Err(stopped()) } else { Ok(()) }
     }
 
     /// What callers may know about the model.
@@ -186,6 +201,10 @@ impl Generate for Engine {
         vec![self.card.clone()]
     }
 
+    fn ready(&self) -> Result<(), Error> {
+        self.ready()
+    }
+
     fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, Error>> {
         Box::pin(self.answer(request))
     }
@@ -194,6 +213,10 @@ impl Generate for Engine {
 impl Embed for Engine {
     fn models(&self) -> Vec<ModelCard> {
         vec![self.card.clone()]
+    }
+
+    fn ready(&self) -> Result<(), Error> {
+        self.ready()
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, Error>> {
@@ -259,13 +282,14 @@ fn created() -> u64 {
 type Outboxes = HashMap<RequestId, channel::UnboundedSender<Sent>>;
 
 /// The thread's life.
-fn serve<E: Executor>(mut core: Core<E>, commands: &mpsc::Receiver<Command>, stats: &Mutex<Stats>) {
+fn serve<E: Executor>(mut core: Core<E>, commands: &mpsc::Receiver<Command>, state: &Published) {
     let mut outboxes = Outboxes::new();
-    let work = AssertUnwindSafe(|| work(&mut core, commands, &mut outboxes, stats));
+    let work = AssertUnwindSafe(|| work(&mut core, commands, &mut outboxes, &state.stats));
     if catch_unwind(work).is_ok() {
         return;
     }
     tracing::error!("the engine's core panicked; every request fails from now on");
+    state.broken.store(true, Ordering::Release);
     for outbox in outboxes.into_values() {
         let _ = outbox.send(Err(stopped()));
     }

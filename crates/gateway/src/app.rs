@@ -45,6 +45,13 @@ impl App {
         models
     }
 
+    /// That every service can answer; else what the first one that cannot says.
+    pub(crate) fn ready(&self) -> Result<(), Error> {
+        let Gateway { generate, embed, .. } = &self.gateway;
+        generate.iter().try_for_each(|service| service.ready())?;
+        embed.iter().try_for_each(|service| service.ready())
+    }
+
     /// The service that continues raw text with this model.
     pub(crate) fn completions(&self, model: &str) -> Result<Arc<dyn Generate>, Error> {
         self.text(model).map(|(service, _)| service)

@@ -21,13 +21,14 @@ pub(crate) async fn live() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// `GET /healthz` and `/healthz/ready`: it takes work.
+/// `GET /healthz` and `/healthz/ready`: it takes work, and every model can do it.
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> impl IntoResponse {
     let models = app.models();
-    let (status, word) = match (app.drain.is_draining(), models.is_empty()) {
-        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
-        (_, true) => (StatusCode::SERVICE_UNAVAILABLE, "no models"),
-        _ => (StatusCode::OK, "ok"),
+    let (status, word) = match (app.drain.is_draining(), models.is_empty(), app.ready()) {
+        (true, ..) => (StatusCode::SERVICE_UNAVAILABLE, "draining".to_owned()),
+        (_, true, _) => (StatusCode::SERVICE_UNAVAILABLE, "no models".to_owned()),
+        (.., Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, error.message),
+        _ => (StatusCode::OK, "ok".to_owned()),
     };
     let names: Vec<_> = models.into_iter().map(|model| model.id).collect();
     (status, Json(json!({ "status": word, "models": names })))

@@ -14,6 +14,12 @@ pub trait Generate: Send + Sync + fmt::Debug {
     /// The models this service answers for, the default one first.
     fn models(&self) -> Vec<ModelCard>;
 
+    /// That it can answer at all; unless a service says otherwise, it can. An error says what broke: requests fail until that
+    /// is mended, so no more should be sent here.
+    fn ready(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Admits a request. An error here means that nothing was done; after `Ok` every failure comes in the stream, which
     /// ends with [`Event::Done`] or an error.
     fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, Error>>;
@@ -23,6 +29,12 @@ pub trait Generate: Send + Sync + fmt::Debug {
 pub trait Embed: Send + Sync + fmt::Debug {
     /// The models this service answers for, the default one first.
     fn models(&self) -> Vec<ModelCard>;
+
+    /// That it can answer at all; unless a service says otherwise, it can. An error says what broke: requests fail until that
+    /// is mended, so no more should be sent here.
+    fn ready(&self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// One vector for every input, in order.
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, Error>>;

@@ -132,13 +132,20 @@ impl Executor for Broken {
 fn a_panic_fails_everybody_and_hangs_nobody() {
     block_on(async {
         let engine = start(Broken(FakeExecutor::new(64, VirtualClock::default()), 0), EngineConfig::default());
+        assert_eq!(engine.ready(), Ok(()));
         let mut endless = request("hello", 100);
         endless.stop.ignore_eos = true;
         let both = [answer(&engine, endless.clone()), answer(&engine, endless.clone())];
         for outcome in futures_util::future::join_all(both).await {
             assert_eq!(outcome.unwrap_err().kind, ErrorKind::Internal);
         }
-        assert_eq!(answer(&engine, endless).await.unwrap_err().kind, ErrorKind::Internal);
+        let refused = answer(&engine, endless).await.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Internal);
+        assert!(refused.message.contains("restart"), "{refused}");
+        assert_eq!(
+            [engine.ready(), Generate::ready(&engine), Embed::ready(&engine)],
+            [(); 3].map(|()| Err(refused.clone()))
+        );
     });
 }
 

@@ -5,6 +5,7 @@ use axum::{
     http::{Request, header},
 };
 use expect_test::expect;
+use protocol::Error;
 
 use crate::{check, fake::Fake, get, post, send, text};
 
@@ -156,6 +157,24 @@ async fn health() {
     "#]],
     )
     .await;
+}
+
+/// A model that broke for good: probes take the server out of service, and the other models go on.
+#[tokio::test]
+async fn a_broken_service_is_not_ready() {
+    let mut fake = Fake::parrot();
+    fake.broken = Some(Error::internal("the engine has stopped"));
+    for path in ["/healthz", "/healthz/ready"] {
+        let expected = expect![[r#"
+            503 Service Unavailable
+            content-type: application/json
+
+            {"status":"the engine has stopped","models":["talker","hf:owner/raw","vectors"]}
+        "#]];
+        check(&fake, get(path), expected).await;
+    }
+    assert_eq!(send(&fake.router(), get("/healthz/live")).await.status(), 200);
+    assert_eq!(send(&fake.router(), post("/v1/embeddings", r#"{"model":"vectors","input":"x"}"#)).await.status(), 200);
 }
 
 /// Our own name for a request that has none, or one that is unfit for logs.

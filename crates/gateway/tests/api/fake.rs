@@ -33,6 +33,8 @@ pub(crate) struct Fake {
     pub(crate) live: Arc<AtomicUsize>,
     pub(crate) most_live: Arc<AtomicUsize>,
     pub(crate) config: Config,
+    /// Why it cannot answer at all.
+    pub(crate) broken: Option<Error>,
 }
 
 impl std::fmt::Debug for Fake {
@@ -43,7 +45,13 @@ impl std::fmt::Debug for Fake {
 
 impl Fake {
     pub(crate) fn new(script: impl Fn(&GenerateRequest) -> Result<Vec<Step>, Error> + Send + Sync + 'static) -> Self {
-        Self { script: Arc::new(script), live: Arc::default(), most_live: Arc::default(), config: Config::default() }
+        Self {
+            script: Arc::new(script),
+            live: Arc::default(),
+            most_live: Arc::default(),
+            config: Config::default(),
+            broken: None,
+        }
     }
 
     /// Every request gets these events.
@@ -134,6 +142,10 @@ impl Generate for Fake {
             embeddings: false,
         };
         vec![card("talker", true), card("hf:owner/raw", false)]
+    }
+
+    fn ready(&self) -> Result<(), Error> {
+        self.broken.clone().map_or(Ok(()), Err)
     }
 
     fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, Error>> {
