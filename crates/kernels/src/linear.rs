@@ -42,7 +42,7 @@ pub(crate) use shared::Shared;
 
 use std::ops::Range;
 
-use crate::matrix::LANES;
+use crate::matrix::{LANES, SPAN};
 use crate::{Device, Isa, Matrix};
 use activations::TILE;
 use sink::Sink;
@@ -76,7 +76,7 @@ pub fn linear(dev: &Device, x: &Activations, group: &mut [Linear<'_>]) {
             for (weight, sink) in weights.iter().flatten().zip(sinks.iter().flatten()) {
                 let end = first + weight.row_blocks();
                 let range = blocks.start.clamp(first, end) - first..blocks.end.clamp(first, end) - first;
-                multiply(dev.isa(), weight, range, x, rows.clone(), sink);
+                multiply(plan.isa, weight, range, x, rows.clone(), sink);
                 first = end;
             }
         });
@@ -91,6 +91,7 @@ pub fn linear_rows(dev: &Device, x: &Activations, weight: &Matrix, rows: &[u32],
     assert!(rows.iter().all(|row| (*row as usize) < weight.rows()), "rows beyond {}", weight.rows());
     assert_eq!(x.cols(), weight.cols(), "activations have {} columns, the weights {}", x.cols(), weight.cols());
     let out = Shared::new(out);
+    let isa = dev.isa().min(Isa::Avx512);
     let per_task = rows.len().div_ceil(TASKS_PER_THREAD * dev.threads()).max(LANES);
     dev.run(rows.len().div_ceil(per_task), &|task| {
         let mut at = task * per_task;
@@ -101,7 +102,7 @@ pub fn linear_rows(dev: &Device, x: &Activations, weight: &Matrix, rows: &[u32],
                 let mut sums = [0.0; TILE * LANES];
                 let block = block_of(&same[0]);
                 let sink = Sink::scratch(&mut sums, tile.start, block);
-                multiply(dev.isa(), weight, block..block + 1, x, tile.clone(), &sink);
+                multiply(isa, weight, block..block + 1, x, tile.clone(), &sink);
                 for (row, sums) in tile.zip(sums.chunks_exact(LANES)) {
                     let out = out.part(row * rows.len() + at, same.len());
                     out.iter_mut().zip(same).for_each(|(out, i)| *out = sums[*i as usize % LANES]);
@@ -131,11 +132,17 @@ const GROUP: usize = 4;
 /// Enough that a thread which loses its core holds up little, few enough that starting one costs nothing beside it.
 const TASKS_PER_THREAD: usize = 4;
 /// What the activations of a task may take of the second-level cache.
-const CACHED: usize = 512 << 10;
+const CACHED: usize = 144 << 10;
+/// The same where tiles multiply: the unit needs a hundred microseconds to get going, so tasks are large.
+const TILED_TASKS_PER_THREAD: usize = 2;
+const TILED_CACHED: usize = 512 << 10;
+/// Tiles times records from which on a task is worth waking the unit for.
+const TILED_WORK: usize = 12 << 10;
 
 /// How the work is cut: `total` row blocks times the rows of activations.
 #[derive(Debug)]
 struct Plan {
+    isa: Isa,
     total: usize,
     rows: usize,
     blocks_per_task: usize,
@@ -144,16 +151,26 @@ struct Plan {
 
 impl Plan {
     fn new(dev: &Device, x: &Activations, total: usize) -> Self {
+        let tiled = Self::cut(dev, Isa::Amx, x, total, (TILED_TASKS_PER_THREAD, TILED_CACHED));
+        let work = tiled.blocks_per_task * tiled.rows_per_task.min(x.rows()) / TILE * x.cols() / SPAN;
+        if dev.isa() == Isa::Amx && x.rows() > TILE && work >= TILED_WORK {
+            return tiled;
+        }
+        let many = if x.rows() > TILE { 2 } else { 1 };
+        Self::cut(dev, dev.isa().min(Isa::Avx512), x, total, (many * TASKS_PER_THREAD, CACHED))
+    }
+
+    fn cut(dev: &Device, isa: Isa, x: &Activations, total: usize, (tasks_per_thread, cached): (usize, usize)) -> Self {
         let rows = x.rows();
-        let mut rows_per_task = (CACHED / x.cols().max(1)).next_multiple_of(TILE).clamp(TILE, rows.max(TILE));
-        let wanted = TASKS_PER_THREAD * dev.threads();
+        let mut rows_per_task = (cached / x.cols().max(1)).next_multiple_of(TILE).clamp(TILE, rows.max(TILE));
+        let wanted = tasks_per_thread * dev.threads();
         // Too few row blocks for all threads: cut activations instead.
         while rows_per_task > 4 * TILE && total * rows.div_ceil(rows_per_task) < wanted {
             rows_per_task = (rows_per_task / 2).next_multiple_of(TILE);
         }
         let strips = rows.div_ceil(rows_per_task).max(1);
         let blocks_per_task = (total * strips).div_ceil(wanted.max(strips)).clamp(1, total.max(1));
-        Self { total, rows, blocks_per_task, rows_per_task }
+        Self { isa, total, rows, blocks_per_task, rows_per_task }
     }
 
     fn tasks(&self) -> usize {

@@ -29,11 +29,10 @@ use crate::{BlockType, Isa, Matrix};
 
 /// Most rows of activations that are multiplied straight from packed weights.
 pub(super) const FUSED: usize = 4;
-/// From this many rows on, tiles beat vectors: the unit that multiplies them takes microseconds to wake.
-const TILED: usize = 33;
-/// What unpacked row blocks may take of the second-level cache, and how many of them are unpacked together at most.
+/// What unpacked row blocks may take of the second-level cache.
 const UNPACKED: usize = 128 << 10;
-const MOST_SIDE: usize = 8;
+/// The same where tiles multiply, which are slow to start again after something else.
+const TILED_UNPACKED: usize = 512 << 10;
 /// How far ahead packed weights are asked for: further than the processor does by itself, which also stops at page ends.
 const AHEAD: usize = 2048;
 /// The float whose bits integer sums start at.
@@ -234,7 +233,7 @@ pub(super) fn multiply(
     unsafe {
         match weight.layout() {
             Some(layout) => {
-                let amx = isa == Isa::Amx && rows.len() >= TILED;
+                let amx = isa == Isa::Amx;
                 codes(&Job { weight, layout, blocks, x, rows, sink, amx });
             }
             None => dense(weight, blocks, x, rows, sink),
@@ -287,7 +286,7 @@ impl Job<'_> {
     unsafe fn run<const BITS: usize, const GROUP: usize, const WIDE: bool, const OFFSET: bool>(&self) {
         // SAFETY: by the promise of `codes`; a row block has as many records as the activations have blocks.
         unsafe {
-            if self.rows.len() <= FUSED {
+            if self.rows.len() <= FUSED && !self.amx {
                 let strip = self.x.strip(self.rows.clone());
                 for block in self.blocks.clone() {
                     let source = Packed::<BITS, GROUP, WIDE, OFFSET>(self.weight.row_block(block).as_ptr());
@@ -308,7 +307,11 @@ impl Job<'_> {
     /// many pages as there are rows.
     fn side(&self) -> usize {
         let bytes = self.records() * size_of::<Tile>();
-        if self.rows.len() <= TILE { 1 } else { (UNPACKED / bytes.max(1)).clamp(1, MOST_SIDE) }
+        match (self.rows.len(), self.amx) {
+            (..=TILE, _) => 1,
+            (_, false) => (UNPACKED / bytes.max(1)).max(1),
+            (_, true) => (TILED_UNPACKED / bytes.max(1)).clamp(1, self.blocks.len()),
+        }
     }
 
     /// Unpacks `side` row blocks at a time and multiplies them by every tile of activations.

@@ -52,10 +52,26 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
+/// Tiles give the same bits too; `linear` leaves small products like these to vectors.
+fn check_tiles(case: &Case, m: usize, expected: &[u32]) {
+    let (dev, n) = (Device::with_isa(1, Isa::Amx), case.weight.rows());
+    if dev.isa() < Isa::Amx {
+        return;
+    }
+    let (x, mut out) = (case.activations(&dev, 0..m), case.residual.clone());
+    let mut product = Linear { weight: &case.weight, bias: Some(&case.bias), out: &mut out, accumulate: true };
+    let sink = Sink::new(&mut product, &x);
+    multiply(Isa::Amx, &case.weight, 0..n.div_ceil(LANES), &x, 0..m, &sink);
+    assert_eq!(bits(&out), expected, "{:?} {n} x {}, {m} rows in tiles", case.weight.kind(), case.weight.cols());
+}
+
 /// The same bits on all instruction sets, except for bf16, and for a row alone, in part, and by `linear_rows`.
 fn check(kind: BlockType, rows: usize, cols: usize, m: usize, seed: u64) {
     let case = Case::new(kind, rows, cols, m, seed);
     let expected = bits(&case.product(&Device::with_isa(1, Isa::Scalar), 0..m));
+    if kind != BlockType::BF16 {
+        check_tiles(&case, m, &expected);
+    }
     for isa in Isa::available() {
         let dev = Device::with_isa(1 + seed as usize % 3, isa);
         let context = format!("{kind:?} {rows} x {cols}, {m} rows, {isa:?}");
