@@ -92,6 +92,13 @@ pub(crate) struct Scoring {
     pub(crate) scores: Vec<TokenLogprob>,
 }
 
+impl Scoring {
+    /// No token gets a score; the first one never has any.
+    fn is_empty(&self) -> bool {
+        self.from.max(1) >= self.scores.len()
+    }
+}
+
 /// What ends an answer besides its own end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -108,8 +115,11 @@ impl Sequence {
     }
 
     /// Takes up to `budget` more rows for the step being planned; returns how many. Forced tokens may have come behind those
-    /// that pages were found for: they wait for the next step.
+    /// that pages were found for: they wait for the next step. Nothing is computed for an answer that is complete already.
     pub(crate) fn take_rows(&mut self, budget: usize) -> usize {
+        if self.is_done() {
+            return 0;
+        }
         let room = self.table.capacity().min(self.tokens.len()) - self.computed;
         let taken = (room - self.rows).min(budget);
         self.rows += taken;
@@ -185,7 +195,8 @@ impl Sequence {
         }
     }
 
-    /// Sends what comes before the answer and appends the tokens that a grammar forces at its start.
+    /// Sends what comes before the answer and appends the tokens that a grammar forces at its start. An answer without tokens
+    /// ends here if no score of the prompt is wanted either, or another choice of the request finds them.
     ///
     /// # Errors
     /// The grammar failed.
@@ -196,6 +207,8 @@ impl Sequence {
         }
         if generation.limits.max_tokens > 0 {
             generation.follow(&mut self.tokens, tokenizer, out)?;
+        } else if self.follows || generation.scoring.as_ref().is_some_and(Scoring::is_empty) {
+            generation.finish(FinishReason::Length, out);
         }
         Ok(())
     }

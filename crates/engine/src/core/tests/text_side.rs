@@ -108,6 +108,34 @@ fn a_prompt_can_be_scored_without_an_answer() {
 }
 
 #[test]
+fn what_has_no_score_is_not_computed() {
+    let check = |prompt: &[u32], score_from: usize, choices: usize, rows: u64| {
+        let mut bench = Bench::new(64, EngineConfig::default());
+        let choices = (0..choices).map(|_| Choice::default()).collect::<Vec<_>>();
+        let n = choices.len();
+        let wanted = Answers { choices, logprobs: Some(0), score_from: Some(score_from), ..answers(0) };
+        bench.core.submit(job(prompt.to_vec(), Answers { echo: Some("hello".into()), ..wanted })).unwrap();
+        let outputs: Vec<_> = bench.finish().into_values().flatten().collect();
+        assert_eq!(
+            (bench.rows(), bench.core.stats().steps),
+            (rows, u64::from(rows > 0)),
+            "{prompt:?} from {score_from}"
+        );
+        let told = told(&outputs);
+        assert_eq!((told.texts.len(), told.reasons.len(), told.usage.unwrap().prompt_tokens), (n, n, prompt.len()));
+        let Ok(Output::Event(Event::PromptLogprobs(scores))) = &outputs[1] else { panic!("{outputs:?}") };
+        let scored = scores.iter().filter(|score| score.logprob.is_some()).count();
+        assert_eq!((scores.len(), scored > 0), (prompt.len(), rows > 0));
+    };
+    check(PROMPT, PROMPT.len(), 1, 0);
+    check(PROMPT, 1000, 1, 0);
+    check(PROMPT, 1000, 3, 0);
+    check(&PROMPT[..1], 0, 1, 0);
+    check(PROMPT, PROMPT.len() - 1, 1, PROMPT.len() as u64);
+    check(PROMPT, 0, 3, PROMPT.len() as u64);
+}
+
+#[test]
 fn a_scored_context_comes_from_the_cache() {
     let mut bench = Bench::new(64, EngineConfig::default());
     let context: Vec<u32> = (0..100).map(|at| 97 + at % 26).collect();
