@@ -1,8 +1,8 @@
 //! `cargo xtask tidy`: the rules of the house that no other tool knows. It takes milliseconds and compiles nothing.
 //!
 //! Some rules fail: a crate edge that the table does not allow, a file without its design note, a library without its
-//! invariant, features outside their homes, wire types in the compute tower, a lint table that drifted, a package registry's
-//! host name. Others are only told, because a reason may stand against them: sizes of files and functions, names that say
+//! invariant, features outside their homes, wire types in the compute tower, a lint table that drifted, a library that the
+//! shelf does not name, a package registry's host name. Others are only told, because a reason may stand against them: sizes of files and functions, names that say
 //! nothing. Every rule is a function from text to complaints, so a test can show that it complains.
 
 mod edges;

@@ -23,6 +23,7 @@ const REGISTRIES: [&str; 7] = [
 pub(super) fn check(files: &[SourceFile]) -> Vec<String> {
     let mut complaints: Vec<String> = files.iter().flat_map(of_file).collect();
     complaints.extend(lint_tables(files));
+    complaints.extend(shelf(files));
     complaints
 }
 
@@ -66,6 +67,20 @@ fn code_lines(text: &str, mut each: impl FnMut(usize, &str)) {
 fn is_feature_gate(code: &str) -> bool {
     let spaceless: String = code.chars().filter(|c| !c.is_whitespace()).collect();
     spaceless.contains("cfg") && spaceless.contains(concat!("fea", "ture=\""))
+}
+
+/// Every library of others that the workspace takes stands on the shelf, with its reason.
+fn shelf(files: &[SourceFile]) -> Vec<String> {
+    let find = |path: &str| files.iter().find(|f| f.path == path).map_or("", |f| f.text.as_str());
+    let written = find("ARCHITECTURE.md").lines().skip_while(|line| *line != "## The shelf").skip(1);
+    let rows: Vec<&str> = written.take_while(|line| !line.starts_with("## ")).filter(|l| l.starts_with('|')).collect();
+    let in_name = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    let named = |name: &str| rows.iter().any(|row| row.split(|c| !in_name(c)).any(|word| word == name));
+    let taken = section(find("Cargo.toml"), "[workspace.dependencies]");
+    let missing = taken.iter().filter(|(name, value)| !value.contains("path =") && !named(name));
+    missing
+        .map(|(name, _)| format!("ARCHITECTURE.md: the shelf lacks {name}: say what it is for, and why it"))
+        .collect()
 }
 
 /// The kernels' lint table is the workspace's but for `unsafe_code`: cargo does not merge the two.
@@ -159,6 +174,22 @@ mod tests {
             expect("docs/a.md", &format!("see https://{host}/x"), Some("package registry"));
             expect("Cargo.lock", host, None);
         }
+    }
+
+    #[test]
+    fn the_shelf_names_every_library() {
+        let file = |path: &str, text: &str| SourceFile { path: path.to_owned(), text: text.to_owned() };
+        let cargo = "[workspace.dependencies]\n# ours\ntext = { path = \"crates/text\" }\n# the shelf\nserde = \"1\"\nserde_json = { version = \"1\" }\n\n[profile.dev]\ndebug = 1\n";
+        let check = |page: &str, missing: &[&str]| {
+            let found = shelf(&[file("Cargo.toml", cargo), file("ARCHITECTURE.md", page)]);
+            assert_eq!(found.len(), missing.len(), "{found:?}");
+            missing
+                .iter()
+                .for_each(|name| assert!(found.iter().any(|f| f.contains(&format!("lacks {name}:"))), "{name}"));
+        };
+        check("## The shelf\n| JSON | serde, serde_json (fast) | |\n## Builds\n", &[]);
+        check("## The shelf\n| JSON | serde_json | serde-like |\n", &["serde"]);
+        check("serde\n## The shelf\nserde is prose\n## Builds\n| serde_json |\n", &["serde", "serde_json"]);
     }
 
     #[test]
