@@ -18,15 +18,21 @@ const CLANGS: [&str; 6] = ["clang", "clang-19", "clang-18", "clang-17", "clang-1
 const NATIVE: &str = "-DGGML_NATIVE=ON";
 const WITHOUT_AMX: &str = "-DGGML_NATIVE=ON -DCMAKE_C_FLAGS='-mno-amx-tile -mno-amx-int8 -mno-amx-bf16' \
                            -DCMAKE_CXX_FLAGS='-mno-amx-tile -mno-amx-int8 -mno-amx-bf16'";
-/// Same weights for both: what the README's table shows.
+/// `tessera bench`'s own verbs: of the machine and its kernels, and of a service over each model.
+const OF_THE_MACHINE: [&str; 2] = ["machine", "kernels"];
+const OF_A_SERVICE: [&str; 2] = ["serve", "first-token"];
+/// Same weights for both.
 const COMPARED: [&str; 2] = ["SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m-Q4_K_M.gguf"];
 
 pub(crate) fn bench(peers: bool) -> Result<()> {
     let models = models()?.join("models");
-    run(&mut tessera(&["bench", "machine"]))?;
-    run(&mut cargo(&["run", "--quiet", "--release", "--package", "kernels", "--example", "products"]))?;
+    for verb in OF_THE_MACHINE {
+        run(&mut tessera(&["bench", verb]))?;
+    }
     for model in COMPARED {
-        run(tessera(&["bench", "serve", "--model"]).arg(models.join(model)))?;
+        for verb in OF_A_SERVICE {
+            run(tessera(&["bench", verb, "--model"]).arg(models.join(model)))?;
+        }
     }
     if !peers {
         println!("\nBeside llama.cpp: cargo xtask bench peers");
@@ -61,4 +67,22 @@ fn tessera(args: &[&str]) -> Command {
     let mut command = cargo(&["run", "--quiet", "--release", "--package", "cli", "--bin", "tessera", "--"]);
     command.args(args);
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_and_every_model_exists() {
+        let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+        // A test of `cli` keeps its reference equal to the program's own help.
+        let (reference, provided) = (read("docs/cli.md"), read("xtask/provision.py"));
+        for verb in OF_THE_MACHINE.iter().chain(&OF_A_SERVICE).chain(&["compare"]) {
+            assert!(reference.contains(&format!("`tessera bench {verb}`")), "{verb}");
+        }
+        for model in COMPARED {
+            assert!(provided.contains(&format!("\"models/{model}\"")), "{model}");
+        }
+    }
 }
