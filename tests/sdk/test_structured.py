@@ -120,7 +120,14 @@ def test_required_tool(client, chat_model):
 
 def test_named_tool_hot(client, chat_model):
     named = {"type": "function", "function": {"name": "weather"}}
-    for choice in call(client, chat_model, tool_choice=named, n=3, temperature=1.5, seed=1).choices:
+    # Left alone, a model this hot may write one city until the limit cuts it.
+    schema = TOOLS[0]["function"]["parameters"] | {
+        "properties": {"city": {"type": "string", "maxLength": 20}, "celsius": {"type": "boolean"}}
+    }
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": schema}}]
+    more = {"tool_choice": named, "tools": tools, "parallel_tool_calls": False}
+    for choice in call(client, chat_model, n=3, temperature=1.5, seed=1, **more).choices:
+        assert choice.finish_reason == "tool_calls"
         made = choice.message.tool_calls[0]
         assert made.function.name == "weather"
         Weather.model_validate_json(made.function.arguments)
@@ -131,10 +138,23 @@ def test_tool_calls_streamed(client, chat_model):
     pieces = {}
     for chunk in call(client, chat_model, tool_choice="required", stream=True):
         for delta in chunk.choices[0].delta.tool_calls or []:
-            piece = pieces.setdefault(delta.index, ["", ""])
-            piece[0] += delta.function.name or ""
-            piece[1] += delta.function.arguments or ""
-    assert list(pieces.values()) == [[made.function.name, made.function.arguments] for made in whole]
+            first = delta.index not in pieces
+            assert (delta.id is not None, delta.type, delta.function.name) == ((True, "function", "weather") if first else (False, None, None))
+            assert bool(delta.function.arguments) != first
+            pieces.setdefault(delta.index, []).append(delta.function.arguments)
+    assert ["".join(piece) for piece in pieces.values()] == [made.function.arguments for made in whole]
+    assert all(len(piece) > 3 for piece in pieces.values())
+
+
+def test_tool_calls_accumulated(client, chat_model):
+    whole = call(client, chat_model, tool_choice="required").choices[0].message.tool_calls
+    settings = {"model": chat_model, "messages": RAIN, "tools": TOOLS, "tool_choice": "required", "max_completion_tokens": 200, "temperature": 0}
+    with client.chat.completions.stream(**settings) as stream:
+        events = [event for event in stream if event.type.startswith("tool_calls.function.arguments")]
+        message = stream.get_final_completion().choices[0].message
+    assert [event.type for event in events].count("tool_calls.function.arguments.done") == len(whole)
+    assert [made.function.arguments for made in message.tool_calls] == [made.function.arguments for made in whole]
+    assert all(isinstance(made.function.parsed_arguments, Weather) for made in message.tool_calls)
 
 
 def test_parsed_tools_and_their_answer(client, chat_model):

@@ -116,12 +116,16 @@ impl Answer {
 
     /// Scores go with the first text; where there is only a call, they are dropped: content is what is scored.
     fn send_pieces(&self, pieces: Vec<Piece>, mut scores: Vec<TokenLogprob>, out: &mut Vec<Event>) {
+        let choice = self.choice;
         for piece in pieces {
             match piece {
                 Piece::Text(text) => self.send_text(text, std::mem::take(&mut scores), out),
-                Piece::Call { index, id, name, arguments } => {
+                Piece::Call { index, id, name } => {
                     let (id, name) = (Some(id), Some(name));
-                    out.push(Event::ToolCall { choice: self.choice, index, id, name, arguments });
+                    out.push(Event::ToolCall { choice, index, id, name, arguments: String::new() });
+                }
+                Piece::Arguments { index, text: arguments } => {
+                    out.push(Event::ToolCall { choice, index, id: None, name: None, arguments });
                 }
             }
         }

@@ -22,8 +22,10 @@ pub struct Calls {
 pub(crate) enum Piece {
     /// Content.
     Text(String),
-    /// A call.
-    Call { index: usize, id: String, name: String, arguments: String },
+    /// A call begins.
+    Call { index: usize, id: String, name: String },
+    /// More of its arguments.
+    Arguments { index: usize, text: String },
 }
 
 impl Calls {
@@ -42,15 +44,16 @@ impl Calls {
         self.pieces(events)
     }
 
-    /// The answer called something.
+    /// The answer called something, and nothing was cut off.
     pub(crate) fn called(&self) -> bool {
-        self.parser.calls() > 0
+        self.parser.called()
     }
 
     fn pieces(&self, events: Vec<ToolEvent>) -> Vec<Piece> {
         let piece = |event| match event {
             ToolEvent::Text(text) => Piece::Text(text),
-            ToolEvent::Call { index, name, arguments } => Piece::Call { index, id: self.id(index), name, arguments },
+            ToolEvent::Call { index, name } => Piece::Call { index, id: self.id(index), name },
+            ToolEvent::Arguments { index, text } => Piece::Arguments { index, text },
         };
         events.into_iter().map(piece).collect()
     }

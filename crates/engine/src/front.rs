@@ -164,8 +164,11 @@ impl Front {
     }
 
     fn choice(&self, layout: &Layout) -> Result<Choice, Error> {
-        let calls = layout.parser.clone().map(Calls::new);
-        Ok(Choice { matcher: self.matcher(layout)?, calls })
+        let matcher = self.matcher(layout)?;
+        let held_to_form = layout.tools.is_some() && matcher.is_some();
+        let parser = layout.parser.clone();
+        let parser = parser.map(|parser| if held_to_form { parser.under_grammar() } else { parser });
+        Ok(Choice { matcher, calls: parser.map(Calls::new) })
     }
 
     /// The grammar of an answer: that of its calls if any must or may come, else that of its format.

@@ -10,6 +10,8 @@ use protocol::{ErrorKind, FinishReason, Format, Prompt, Sampling, TextOrTokens};
 use super::*;
 use crate::fake::{self, FakeExecutor, VirtualClock};
 
+mod tools;
+
 fn engine(config: EngineConfig) -> Engine {
     start(FakeExecutor::new(64, VirtualClock::default()), config)
 }

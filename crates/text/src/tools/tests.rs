@@ -19,17 +19,19 @@ fn tools() -> Vec<Tool> {
     vec![weather, now]
 }
 
-/// Text as it is, calls as `[name arguments]`, neighbouring texts joined.
+/// Text as it is, calls as `[index name]`, arguments as `(index text)`; neighbouring ones joined.
 fn show(events: &[ToolEvent]) -> String {
     let show = |event: &ToolEvent| match event {
         ToolEvent::Text(text) => text.clone(),
-        ToolEvent::Call { index, name, arguments } => format!("[{index} {name} {arguments}]"),
+        ToolEvent::Call { index, name } => format!("[{index} {name}]"),
+        ToolEvent::Arguments { index, text } => format!("({index} {text})"),
     };
-    events.iter().map(show).collect()
+    let joined = |text: String, index| text.replace(&format!(")({index} "), "");
+    (0..3).fold(events.iter().map(show).collect(), joined)
 }
 
-fn parse(format: ToolFormat, pieces: &[&str]) -> String {
-    let mut parser = ToolParser::new(format, &tools());
+fn parse(parser: &ToolParser, pieces: &[&str]) -> String {
+    let mut parser = parser.clone();
     let mut events: Vec<ToolEvent> = pieces.iter().flat_map(|piece| parser.push(piece)).collect();
     events.extend(parser.finish());
     show(&events)
@@ -39,20 +41,20 @@ const TAGGED: &[(&str, &str)] = &[
     ("", ""),
     ("Just text.\n", "Just text.\n"),
     ("a <tool b < c", "a <tool b < c"),
-    ("<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>", "[0 now {}]"),
+    ("<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>", "[0 now](0 {})"),
     (
         "Let me see.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Köln }\\\"\"}}\n</tool_call>\n",
-        "Let me see.[0 weather {\"city\":\"Köln }\\\"\"}]",
+        "Let me see.[0 weather](0 {\"city\":\"Köln }\\\"\"})",
     ),
     (
         "<tool_call>{\"name\":\"now\"}</tool_call>\n<tool_call>\n{\"name\": \"now\", \"arguments\": \"{\\\"a\\\": [1]}\"}\n</tool_call>\n\nDone.",
-        "[0 now {}][1 now {\"a\":[1]}]Done.",
+        "[0 now](0 {})[1 now](1 {\"a\":[1]})Done.",
     ),
     // Forgiven: no closing tag.
-    ("<tool_call>\n{\"name\": \"now\", \"arguments\": {}}", "[0 now {}]"),
+    ("<tool_call>\n{\"name\": \"now\", \"arguments\": {}}", "[0 now](0 {})"),
     (
         "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n<tool_call>\n{\"name\": \"now\", \"arguments\": {}}",
-        "[0 now {}][1 now {}]",
+        "[0 now](0 {})[1 now](1 {})",
     ),
     // Not calls.
     ("<tool_call>\n{\"name\": \"now\", \"argu", "<tool_call>\n{\"name\": \"now\", \"argu"),
@@ -68,17 +70,17 @@ const TAGGED: &[(&str, &str)] = &[
     ("the tag <tool_call> means", "the tag <tool_call> means"),
     (
         "<tool_call>now()</tool_call> <tool_call>\n{\"name\": \"now\"}\n</tool_call>",
-        "<tool_call>now()</tool_call>[0 now {}]",
+        "<tool_call>now()</tool_call>[0 now](0 {})",
     ),
 ];
 
 const BARE: &[(&str, &str)] = &[
     ("", ""),
-    ("{\"name\": \"now\", \"parameters\": {}}", "[0 now {}]"),
-    ("<|python_tag|>{\"name\": \"weather\", \"parameters\": {\"city\": \"x\"}}", "[0 weather {\"city\":\"x\"}]"),
+    ("{\"name\": \"now\", \"parameters\": {}}", "[0 now](0 {})"),
+    ("<|python_tag|>{\"name\": \"weather\", \"parameters\": {\"city\": \"x\"}}", "[0 weather](0 {\"city\":\"x\"})"),
     (
         "\n{\"name\": \"now\", \"arguments\": {}}; {\"name\": \"now\", \"parameters\": {\"a\": 1}}\n",
-        "[0 now {}][1 now {\"a\":1}]",
+        "[0 now](0 {})[1 now](1 {\"a\":1})",
     ),
     ("{\"city\": \"x\"} is an object", "{\"city\": \"x\"} is an object"),
     ("Text {\"name\": \"now\", \"parameters\": {}}", "Text {\"name\": \"now\", \"parameters\": {}}"),
@@ -86,14 +88,41 @@ const BARE: &[(&str, &str)] = &[
     ("<|python", "<|python"),
 ];
 
+/// What a grammar lets through, whole and cut: arguments in the model's own layout, an unfinished call as far as it came.
+const TAGGED_UNDER_GRAMMAR: &[(&str, &str)] = &[
+    ("so <tool b", "so <tool b"),
+    (
+        "Let me see.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Köln }\\\"\", \"days\": 2}}\n</tool_call>",
+        "Let me see.[0 weather](0 {\"city\": \"Köln }\\\"\", \"days\": 2})",
+    ),
+    (
+        "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>",
+        "[0 now](0 {})[1 now](1 {})",
+    ),
+    ("<tool_call>\n{\"name\": \"weath", "<tool_call>\n{\"name\": \"weath"),
+    ("<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"K", "[0 weather](0 {\"city\": \"K)"),
+    ("<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool", "[0 now](0 {})"),
+];
+
+const BARE_UNDER_GRAMMAR: &[(&str, &str)] = &[
+    ("{\"name\": \"weather\", \"parameters\": {\"city\": \"x\"}}", "[0 weather](0 {\"city\": \"x\"})"),
+    ("{\"name\": \"weather\", \"parameters\": {\"ci", "[0 weather](0 {\"ci)"),
+];
+
 #[test]
 fn calls_are_taken_out_of_answers() {
-    for (format, rows) in [(ToolFormat::Tagged, TAGGED), (ToolFormat::Bare, BARE)] {
+    let [tagged, bare] = [ToolFormat::Tagged, ToolFormat::Bare].map(|format| ToolParser::new(format, &tools()));
+    for (parser, rows) in [
+        (&tagged, TAGGED),
+        (&bare, BARE),
+        (&tagged.clone().under_grammar(), TAGGED_UNDER_GRAMMAR),
+        (&bare.clone().under_grammar(), BARE_UNDER_GRAMMAR),
+    ] {
         for (answer, expected) in rows {
-            assert_eq!(parse(format, &[answer]), *expected, "{answer:?} at once");
+            assert_eq!(parse(parser, &[answer]), *expected, "{answer:?} at once");
             let letters: Vec<String> = answer.chars().map(String::from).collect();
             let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
-            assert_eq!(parse(format, &letters), *expected, "{answer:?} by letters");
+            assert_eq!(parse(parser, &letters), *expected, "{answer:?} by letters");
         }
     }
 }
@@ -106,8 +135,26 @@ fn text_is_handed_on_as_soon_as_it_is_certain() {
     assert_eq!(push("lo <"), "lo");
     assert_eq!(push("b> <tool"), " <b>");
     assert_eq!(push("_call>{\"name\": \"now\"}"), "");
-    assert_eq!(push("</tool_call>"), "[0 now {}]");
+    assert_eq!(push("</tool_call>"), "[0 now](0 {})");
     assert_eq!(push(" bye"), "bye");
+}
+
+#[test]
+fn under_a_grammar_arguments_are_handed_on_as_they_come() {
+    let mut parser = ToolParser::new(ToolFormat::Tagged, &tools()).under_grammar();
+    for (piece, expected, called) in [
+        ("Hm.\n<tool_call>\n{\"name\": \"wea", "Hm.", false),
+        ("ther\", \"arguments\": ", "", false),
+        ("{\"city\"", "[0 weather](0 {\"city\")", false),
+        (": \"a}", "(0 : \"a})", false),
+        ("\"}", "(0 \"})", true),
+        ("}\n</tool_ca", "", true),
+        ("ll>", "", true),
+        ("\n<tool_call>\n{\"name\": \"now\", \"arguments\": {", "[1 now](1 {)", false),
+    ] {
+        assert_eq!(show(&parser.push(piece)), expected, "{piece}");
+        assert_eq!(parser.called(), called, "{piece}");
+    }
 }
 
 proptest! {
@@ -119,6 +166,7 @@ proptest! {
         ]), 0..12),
         cuts in proptest::collection::vec(0usize..100, 0..6),
         bare in any::<bool>(),
+        grammar in any::<bool>(),
     ) {
         let format = if bare { ToolFormat::Bare } else { ToolFormat::Tagged };
         let answer = parts.concat();
@@ -130,7 +178,9 @@ proptest! {
             pieces.push(&answer[from..cut]);
             from = cut;
         }
-        prop_assert_eq!(parse(format, &pieces), parse(format, &[&answer]));
+        let parser = ToolParser::new(format, &tools());
+        let parser = if grammar { parser.under_grammar() } else { parser };
+        prop_assert_eq!(parse(&parser, &pieces), parse(&parser, &[&answer]));
     }
 }
 

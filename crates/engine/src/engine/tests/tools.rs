@@ -1,0 +1,92 @@
+//! Calls of tools over the fake model: their pieces, and what cuts them.
+
+use protocol::{Chat, Message, Tool, ToolChoice};
+use serde_json::{Value, json};
+use text::ChatTemplate;
+
+use super::*;
+
+/// A template that lays out no tools: they are written into the conversation.
+const PLAIN: &str = "{% for message in messages %}{{ message.content }}\n{% endfor %}";
+/// One whose model writes calls as bare JSON.
+const BARE: &str = "{% for message in messages %}{{ message.content }}{% for call in message.tool_calls %}\
+    {\"name\": \"{{ call.function.name }}\", \"parameters\": {{ call.function.arguments | tojson }}}{% endfor %}\n{% endfor %}\
+    {% for tool in tools %}{{ tool | tojson }}{% endfor %}";
+
+fn chat_engine(template: &str) -> Engine {
+    let template = ChatTemplate::new(template, &fake::tokenizer()).unwrap();
+    let config = EngineConfig { name: "fake".into(), ..EngineConfig::default() };
+    let executor = FakeExecutor::new(64, VirtualClock::default());
+    Engine::start(executor, fake::tokenizer(), Some(template), config).unwrap()
+}
+
+fn asking(tool_choice: ToolChoice, format: Format, seed: u64) -> GenerateRequest {
+    let schema = json!({
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 9}, "days": {"enum": [1, 7]}},
+        "required": ["city", "days"],
+        "additionalProperties": false
+    });
+    let tool = Tool { name: "weather".into(), description: None, parameters: Some(schema), strict: false };
+    let user = Message { role: "user".into(), content: Some("Rain?".into()), ..Message::default() };
+    let chat = Chat { messages: vec![user], tools: vec![tool], tool_choice, ..Chat::default() };
+    let mut request = GenerateRequest::new(Prompt::Chat(chat), 300);
+    request.sampling.seed = Some(seed);
+    request.format = format;
+    request
+}
+
+/// The text, the pieces of all calls (index, name, arguments), and why it ended.
+type Told = (String, Vec<(usize, Option<String>, String)>, FinishReason);
+
+fn ask(engine: &Engine, request: GenerateRequest) -> Result<Told, Error> {
+    block_on(async {
+        let mut told = (String::new(), Vec::new(), FinishReason::Length);
+        let mut events = engine.generate(request).await?;
+        while let Some(event) = events.next().await {
+            match event? {
+                Event::Text { text, .. } => told.0.push_str(&text),
+                Event::ToolCall { index, id, name, arguments, .. } => {
+                    assert_eq!(id.is_some(), name.is_some());
+                    told.1.push((index, name, arguments));
+                }
+                Event::Finished { reason, .. } => told.2 = reason,
+                _ => {}
+            }
+        }
+        Ok(told)
+    })
+}
+
+fn check_call(arguments: &str) {
+    let value: Value = serde_json::from_str(arguments).unwrap();
+    assert!(value["city"].is_string() && [json!(1), json!(7)].contains(&value["days"]), "{arguments}");
+}
+
+#[test]
+fn arguments_come_in_pieces() {
+    for template in [PLAIN, BARE] {
+        let engine = chat_engine(template);
+        for seed in 0..10 {
+            let mut request = asking(ToolChoice::Named("weather".into()), Format::Text, seed);
+            let (text, pieces, reason) = ask(&engine, request.clone()).unwrap();
+            assert_eq!((text.as_str(), reason), ("", FinishReason::ToolCalls));
+            assert_eq!(pieces[0], (0, Some("weather".into()), String::new()));
+            assert!(pieces.len() > 4 && pieces[1..].iter().all(|piece| piece.1.is_none()), "{pieces:?}");
+            let arguments: String = pieces.into_iter().map(|piece| piece.2).collect();
+            check_call(&arguments);
+            // A limit cuts them where they are, and no call counts as made; a stop string does the same.
+            request.stop.max_tokens = Some(60);
+            let (text, cut, reason) = ask(&engine, request.clone()).unwrap();
+            assert_eq!((text.as_str(), reason), ("", FinishReason::Length));
+            let cut: String = cut.into_iter().map(|piece| piece.2).collect();
+            // What was cut may be a character.
+            assert!(arguments.starts_with(cut.trim_end_matches('\u{FFFD}')), "{cut} {arguments}");
+            request.stop.max_tokens = Some(300);
+            request.stop.strings = vec!["\"days\"".into()];
+            let (_, cut, reason) = ask(&engine, request).unwrap();
+            let cut: String = cut.into_iter().map(|piece| piece.2).collect();
+            assert_eq!((cut.as_str(), reason), (arguments.split("\"days\"").next().unwrap(), FinishReason::Stop));
+        }
+    }
+}
