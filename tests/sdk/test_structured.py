@@ -157,6 +157,18 @@ def test_tool_calls_accumulated(client, chat_model):
     assert all(isinstance(made.function.parsed_arguments, Weather) for made in message.tool_calls)
 
 
+def test_a_call_or_json(client, chat_model):
+    for seed in range(5):
+        answer = client.chat.completions.parse(
+            model=chat_model, messages=RAIN, tools=TOOLS, response_format=City, max_completion_tokens=200, seed=seed
+        )
+        message = answer.choices[0].message
+        if message.tool_calls:
+            assert all(isinstance(made.function.parsed_arguments, Weather) for made in message.tool_calls)
+        else:
+            assert isinstance(message.parsed, City)
+
+
 def test_parsed_tools_and_their_answer(client, chat_model):
     first = client.chat.completions.parse(
         model=chat_model, messages=RAIN, tools=TOOLS, tool_choice="required", max_completion_tokens=200, temperature=0

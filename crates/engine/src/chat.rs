@@ -6,7 +6,9 @@
 
 use protocol::{Chat, Error, Format, Message, Tool, ToolChoice};
 use serde_json::{Map, Value, json};
-use text::{ChatTemplate, Constraint, Rendered, ToolFormat, ToolParser, fold_tools, tool_grammar};
+use text::{
+    ChatTemplate, Constraint, Rendered, ToolFormat, ToolParser, fold_tools, tool_grammar, tool_or_json_grammar,
+};
 
 /// The chat side of a model.
 #[derive(Debug)]
@@ -45,15 +47,19 @@ impl ChatLayout {
     /// # Errors
     /// What the template refuses, and wishes that contradict each other.
     pub(crate) fn lay_out(&self, chat: &Chat, format: &Format) -> Result<LaidOut, Error> {
-        check_tools(chat, format)?;
+        let tool_format = self.own_format.unwrap_or(ToolFormat::Tagged);
+        check_tools(chat, format, tool_format)?;
         let offered = if chat.tool_choice == ToolChoice::None { &[][..] } else { &chat.tools };
         let tools: Vec<text::Tool> = offered.iter().map(tool).collect();
         let rendered = self.render(chat, &tools).map_err(|error| Error::invalid("messages", error))?;
-        let tool_format = self.own_format.unwrap_or(ToolFormat::Tagged);
         let parser = (!tools.is_empty()).then(|| ToolParser::new(tool_format, &tools));
-        let choice = choice(&chat.tool_choice);
-        let essential = choice != text::ToolChoice::Auto || offered.iter().any(|tool| tool.strict);
-        let constraint = tool_grammar(tool_format, &tools, &choice, chat.parallel_tool_calls);
+        let constraint = match either(chat, format) {
+            Some(schema) => Some(tool_or_json_grammar(&tools, &schema, chat.parallel_tool_calls)),
+            None => tool_grammar(tool_format, &tools, &choice(&chat.tool_choice), chat.parallel_tool_calls),
+        };
+        let may_fail =
+            matches!(chat.tool_choice, ToolChoice::Auto | ToolChoice::None) && either(chat, format).is_none();
+        let essential = !may_fail || offered.iter().any(|tool| tool.strict);
         let grammar = constraint.map(|constraint| ToolGrammar { constraint, essential });
         Ok(LaidOut { rendered, grammar, parser })
     }
@@ -71,7 +77,21 @@ impl ChatLayout {
     }
 }
 
-fn check_tools(chat: &Chat, format: &Format) -> Result<(), Error> {
+/// The schema of an answer that is to be JSON unless it calls tools.
+fn either(chat: &Chat, format: &Format) -> Option<Value> {
+    if chat.tools.is_empty() || chat.tool_choice != ToolChoice::Auto {
+        return None;
+    }
+    match format {
+        Format::JsonObject => Some(json!({"type": "object"})),
+        Format::JsonSchema(schema) => Some(schema.clone()),
+        Format::Text | Format::Regex(_) | Format::Lark(_) => None,
+    }
+}
+
+fn check_tools(chat: &Chat, format: &Format, tool_format: ToolFormat) -> Result<(), Error> {
+    // Untagged calls are JSON themselves: nothing would tell them from an answer.
+    let possible = *format == Format::Text || tool_format == ToolFormat::Tagged && either(chat, format).is_some();
     let known = |name: &String| chat.tools.iter().any(|tool| tool.name == *name);
     match &chat.tool_choice {
         ToolChoice::Required if chat.tools.is_empty() => {
@@ -80,9 +100,9 @@ fn check_tools(chat: &Chat, format: &Format) -> Result<(), Error> {
         ToolChoice::Named(name) if !known(name) => {
             Err(Error::invalid("tool_choice", format!("it names {name:?}, which is not among the tools")))
         }
-        ToolChoice::Auto if !chat.tools.is_empty() && *format != Format::Text => {
-            let message = "a format for the answer and tools that may or may not be called cannot be promised together; \
-                           set tool_choice to \"none\" or \"required\"";
+        ToolChoice::Auto if !chat.tools.is_empty() && !possible => {
+            let message = "this format and tools that may or may not be called cannot be promised together with this \
+                           model; set tool_choice to \"none\" or \"required\", or ask for JSON";
             Err(Error::invalid("response_format", message))
         }
         _ => Ok(()),

@@ -171,13 +171,19 @@ impl Front {
         Ok(Choice { matcher, calls: parser.map(Calls::new) })
     }
 
+    /// The field that an essential grammar of calls failed for; a format may be part of it.
+    fn at_fault(&self, layout: &Layout) -> &'static str {
+        let format = layout.format.as_ref().is_some_and(|format| self.grammars.compile(format).is_err());
+        if format { "response_format" } else { "tools" }
+    }
+
     /// The grammar of an answer: that of its calls if any must or may come, else that of its format.
     fn matcher(&self, layout: &Layout) -> Result<Option<Matcher>, Error> {
         match (&layout.tools, &layout.format) {
             (Some(tools), _) => match self.grammars.compile(&tools.constraint) {
                 Ok(matcher) => Ok(Some(matcher)),
                 Err(_) if !tools.essential => Ok(None),
-                Err(error) => Err(Error::invalid("tools", error)),
+                Err(error) => Err(Error::invalid(self.at_fault(layout), error)),
             },
             (None, Some(format)) => {
                 self.grammars.compile(format).map(Some).map_err(|error| Error::invalid("response_format", error))

@@ -15,5 +15,7 @@ pub use decode::Decoder;
 pub use error::Error;
 pub use template::{ChatTemplate, Rendered};
 pub use tokenizer::Tokenizer;
-pub use tools::{Tool, ToolChoice, ToolEvent, ToolFormat, ToolParser, fold_tools, tool_grammar, tool_prompt};
+pub use tools::{
+    Tool, ToolChoice, ToolEvent, ToolFormat, ToolParser, fold_tools, tool_grammar, tool_or_json_grammar, tool_prompt,
+};
 pub use vocabulary::Vocabulary;

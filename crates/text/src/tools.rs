@@ -195,6 +195,15 @@ pub fn tool_grammar(format: ToolFormat, tools: &[Tool], choice: &ToolChoice, par
     Some(Constraint::Lark(grammar))
 }
 
+/// What an answer may look like that either calls tools, in the tagged form, or is JSON valid under `schema`. No JSON can be
+/// taken for a call: its strings hold no bare quotes, so nothing behind a tag in them is an object.
+pub fn tool_or_json_grammar(tools: &[Tool], schema: &Value, parallel: bool) -> Constraint {
+    let tools: Vec<&Tool> = tools.iter().collect();
+    let rules = call_rules(&tools, ToolFormat::Tagged.key());
+    let answer = one_layout(schema);
+    Constraint::Lark(format!("start: {} | answer\nanswer: %json {answer}\n{BODY}{rules}", calls(parallel)))
+}
+
 /// The rule `call` and those that it needs.
 fn call_rules(tools: &[&Tool], key: &str) -> String {
     let names: Vec<String> = (0..tools.len()).map(|i| format!("call_{i}")).collect();

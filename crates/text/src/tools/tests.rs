@@ -227,6 +227,15 @@ fn grammars_let_through_what_the_choice_asks_for() {
     let (after_text, talk) = (format!("Let me <look>.\n{both}"), format!("so {broken}"));
     check(&auto, &[("any text\n\n{ <tool_", true), ("", true), (&weather, true), (&after_text, true), (&talk, false)]);
     check(&auto, &bad);
+    let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": false});
+    let or_json = tool_or_json_grammar(&tools(), &schema, true);
+    check(&or_json, &[("{\"a\": \"<tool_call>\"}", true), (&weather, true), (&both, true), ("{\"b\": 1}", false)]);
+    check(&or_json, &[("text", false), ("", false), (&after_text, false)]);
+    check(&or_json, &bad);
+    check(
+        &tool_or_json_grammar(&tools(), &schema, false),
+        &[(&weather, true), (&both, false), ("{\"a\": \"\"}", true)],
+    );
     let bare = tool_grammar(ToolFormat::Bare, &tools(), &ToolChoice::Required, true).unwrap();
     check(&bare, &[("{\"name\": \"now\", \"parameters\": {}}", true), (&now, false)]);
     assert_eq!(tool_grammar(ToolFormat::Bare, &tools(), &ToolChoice::Auto, true), None);

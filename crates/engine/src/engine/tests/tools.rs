@@ -1,4 +1,4 @@
-//! Calls of tools over the fake model: their pieces, and what cuts them.
+//! Calls of tools over the fake model: their pieces, what cuts them, and calls beside JSON.
 
 use protocol::{Chat, Message, Tool, ToolChoice};
 use serde_json::{Value, json};
@@ -89,4 +89,37 @@ fn arguments_come_in_pieces() {
             assert_eq!((cut.as_str(), reason), (arguments.split("\"days\"").next().unwrap(), FinishReason::Stop));
         }
     }
+}
+
+#[test]
+fn a_call_or_json_as_the_model_likes() {
+    let engine = chat_engine(PLAIN);
+    let schema = json!({"type": "object", "properties": {"rain": {"type": "boolean"}}, "required": ["rain"], "additionalProperties": false});
+    let (mut calls, mut answers) = (0, 0);
+    for seed in 0..40 {
+        let request = asking(ToolChoice::Auto, Format::JsonSchema(schema.clone()), seed);
+        let (text, pieces, reason) = ask(&engine, request).unwrap();
+        if pieces.is_empty() {
+            assert!(["{\"rain\": true}", "{\"rain\": false}"].contains(&text.as_str()), "{text}");
+            assert_eq!(reason, FinishReason::Stop);
+            answers += 1;
+        } else {
+            assert_eq!((text.as_str(), reason), ("", FinishReason::ToolCalls));
+            check_call(&pieces.into_iter().map(|piece| piece.2).collect::<String>());
+            calls += 1;
+        }
+    }
+    assert!(calls > 0 && answers > 0, "{calls} calls, {answers} answers");
+}
+
+#[test]
+fn formats_that_cannot_stand_beside_calls_are_refused() {
+    let check = |template: &str, format: Format, param: &str| {
+        let error = ask(&chat_engine(template), asking(ToolChoice::Auto, format, 0)).unwrap_err();
+        assert_eq!((error.kind, error.param.as_deref()), (ErrorKind::Invalid, Some(param)), "{error}");
+    };
+    check(PLAIN, Format::Regex("a".into()), "response_format");
+    check(PLAIN, Format::Lark("start: \"a\"".into()), "response_format");
+    check(PLAIN, Format::JsonSchema(json!({"type": "strnig"})), "response_format");
+    check(BARE, Format::JsonObject, "response_format");
 }
