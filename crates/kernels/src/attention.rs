@@ -19,8 +19,11 @@
 //! # Work
 //! A task is a *tile*: some consecutive queries, all heads that share a key head, and all their pages or one split of them. A tile
 //! of many rows unpacks each page to f32 once and multiplies it in blocks of registers ([`block`]); the few rows of a decode step
-//! read f16 as they go, which is as fast as memory.
+//! read f16 as they go, which is as fast as memory. Where there are tiles of bf16 they do both products, in an order of their own
+//! (`amx`); all other instruction sets give the same bits.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod block;
 mod cache;
 mod plan;

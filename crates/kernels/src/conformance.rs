@@ -1,7 +1,7 @@
 //! One table of operations, shapes and layouts: what is checked on every instruction set is what is timed.
 //!
 //! A [`Case`] is an operation with its parameters. [`Case::check`] runs it on a device and compares it with the plain Rust form on
-//! one thread: to the bit, except where instruction sets are allowed to differ (bf16 products). The oracle computes a few
+//! one thread: to the bit, except where instruction sets are allowed to differ (products of bf16). The oracle computes a few
 //! rows only, each on its own, so a check also shows that a row does not depend on the rows beside it. [`Case::prepare`] gives the
 //! same call for timing; bytes and operations per call are counted from the shapes. `tessera bench kernels` prints them beside
 //! the machine's ceilings.
@@ -75,7 +75,7 @@ impl Case {
         }
         for (row, want) in rows.iter().zip(want.chunks_exact(width.max(1))) {
             let got = &got[row * width..][..width];
-            let differs = |i: &usize| !self.op.agrees(got[*i], want[*i]);
+            let differs = |i: &usize| !self.op.agrees(dev.isa(), got[*i], want[*i]);
             if let Some(i) = (0..width).find(differs) {
                 let (got, want, isa) = (got[i], want[i], dev.isa());
                 return Err(format!("{self} on {isa:?}: row {row}, number {i} is {got:e}, the oracle has {want:e}"));

@@ -29,6 +29,8 @@ mod sample;
 mod simd;
 #[cfg(test)]
 mod testing;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 pub use activation::{Activation, activate, gated};
 pub use attention::{

@@ -60,6 +60,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn mask(self, bits: u16) -> Self::M;
 
     fn bits(self, x: Self::F) -> Self::I;
+    fn store_int(self, x: Self::I, to: &mut [u32; LANES]);
     fn as_float(self, x: Self::I) -> Self::F;
     fn splat_int(self, x: u32) -> Self::I;
     /// `0, 1, .. 15`.

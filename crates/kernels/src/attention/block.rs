@@ -141,9 +141,9 @@ fn scores<S: Simd, E: Element, const R: usize, const N: usize>(
     }
 }
 
-/// Turns scores into weights; gives the factor on each row's earlier sums.
+/// Turns scores into weights; gives the factor on each row's earlier sums. At most [`LANES`] rows.
 #[inline(always)]
-fn soften<S: Simd>(s: S, rows: &mut [PageRow], block: &mut Block<'_>) -> [f32; LANES] {
+pub(super) fn soften<S: Simd>(s: S, rows: &mut [PageRow], block: &mut Block<'_>) -> [f32; LANES] {
     // Lane r: how far row r's maximum rises. Zero where a row sees nothing: its sums stay exactly as they are.
     let mut rise = [0.0; LANES];
     for (r, row) in rows.iter_mut().enumerate() {

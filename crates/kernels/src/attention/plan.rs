@@ -11,8 +11,9 @@ use super::{AttentionSpec, KvCache, PAGE_TOKENS, Span};
 use crate::Device;
 use crate::parallel::Parts;
 
-/// Rows (queries times heads) of a tile at most: enough to make unpacking a page cheap, few enough to stay in the cache.
-const TILE_ROWS: usize = 72;
+/// Rows (queries times heads) of a tile at most: enough to make reading a page cheap, few enough to stay in the cache, and whole
+/// blocks for heads in groups of three, four and eight.
+const TILE_ROWS: usize = 96;
 /// Tiles per thread below which splits become tasks.
 const TILES_PER_THREAD: usize = 6;
 /// Numbers times rows of pages below which a round of the pool costs more than it gains.

@@ -74,6 +74,22 @@ impl Tile<'_> {
         self.sight.range(self.spec, first).0..self.sight.range(self.spec, last).1
     }
 
+    /// Pages of a split that hold any of it.
+    pub(super) fn pages(&self, split: usize) -> Range<usize> {
+        let range = self.range();
+        (range.start / PAGE_TOKENS).max(split * SPLIT)..range.end.div_ceil(PAGE_TOKENS).min((split + 1) * SPLIT)
+    }
+
+    /// Factor on the queries. Without a cap, the step from natural exponents to powers of two is part of it.
+    pub(super) fn scale(&self) -> f32 {
+        if self.spec.softcap.is_some() { self.spec.scale } else { self.spec.scale * std::f32::consts::LOG2_E }
+    }
+
+    /// Factors of the soft cap, in front of and behind `tanh`.
+    pub(super) fn softcap(&self) -> Option<(f32, f32)> {
+        self.spec.softcap.map(|cap| (1.0 / cap, cap * std::f32::consts::LOG2_E))
+    }
+
     /// All splits that hold any of it.
     pub(super) fn all_splits(&self) -> (usize, usize) {
         let (range, split) = (self.range(), SPLIT * PAGE_TOKENS);
@@ -120,15 +136,22 @@ pub(super) struct Stored<'a> {
     pub(super) far: bool,
 }
 
+impl<'a> Stored<'a> {
+    /// Keys and values of a page.
+    pub(super) fn halves(&self, index: usize) -> [&'a [u16]; 2] {
+        self.cache.head(self.layer, self.pages[index], self.head).into()
+    }
+}
+
 impl Pages for Stored<'_> {
     type E = u16;
     #[inline(always)]
     fn page<'a, S: Simd>(&'a self, _: S, index: usize, _: &'a mut [Vec<f32>; 2]) -> [&'a [u16]; 2] {
-        self.cache.head(self.layer, self.pages[index], self.head).into()
+        self.halves(index)
     }
     #[inline(always)]
     fn ahead(&self, index: usize) -> [&[u16]; 2] {
-        if self.far { self.cache.head(self.layer, self.pages[index], self.head).into() } else { [&[], &[]] }
+        if self.far { self.halves(index) } else { [&[], &[]] }
     }
 }
 
@@ -140,8 +163,7 @@ impl Pages for Unpacked<'_> {
     type E = f32;
     #[inline(always)]
     fn page<'a, S: Simd>(&'a self, s: S, index: usize, buffer: &'a mut [Vec<f32>; 2]) -> [&'a [f32]; 2] {
-        let (keys, values) = self.0.cache.head(self.0.layer, self.0.pages[index], self.0.head);
-        for (to, from) in buffer.iter_mut().zip([keys, values]) {
+        for (to, from) in buffer.iter_mut().zip(self.0.halves(index)) {
             to.resize(from.len(), 0.0);
             for (to, from) in to.as_chunks_mut().0.iter_mut().zip(from.as_chunks().0) {
                 s.store(s.load_f16(from), to);
@@ -189,6 +211,10 @@ impl Pages for Rows<'_> {
 
 /// Attention over the cache.
 pub(super) fn stored(isa: Isa, tile: Tile<'_>, pages: Stored<'_>, sink: Sink<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Amx {
+        return super::amx::stored(tile, pages, sink);
+    }
     let rows = tile.rows();
     if rows > FEW {
         return go::<_, ROWS>(isa, tile, Unpacked(pages), sink);
@@ -214,7 +240,7 @@ fn go<P: Pages, const R: usize>(isa: Isa, tile: Tile<'_>, pages: P, sink: Sink<'
 
 /// What a thread works with; grown once.
 #[derive(Debug, Default)]
-struct Scratch {
+pub(super) struct Scratch {
     /// Queries in blocks, `[head_dim][R]` each, scaled.
     q: Vec<f32>,
     /// What each row sees, absolute and in the page at hand.
@@ -224,13 +250,13 @@ struct Scratch {
     running: Vec<Running>,
     acc: Vec<f32>,
     /// State of the splits before, in rows of [`part_len`].
-    total: Vec<f32>,
+    pub(super) total: Vec<f32>,
     /// Unpacked keys and values.
     page: [Vec<f32>; 2],
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    pub(super) static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// A tile in blocks of `R` rows.
@@ -246,7 +272,8 @@ impl<P: Pages, const R: usize> Kernel for Go<'_, P, R> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { tile, pages, sink, scratch } = self;
-        scratch.start::<R>(&tile);
+        scratch.start(&tile, R);
+        scratch.lay_out::<R>(&tile);
         for split in tile.splits.0..tile.splits.1 {
             scratch.split::<S, P, R>(s, &tile, &pages, split);
             scratch.join(s, &tile);
@@ -259,54 +286,70 @@ impl<P: Pages, const R: usize> Kernel for Go<'_, P, R> {
 }
 
 impl Scratch {
-    /// Lays out the queries and empties the state.
+    /// Makes room for a tile in blocks of `block` rows, and empties its state.
     #[inline(always)]
-    fn start<const R: usize>(&mut self, tile: &Tile<'_>) {
+    pub(super) fn start(&mut self, tile: &Tile<'_>, block: usize) {
         let (spec, rows) = (tile.spec, tile.rows());
-        let padded = rows.next_multiple_of(R);
-        let n = spec.head_dim;
-        // Without a cap, the step from natural exponents to powers of two is part of the scale.
-        let scale = if spec.softcap.is_some() { spec.scale } else { spec.scale * std::f32::consts::LOG2_E };
-        self.q.clear();
-        self.q.resize(padded * n, 0.0);
+        let padded = rows.next_multiple_of(block);
         self.seen.clear();
         for i in 0..tile.len {
-            for head in tile.q[tile.heads(i)].chunks_exact(n) {
-                let row = self.seen.len();
-                let block = &mut self.q[row / R * R * n..][..R * n];
-                for (to, x) in block.iter_mut().skip(row % R).step_by(R).zip(head) {
-                    *to = x * scale;
-                }
-                self.seen.push(tile.sight.range(spec, tile.position + i));
-            }
+            let seen = tile.sight.range(spec, tile.position + i);
+            self.seen.extend(std::iter::repeat_n(seen, spec.group()));
         }
         self.seen.resize(padded, (0, 0));
         self.here.resize(padded, (0, 0));
         self.running.resize(padded, Running::EMPTY);
-        self.acc.resize(padded * n.next_multiple_of(LANES), 0.0);
+        self.acc.resize(padded * spec.head_dim.next_multiple_of(LANES), 0.0);
         self.total.clear();
         self.total.resize(rows * part_len(spec), 0.0);
         self.total.chunks_exact_mut(part_len(spec)).for_each(|row| row[part_len(spec) - 2] = f32::NEG_INFINITY);
+    }
+
+    /// Lays out the queries in blocks.
+    #[inline(always)]
+    fn lay_out<const R: usize>(&mut self, tile: &Tile<'_>) {
+        let (n, scale) = (tile.spec.head_dim, tile.scale());
+        self.q.clear();
+        self.q.resize(tile.rows().next_multiple_of(R) * n, 0.0);
+        let heads = (0..tile.len).flat_map(|i| tile.q[tile.heads(i)].chunks_exact(n));
+        for (row, head) in heads.enumerate() {
+            let block = &mut self.q[row / R * R * n..][..R * n];
+            block.iter_mut().skip(row % R).step_by(R).zip(head).for_each(|(to, x)| *to = x * scale);
+        }
+    }
+
+    /// Before a split.
+    pub(super) fn empty(&mut self) {
+        self.running.fill(Running::EMPTY);
+        self.acc.fill(0.0);
+    }
+
+    /// What each row sees of a page.
+    pub(super) fn look(&mut self, index: usize) {
+        let start = index * PAGE_TOKENS;
+        let inside = |position: usize| position.clamp(start, start + PAGE_TOKENS) - start;
+        for (here, seen) in self.here.iter_mut().zip(&self.seen) {
+            *here = (inside(seen.0), inside(seen.1));
+        }
+    }
+
+    /// What some rows see of the page at hand, and their state with sums of `row` numbers.
+    pub(super) fn block(&mut self, rows: Range<usize>, row: usize) -> (&[(usize, usize)], &mut [Running], &mut [f32]) {
+        let acc = &mut self.acc[rows.start * row..][..rows.len() * row];
+        (&self.here[rows.clone()], &mut self.running[rows], acc)
     }
 
     /// Goes through the pages of one split.
     #[inline(always)]
     fn split<S: Simd, P: Pages, const R: usize>(&mut self, s: S, tile: &Tile<'_>, pages: &P, split: usize) {
         let (n, value_row) = (tile.spec.head_dim, tile.spec.head_dim.next_multiple_of(LANES));
-        self.running.fill(Running::EMPTY);
-        self.acc.fill(0.0);
-        let range = tile.range();
-        let first = (range.start / PAGE_TOKENS).max(split * SPLIT);
-        let last = range.end.div_ceil(PAGE_TOKENS).min((split + 1) * SPLIT);
-        let softcap = tile.spec.softcap.map(|cap| (1.0 / cap, cap * std::f32::consts::LOG2_E));
-        for index in first..last {
-            let start = index * PAGE_TOKENS;
-            let inside = |position: usize| position.clamp(start, start + PAGE_TOKENS) - start;
-            for (here, seen) in self.here.iter_mut().zip(&self.seen) {
-                *here = (inside(seen.0), inside(seen.1));
-            }
+        self.empty();
+        let indices = tile.pages(split);
+        let softcap = tile.softcap();
+        for index in indices.clone() {
+            self.look(index);
             let [keys, values] = pages.page(s, index, &mut self.page);
-            let next = if index + 1 < last { pages.ahead(index + 1) } else { [&[] as &[_]; 2] };
+            let next = if index + 1 < indices.end { pages.ahead(index + 1) } else { [&[] as &[_]; 2] };
             let page = Page { keys, values, value_row, next };
             let q = self.q.chunks_exact(R * n);
             let acc = self.acc.chunks_exact_mut(R * value_row);
@@ -321,7 +364,7 @@ impl Scratch {
 
     /// Joins the split's state to that of the splits before.
     #[inline(always)]
-    fn join<S: Simd>(&mut self, s: S, tile: &Tile<'_>) {
+    pub(super) fn join<S: Simd>(&mut self, s: S, tile: &Tile<'_>) {
         let len = part_len(tile.spec);
         let parts = self.running.iter().zip(self.acc.chunks_exact(len - 2));
         for (total, (running, acc)) in self.total.chunks_exact_mut(len).zip(parts) {
@@ -357,7 +400,7 @@ fn power<S: Simd>(s: S, x: f32) -> S::F {
 
 /// Divides by the sums of weights and writes the rows into the batch.
 #[inline(always)]
-fn finish<S: Simd>(s: S, tile: &Tile<'_>, total: &[f32], out: &Parts<'_, f32>) {
+pub(super) fn finish<S: Simd>(s: S, tile: &Tile<'_>, total: &[f32], out: &Parts<'_, f32>) {
     let (n, len) = (tile.spec.head_dim, part_len(tile.spec));
     let mut rows = total.chunks_exact(len);
     for i in 0..tile.len {
@@ -392,7 +435,7 @@ impl Kernel for Join<'_> {
     fn run<S: Simd>(self, s: S) {
         let Self { tile, parts, out, scratch } = self;
         let len = part_len(tile.spec);
-        scratch.start::<1>(&tile);
+        scratch.start(&tile, 1);
         for part in parts.chunks_exact(tile.rows() * len) {
             for (total, part) in scratch.total.chunks_exact_mut(len).zip(part.chunks_exact(len)) {
                 join_row(s, total, &part[..len - 2], part[len - 2], part[len - 1]);

@@ -17,7 +17,7 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, VL, DQ, VNNI and BF16.
     Avx512,
-    /// AVX-512 and AMX with int8 tiles.
+    /// AVX-512 and AMX with tiles of int8 and bf16.
     Amx,
 }
 
@@ -61,12 +61,12 @@ macro_rules! has {
 #[cfg(target_arch = "x86_64")]
 use has;
 
-/// The processor has int8 tiles and the system saves their registers.
+/// The processor has tiles of int8 and bf16, and the system saves their registers.
 #[cfg(target_arch = "x86_64")]
 fn has_amx() -> bool {
     use std::arch::x86_64::{__cpuid_count, _xgetbv};
 
-    const TILE_AND_INT8: u32 = 0b11 << 24;
+    const BF16_TILE_INT8: u32 = 0b1101 << 22;
     const OSXSAVE: u32 = 1 << 27;
     const TILE_STATE: u64 = 0b11 << 17;
 
@@ -76,7 +76,7 @@ fn has_amx() -> bool {
         unsafe { _xgetbv(0) }
     }
 
-    let tiles = __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8;
+    let tiles = __cpuid_count(7, 0).edx & BF16_TILE_INT8 == BF16_TILE_INT8;
     let xsave = __cpuid_count(1, 0).ecx & OSXSAVE != 0;
     // SAFETY: OSXSAVE was checked just before.
     tiles && xsave && unsafe { saved_state() } & TILE_STATE == TILE_STATE

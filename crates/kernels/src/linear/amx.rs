@@ -11,7 +11,7 @@
 //! Tiles always have 16 rows of activations. Where there are fewer, the rest is whatever lies behind them (buffers are that
 //! much longer), and its sums are dropped.
 //!
-//! Compilers do not yet offer these instructions in stable Rust, so they are written in assembly, a record at a time.
+//! The instructions are assembly, a pair of groups at a time.
 
 #![expect(unsafe_code, reason = "tile instructions exist as assembly only")]
 
@@ -21,6 +21,7 @@ use std::arch::x86_64::*;
 use super::activations::{Strip, TILE};
 use super::sink::Sink;
 use crate::matrix::{LANES, SPAN, Tile};
+use crate::tiles::Registers;
 
 /// Records whose products are made before they are scaled.
 const RUN: usize = 12;
@@ -29,19 +30,9 @@ const RUN: usize = 12;
 #[repr(C, align(64))]
 struct Products([[i32; LANES]; TILE]);
 
-/// The shapes of tile registers, as `LDTILECFG` reads them.
-#[repr(C, align(64))]
-struct Config {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-/// Tile registers in use by this thread, and where products go. Dropping it frees the registers, which also keeps context
-/// switches cheap.
+/// Tile registers in use by this thread, and where products go.
 pub(super) struct Session {
+    _registers: Registers,
     products: [Products; 2 * RUN],
 }
 
@@ -51,15 +42,10 @@ impl Session {
     /// # Safety
     /// AMX with int8 is there and permitted.
     pub(super) unsafe fn new(group: usize) -> Self {
-        let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        for first in [0, 3] {
-            (config.row_bytes[first], config.rows[first]) = (64, TILE as u8);
-            (config.row_bytes[first + 1], config.rows[first + 1]) = (group as u16, TILE as u8);
-            (config.row_bytes[first + 2], config.rows[first + 2]) = (64, (group / 4) as u8);
-        }
-        // SAFETY: the shapes are within the limits of palette 1; the registers are used in this file only.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly)) };
-        Self { products: [const { Products([[0; LANES]; TILE]) }; 2 * RUN] }
+        let set = [(TILE, 64), (TILE, group), (group / 4, 64)];
+        // SAFETY: by the caller's promise; a session is the only user of the registers while it lives.
+        let registers = unsafe { Registers::new([set[0], set[1], set[2], set[0], set[1], set[2], (0, 0), (0, 0)]) };
+        Self { _registers: registers, products: [const { Products([[0; LANES]; TILE]) }; 2 * RUN] }
     }
 
     /// The sums of a tile of activations with row block `block`, handed over to `sink`.
@@ -90,13 +76,6 @@ impl Session {
         // SAFETY: both are 16 times 16 floats.
         let sums: [[f32; LANES]; TILE] = unsafe { std::mem::transmute(acc) };
         sink.put(strip.row, block, &sums[..strip.rows]);
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // SAFETY: a session exists only where AMX does.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 }
 

@@ -70,6 +70,14 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn store_int(self, x: Self::I, to: &mut [u32; LANES]) {
+        // SAFETY: the token proves the feature; the reference proves sixteen numbers.
+        unsafe {
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), x.0);
+            _mm256_storeu_si256(to.as_mut_ptr().add(8).cast(), x.1);
+        }
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the token proves the feature.
         unsafe { Pair(_mm256_add_ps(a.0, b.0), _mm256_add_ps(a.1, b.1)) }

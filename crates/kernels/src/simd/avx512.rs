@@ -60,6 +60,11 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    fn store_int(self, x: Self::I, to: &mut [u32; LANES]) {
+        // SAFETY: the token proves the feature; the reference proves sixteen numbers.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), x) }
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the token proves the feature.
         unsafe { _mm512_add_ps(a, b) }

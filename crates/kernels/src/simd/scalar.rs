@@ -62,6 +62,10 @@ impl Simd for Scalar {
         *to = x.map(|x| f16::from_f32(x).to_bits());
     }
     #[inline(always)]
+    fn store_int(self, x: I, to: &mut [u32; LANES]) {
+        *to = x;
+    }
+    #[inline(always)]
     fn add(self, a: F, b: F) -> F {
         map(a, b, |a, b| a + b)
     }

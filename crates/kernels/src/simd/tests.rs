@@ -12,6 +12,8 @@ impl Kernel for Everything<'_> {
         let (i, j) = (s.bits(a), s.bits(b));
         let mut half = [0; LANES];
         s.store_f16(a, &mut half);
+        let mut words = [0; LANES];
+        s.store_int(j, &mut words);
         let lt = s.lt(a, b);
         let floats = [
             s.add(a, b),
@@ -45,6 +47,7 @@ impl Kernel for Everything<'_> {
             s.store(x, &mut lanes);
             out.extend(lanes.map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }));
         }
+        out.extend(words);
         s.store_part(a, &mut lanes[..3]);
         out.extend(lanes.map(f32::to_bits));
         out
