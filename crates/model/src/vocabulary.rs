@@ -56,44 +56,60 @@ pub(crate) fn from_fields(fields: &mut Fields) -> Result<Vocabulary, Problem> {
     let kind = fields.raw_text("tokenizer.ggml.model").unwrap_or_default().to_owned();
     let pre = fields.raw_text("tokenizer.ggml.pre").unwrap_or("default").to_owned();
     let tokens = take_texts(fields, "tokenizer.ggml.tokens")?;
-    let truth = |name: &str| match fields.raw(name) {
-        Some(Value::Bool(b)) => Some(*b),
-        _ => None,
-    };
-    // What the reference does where the file says nothing.
-    let add_bos =
-        truth("tokenizer.ggml.add_bos_token").unwrap_or(kind == "llama" || kind == "bert" || pre == "llama-bpe");
-    let add_eos = truth("tokenizer.ggml.add_eos_token").unwrap_or(kind == "bert");
-    let add_space_prefix = truth("tokenizer.ggml.add_space_prefix").unwrap_or(kind == "llama");
-    let id = |name: &str| special(fields, name, tokens.len());
-    let (bos, eos) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
-    let (unk, pad) = (id("tokenizer.ggml.unknown_token_id")?, id("tokenizer.ggml.padding_token_id")?);
-    let eot = id("tokenizer.ggml.eot_token_id")?.or_else(|| end_of_turn(&tokens)).filter(|eot| Some(*eot) != eos);
-    let merges = take_texts(fields, "tokenizer.ggml.merges")?;
-    let scores = take_per_token(fields, "tokenizer.ggml.scores", tokens.len(), |value| match value {
-        Value::Floats(scores) => Some(scores),
-        _ => None,
-    })?;
-    let types = take_per_token(fields, "tokenizer.ggml.token_type", tokens.len(), |value| match value {
-        Value::Integers(types) => Some(types.into_iter().map(|t| u8::try_from(t).unwrap_or(0)).collect()),
-        _ => None,
-    })?;
+    let defaults = Defaults::of(&kind, &pre);
+    let eos = special(fields, "tokenizer.ggml.eos_token_id", tokens.len())?;
+    let eot = special(fields, "tokenizer.ggml.eot_token_id", tokens.len())?.or_else(|| end_of_turn(&tokens));
     Ok(Vocabulary {
+        merges: take_texts(fields, "tokenizer.ggml.merges")?,
+        scores: take_per_token(fields, "tokenizer.ggml.scores", tokens.len(), floats)?,
+        types: take_per_token(fields, "tokenizer.ggml.token_type", tokens.len(), bytes)?,
+        bos: special(fields, "tokenizer.ggml.bos_token_id", tokens.len())?,
+        eos,
+        eot: eot.filter(|eot| Some(*eot) != eos),
+        unk: special(fields, "tokenizer.ggml.unknown_token_id", tokens.len())?,
+        pad: special(fields, "tokenizer.ggml.padding_token_id", tokens.len())?,
+        add_bos: truth(fields, "tokenizer.ggml.add_bos_token", defaults.add_bos),
+        add_eos: truth(fields, "tokenizer.ggml.add_eos_token", defaults.add_eos),
+        add_space_prefix: truth(fields, "tokenizer.ggml.add_space_prefix", defaults.add_space_prefix),
         kind,
         pre,
         tokens,
-        scores,
-        types,
-        merges,
-        bos,
-        eos,
-        eot,
-        unk,
-        pad,
-        add_bos,
-        add_eos,
-        add_space_prefix,
     })
+}
+
+/// What the reference does where the file says nothing.
+struct Defaults {
+    add_bos: bool,
+    add_eos: bool,
+    add_space_prefix: bool,
+}
+
+impl Defaults {
+    fn of(kind: &str, pre: &str) -> Self {
+        let add_bos = kind == "llama" || kind == "bert" || pre == "llama-bpe";
+        Self { add_bos, add_eos: kind == "bert", add_space_prefix: kind == "llama" }
+    }
+}
+
+fn truth(fields: &Fields, name: &str, default: bool) -> bool {
+    match fields.raw(name) {
+        Some(Value::Bool(said)) => *said,
+        _ => default,
+    }
+}
+
+fn floats(value: Value) -> Option<Vec<f32>> {
+    match value {
+        Value::Floats(scores) => Some(scores),
+        _ => None,
+    }
+}
+
+fn bytes(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::Integers(types) => Some(types.into_iter().map(|t| u8::try_from(t).unwrap_or(0)).collect()),
+        _ => None,
+    }
 }
 
 fn take_texts(fields: &mut Fields, name: &str) -> Result<Vec<String>, Problem> {

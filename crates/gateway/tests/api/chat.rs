@@ -6,7 +6,7 @@ use protocol::{Error, ErrorKind, Event, FinishReason};
 use crate::{
     check,
     fake::{Fake, Step, done, ends, says, scored, started},
-    post,
+    post, send, shown,
 };
 
 const PATH: &str = "/v1/chat/completions";
@@ -207,47 +207,34 @@ async fn refused_on_admission() {
 
         {"error":{"message":"The prompt has 99 tokens, the context holds 64.","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}
     "#]]).await;
-    let kinds = [
-        (
-            ErrorKind::Overloaded,
-            expect![[r#"
-            429 Too Many Requests
-            content-type: application/json
-            retry-after: 1
+}
 
-            {"error":{"message":"No.","type":"rate_limit_error","param":null,"code":null}}
-        "#]],
-        ),
-        (
-            ErrorKind::DeadlineExceeded,
-            expect![[r#"
-            504 Gateway Timeout
-            content-type: application/json
+/// Each kind of failure: its status, with when to come back, and its type on the wire.
+const KINDS: [(ErrorKind, &str, &str); 7] = [
+    (ErrorKind::Invalid, "400 Bad Request\ncontent-type: application/json", "invalid_request_error"),
+    (ErrorKind::NotFound, "404 Not Found\ncontent-type: application/json", "invalid_request_error"),
+    (ErrorKind::Unsupported, "400 Bad Request\ncontent-type: application/json", "invalid_request_error"),
+    (
+        ErrorKind::Overloaded,
+        "429 Too Many Requests\ncontent-type: application/json\nretry-after: 1",
+        "rate_limit_error",
+    ),
+    (ErrorKind::DeadlineExceeded, "504 Gateway Timeout\ncontent-type: application/json", "timeout_error"),
+    (
+        ErrorKind::ShuttingDown,
+        "503 Service Unavailable\ncontent-type: application/json\nretry-after: 5\nconnection: close",
+        "server_error",
+    ),
+    (ErrorKind::Internal, "500 Internal Server Error\ncontent-type: application/json", "server_error"),
+];
 
-            {"error":{"message":"No.","type":"timeout_error","param":null,"code":null}}
-        "#]],
-        ),
-        (
-            ErrorKind::Internal,
-            expect![[r#"
-            500 Internal Server Error
-            content-type: application/json
-
-            {"error":{"message":"No.","type":"server_error","param":null,"code":null}}
-        "#]],
-        ),
-        (
-            ErrorKind::Unsupported,
-            expect![[r#"
-            400 Bad Request
-            content-type: application/json
-
-            {"error":{"message":"No.","type":"invalid_request_error","param":null,"code":null}}
-        "#]],
-        ),
-    ];
-    for (kind, expected) in kinds {
-        chat(&Fake::refusing(Error::new(kind, "No.")), r#","stream":true"#, expected).await;
+#[tokio::test]
+async fn every_kind_of_failure_has_its_status() {
+    let body = r#"{"model":"talker","messages":[{"role":"user","content":"Hi"}],"stream":true}"#;
+    for (kind, head, word) in KINDS {
+        let response = send(&Fake::refusing(Error::new(kind, "No.")).router(), post(PATH, body)).await;
+        let error = format!(r#"{{"error":{{"message":"No.","type":"{word}","param":null,"code":null}}}}"#);
+        assert_eq!(shown(response).await, format!("{head}\n\n{error}\n"));
     }
 }
 

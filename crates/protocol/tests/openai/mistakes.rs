@@ -102,69 +102,74 @@ fn limits_and_stops() {
     );
 }
 
-#[test]
-fn messages() {
-    check_messages("[]", "messages | `messages` is required: give at least one message.");
-    check_messages(
+/// What is wrong with messages, and what is said.
+const MESSAGES: &[(&str, &str)] = &[
+    ("[]", "messages | `messages` is required: give at least one message."),
+    (
         r#"[{"content":"x"}]"#,
         "messages[0].role | `messages[0].role` is \"\", but must be one of system, developer, user, assistant, tool.",
-    );
-    check_messages(
+    ),
+    (
         r#"[{"role":"function","name":"f","content":"x"}]"#,
         "messages[0].role | `messages[0].role` function was replaced by `tool`; send role tool with tool_call_id.",
-    );
-    check_messages(
+    ),
+    (
         r#"[{"role":"user"}]"#,
         "messages[0].content | `messages[0].content` is required: a string or an array of text parts.",
-    );
-    check_messages(
+    ),
+    (
         r#"[{"role":"user","content":"x"},{"role":"assistant"}]"#,
         "messages[1].content | `messages[1].content` is required: a string or an array of text parts.",
-    );
-    check_messages(
+    ),
+    (
         r#"[{"role":"user","content":7}]"#,
         "messages[0].content | `messages[0].content`: invalid type: integer `7`, expected a string or an array of text parts.",
-    );
-    check_messages(
+    ),
+    (
         r#"[{"role":"user","content":[]}]"#,
         "messages[0].content | `messages[0].content` is empty: give at least one text part.",
-    );
-    check_messages(
+    ),
+    (
         r#"[{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"u"}}]}]"#,
         "messages[0].content[1].type | `messages[0].content[1].type` \"image_url\" is not supported: this server reads text parts only.",
-    );
-    check_messages(
+    ),
+    (
         r#"[{"role":"user","content":[{"type":"text","text":5}]}]"#,
         "messages[0].content[0].text | `messages[0].content[0].text`: invalid type: integer `5`, expected a string.",
-    );
-    check_messages(
+    ),
+    (
         r#"[{"role":"user","content":[{"type":"text"}]}]"#,
         "messages[0].content[0].text | `messages[0].content[0].text` is required: a string.",
-    );
-    check_messages(
+    ),
+    (
         r#"[{"role":"user","content":[{"type":"text","text":"a","cache_control":{}}]}]"#,
         "messages[0].content[0].cache_control | Unknown field `messages[0].content[0].cache_control`: a text part has no such field; remove it.",
-    );
-    check_messages(
+    ),
+    (
         r#"[{"role":"user","content":"x","mood":"good"}]"#,
         "messages[0].mood | Unknown field `messages[0].mood`: a message has no such field; remove it.",
-    );
-    check_messages(
+    ),
+    (
         r#"[{"role":"user","content":"x","tool_call_id":"c"}]"#,
         "messages[0].tool_call_id | `messages[0].tool_call_id` belongs to messages of role tool, not user.",
-    );
-    check_messages(
+    ),
+    (
         r#"[{"role":"tool","content":"x"}]"#,
         "messages[0].tool_call_id | `messages[0].tool_call_id` is required: the id of the call this answers.",
-    );
-    check_messages(
+    ),
+    (
         r#"[{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"arguments":"{}"}}]}]"#,
         "messages[0].tool_calls[0].function.name | `messages[0].tool_calls[0].function.name` is required.",
-    );
-    check_messages(
+    ),
+    (
         r#"[{"role":"assistant","content":"x","function_call":{"name":"f","arguments":""}}]"#,
         "messages[0].function_call | `messages[0].function_call` is not supported: it was replaced by `tool_calls`; send tool_calls instead.",
-    );
+    ),
+];
+
+#[test]
+fn messages() {
+    MESSAGES.iter().for_each(|(messages, expected)| check_messages(messages, expected));
 }
 
 #[test]

@@ -293,13 +293,7 @@ const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "
 
 /// `datetime.now().strftime(format)` in UTC. What is no known directive stays as it is, as in C.
 pub(super) fn strftime(format: &str, now: SystemTime) -> String {
-    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = date(days);
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    let month_name = MONTHS[month as usize - 1];
-    let day_name = DAYS[(days % 7) as usize];
-    let day_of_year = 1 + (0..days).rev().take_while(|earlier| date(*earlier).0 == year).count();
+    let moment = Moment(now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()));
     let mut out = String::new();
     let mut chars = format.chars();
     while let Some(c) = chars.next() {
@@ -312,33 +306,58 @@ pub(super) fn strftime(format: &str, now: SystemTime) -> String {
         if !padded {
             directive = chars.next();
         }
-        let two = |number: u64| if padded { format!("{number:02}") } else { number.to_string() };
-        out.push_str(&match directive {
-            Some('Y') => year.to_string(),
-            Some('y') => two(year % 100),
-            Some('m') => two(month),
-            Some('d') => two(day),
-            Some('e') => format!("{day:2}"),
-            Some('H') => two(hour),
-            Some('I') => two((hour + 11) % 12 + 1),
-            Some('M') => two(minute),
-            Some('S') => two(second % 60),
-            Some('p') => if hour < 12 { "AM" } else { "PM" }.into(),
-            Some('B') => month_name.into(),
-            Some('b' | 'h') => month_name[..3].into(),
-            Some('A') => day_name.into(),
-            Some('a') => day_name[..3].into(),
-            Some('j') => format!("{day_of_year:03}"),
-            Some('F') => format!("{year}-{month:02}-{day:02}"),
-            Some('T') => format!("{hour:02}:{minute:02}:{:02}", second % 60),
-            Some('Z') => "UTC".into(),
-            Some('z') => "+0000".into(),
-            Some('%') => "%".into(),
-            Some(other) => format!("%{other}"),
-            None => "%".into(),
-        });
+        out.push_str(&directive.map_or_else(|| "%".into(), |directive| moment.show(directive, padded)));
     }
     out
+}
+
+/// Seconds since 1970 in UTC.
+#[derive(Debug, Clone, Copy)]
+struct Moment(u64);
+
+impl Moment {
+    fn show(self, directive: char, padded: bool) -> String {
+        let two = |number: u64| if padded { format!("{number:02}") } else { number.to_string() };
+        let known = self.day(directive, two).or_else(|| self.time(directive, two));
+        known.unwrap_or_else(|| if directive == '%' { "%".into() } else { format!("%{directive}") })
+    }
+
+    fn day(self, directive: char, two: impl Fn(u64) -> String) -> Option<String> {
+        let days = self.0 / 86_400;
+        let (year, month, day) = date(days);
+        let month_name = MONTHS[month as usize - 1];
+        let day_name = DAYS[(days % 7) as usize];
+        let day_of_year = || 1 + (0..days).rev().take_while(|earlier| date(*earlier).0 == year).count();
+        Some(match directive {
+            'Y' => year.to_string(),
+            'y' => two(year % 100),
+            'm' => two(month),
+            'd' => two(day),
+            'e' => format!("{day:2}"),
+            'B' => month_name.into(),
+            'b' | 'h' => month_name[..3].into(),
+            'A' => day_name.into(),
+            'a' => day_name[..3].into(),
+            'j' => format!("{:03}", day_of_year()),
+            'F' => format!("{year}-{month:02}-{day:02}"),
+            _ => return None,
+        })
+    }
+
+    fn time(self, directive: char, two: impl Fn(u64) -> String) -> Option<String> {
+        let (hour, minute, second) = (self.0 / 3600 % 24, self.0 / 60 % 60, self.0 % 60);
+        Some(match directive {
+            'H' => two(hour),
+            'I' => two((hour + 11) % 12 + 1),
+            'M' => two(minute),
+            'S' => two(second),
+            'p' => if hour < 12 { "AM" } else { "PM" }.into(),
+            'T' => format!("{hour:02}:{minute:02}:{second:02}"),
+            'Z' => "UTC".into(),
+            'z' => "+0000".into(),
+            _ => return None,
+        })
+    }
 }
 
 /// Year, month and day of a day since 1970, by counting in eras of 400 years that begin in March.
