@@ -201,19 +201,21 @@ fn allows(constraint: &Constraint, answer: &str) -> bool {
     all.is_ok() && matcher.is_accepting()
 }
 
+fn call(name: &str, arguments: &str) -> String {
+    format!("<tool_call>\n{{\"name\": \"{name}\", \"arguments\": {arguments}}}\n</tool_call>")
+}
+
+fn check(constraint: &Constraint, answers: &[(&str, bool)]) {
+    for (answer, expected) in answers {
+        assert_eq!(allows(constraint, answer), *expected, "{answer}\n{constraint:?}");
+    }
+}
+
 #[test]
 fn grammars_let_through_what_the_choice_asks_for() {
-    let call = |name: &str, arguments: &str| {
-        format!("<tool_call>\n{{\"name\": \"{name}\", \"arguments\": {arguments}}}\n</tool_call>")
-    };
     let (weather, now) = (call("weather", "{\"city\": \"x\"}"), call("now", "{}"));
     let both = format!("{weather}\n{now}");
     let grammar = |choice, parallel| tool_grammar(ToolFormat::Tagged, &tools(), &choice, parallel).unwrap();
-    let check = |constraint: &Constraint, answers: &[(&str, bool)]| {
-        for (answer, expected) in answers {
-            assert_eq!(allows(constraint, answer), *expected, "{answer}\n{constraint:?}");
-        }
-    };
     let broken = call("weather", "{\"city\": 1}");
     let lacking = call("weather", "{}");
     let extra = call("now", "{\"a\": 1}");
@@ -227,19 +229,25 @@ fn grammars_let_through_what_the_choice_asks_for() {
     let (after_text, talk) = (format!("Let me <look>.\n{both}"), format!("so {broken}"));
     check(&auto, &[("any text\n\n{ <tool_", true), ("", true), (&weather, true), (&after_text, true), (&talk, false)]);
     check(&auto, &bad);
-    let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": false});
-    let or_json = tool_or_json_grammar(&tools(), &schema, true);
-    check(&or_json, &[("{\"a\": \"<tool_call>\"}", true), (&weather, true), (&both, true), ("{\"b\": 1}", false)]);
-    check(&or_json, &[("text", false), ("", false), (&after_text, false)]);
-    check(&or_json, &bad);
-    check(
-        &tool_or_json_grammar(&tools(), &schema, false),
-        &[(&weather, true), (&both, false), ("{\"a\": \"\"}", true)],
-    );
     let bare = tool_grammar(ToolFormat::Bare, &tools(), &ToolChoice::Required, true).unwrap();
     check(&bare, &[("{\"name\": \"now\", \"parameters\": {}}", true), (&now, false)]);
     assert_eq!(tool_grammar(ToolFormat::Bare, &tools(), &ToolChoice::Auto, true), None);
     assert_eq!(tool_grammar(ToolFormat::Tagged, &[], &ToolChoice::Auto, true), None);
+}
+
+#[test]
+fn a_grammar_of_calls_or_json() {
+    let (weather, now) = (call("weather", "{\"city\": \"x\"}"), call("now", "{}"));
+    let both = format!("{weather}\n{now}");
+    let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": false});
+    let or_json = tool_or_json_grammar(&tools(), &schema, true);
+    check(&or_json, &[("{\"a\": \"<tool_call>\"}", true), (&weather, true), (&both, true), ("{\"b\": 1}", false)]);
+    check(&or_json, &[("text", false), ("", false), (&format!("So {now}"), false)]);
+    check(&or_json, &[(&call("weather", "{}"), false)]);
+    check(
+        &tool_or_json_grammar(&tools(), &schema, false),
+        &[(&weather, true), (&both, false), ("{\"a\": \"\"}", true)],
+    );
 }
 
 #[test]
