@@ -1,5 +1,8 @@
 //! Real models against what llama.cpp and `transformers` computed with the same files (`goldens/record_llama_cpp.py`,
-//! `goldens/make_minilm.py`). `cargo xtask test` fetches the files and runs these.
+//! `goldens/record_truth.py`, `goldens/make_minilm.py`). `cargo xtask test` fetches the files and runs these.
+//!
+//! Both engines round activations to int8, so each of them is off, and they part where two tokens are close. The sharp
+//! question is how far we are from exact arithmetic, beside how far llama.cpp is (`check_error`).
 
 use std::fs::File;
 use std::io::BufReader;
@@ -13,12 +16,13 @@ use serde::de::DeserializeOwned;
 use crate::runner::{Runner, golden_path, load, logits};
 
 const STEPS: usize = 64;
-/// The goal: where the reference's two best tokens are closer than this, rounding may choose. Not reached on SmolLM2 and Gemma
-/// (`slow_*`, docs/results/engine.md). On SmolLM2 int8 activations put both engines 0.12 (rms) off exact logits; Gemma's
-/// parting is not explained yet.
+/// The goal: only where llama.cpp's two best tokens are closer than this may ours differ. Greedy tokens count partings and do
+/// not weigh them: both engines' logits are 0.04 to 0.13 (rms) off exact ones, so noise alone makes some at wider gaps.
 const GAP: f32 = 0.1;
-/// Only gross mistakes move logits this far. The number is a judgement, not a measurement: smaller mistakes pass.
+/// Wider than noise should close; a judgement, not a measurement. `check_error` is the sharper test.
 const MISTAKE: f32 = 1.0;
+/// Our error may be this many times llama.cpp's.
+const ERROR: f32 = 1.25;
 
 #[derive(Deserialize)]
 struct Recorded {
@@ -38,6 +42,31 @@ struct Prompt {
 struct Perplexity {
     windows: Vec<Vec<u32>>,
     value: f64,
+}
+
+/// Exact logits, and llama.cpp's error against them.
+#[derive(Deserialize)]
+struct Truth {
+    file: String,
+    llama_cpp: Error,
+    perplexity: f64,
+    prompts: Vec<Exact>,
+}
+
+/// At some rows of a prompt: the likeliest tokens and their logits.
+#[derive(Deserialize)]
+struct Exact {
+    tokens: Vec<u32>,
+    rows: Vec<u32>,
+    ids: Vec<Vec<usize>>,
+    logits: Vec<Vec<f32>>,
+}
+
+/// Of all logits together, and of the median row.
+#[derive(Deserialize)]
+struct Error {
+    rms: f32,
+    median: f32,
 }
 
 #[derive(Deserialize)]
@@ -102,8 +131,43 @@ fn best(dev: &Device, logits: &[f32]) -> u32 {
     argmax(dev, logits) as u32
 }
 
-/// Perplexity of the second halves of windows, within half a per cent of llama.cpp's.
+/// Our logits against exact ones, as near as llama.cpp's are.
+fn check_error(name: &str) {
+    let truth: Truth = recorded(&format!("truth.{name}.json"));
+    let dev = Device::new(2);
+    let model = load(&dev, &models().join(&truth.file));
+    let mut squares: Vec<f32> = truth.prompts.iter().flat_map(|prompt| squared_errors(&dev, &model, prompt)).collect();
+    squares.sort_by(f32::total_cmp);
+    let middle = squares.len() / 2;
+    let (rms, median) = (mean(&squares).sqrt(), mean(&squares[middle - 1..=middle]).sqrt());
+    for (what, found, theirs) in [("rms", rms, truth.llama_cpp.rms), ("median", median, truth.llama_cpp.median)] {
+        println!("{name}: {what} error of logits {found:.4}, llama.cpp's {theirs:.4}, {:.2}x", found / theirs);
+        assert!(found <= ERROR * theirs, "{name}: {what} error of logits {found}, llama.cpp's is {theirs}");
+    }
+}
+
+/// One for each row of a prompt.
+fn squared_errors(dev: &Device, model: &Model, prompt: &Exact) -> Vec<f32> {
+    let hidden = Runner::new(dev, model, 1, prompt.tokens.len()).step(&[(0, &prompt.tokens)], &prompt.rows);
+    let all = logits(dev, model, &hidden);
+    let exact = prompt.ids.iter().zip(&prompt.logits);
+    all.chunks(model.spec().vocab).zip(exact).map(|(row, (ids, exact))| squared_error(row, ids, exact)).collect()
+}
+
+/// Less the mean, which a softmax ignores.
+fn squared_error(row: &[f32], ids: &[usize], exact: &[f32]) -> f32 {
+    let off: Vec<f32> = ids.iter().zip(exact).map(|(&id, exact)| row[id] - exact).collect();
+    let shift = mean(&off);
+    off.iter().map(|off| (off - shift).powi(2)).sum::<f32>() / off.len() as f32
+}
+
+fn mean(values: &[f32]) -> f32 {
+    values.iter().sum::<f32>() / values.len() as f32
+}
+
+/// Perplexity of the second halves of windows, within half a per cent of llama.cpp's and of the exact one.
 fn check_perplexity(name: &str) {
+    let truth: Truth = recorded(&format!("truth.{name}.json"));
     let recorded: Recorded = recorded(&format!("llama_cpp.{name}.json"));
     let dev = Device::new(2);
     let model = load(&dev, &models().join(&recorded.file));
@@ -114,9 +178,11 @@ fn check_perplexity(name: &str) {
         sum += losses.iter().sum::<f64>();
     }
     let found = (sum / scored as f64).exp();
-    let off = found / recorded.perplexity.value - 1.0;
-    println!("{name}: perplexity {found:.4}, llama.cpp {:.4}, {:+.3} %", recorded.perplexity.value, off * 100.0);
-    assert!(off.abs() < 0.005, "{name}: perplexity {found}, llama.cpp's is {}", recorded.perplexity.value);
+    for (whose, value) in [("llama.cpp's", recorded.perplexity.value), ("the exact one", truth.perplexity)] {
+        let off = found / value - 1.0;
+        println!("{name}: perplexity {found:.4}, {whose} {value:.4}, {:+.3} %", off * 100.0);
+        assert!(off.abs() < 0.005, "{name}: perplexity {found}, {whose} is {value}");
+    }
 }
 
 fn second_half(dev: &Device, model: &Model, window: &[u32]) -> Vec<f64> {
@@ -143,7 +209,7 @@ fn greedy_tokens_are_those_of_llama_cpp() {
 }
 
 #[test]
-#[ignore = "slow: the goal, missed on 3 of 20 prompts on SmolLM2 and 1 on Gemma; see docs/results/engine.md"]
+#[ignore = "slow: the goal, which int8 noise alone can miss; see docs/results/engine.md"]
 fn slow_greedy_tokens_part_only_at_close_calls() {
     for name in ["smollm2", "gemma3", "qwen2"] {
         check_greedy(name, GAP);
@@ -152,19 +218,27 @@ fn slow_greedy_tokens_part_only_at_close_calls() {
 
 #[test]
 #[ignore = "needs models: run by cargo xtask test"]
-fn smollm2_perplexity_is_that_of_llama_cpp() {
+fn logits_are_as_near_the_truth_as_those_of_llama_cpp() {
+    for name in ["smollm2", "gemma3", "qwen2"] {
+        check_error(name);
+    }
+}
+
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn smollm2_perplexity_is_that_of_llama_cpp_and_of_f32() {
     check_perplexity("smollm2");
 }
 
 #[test]
 #[ignore = "needs models: run by cargo xtask test"]
-fn gemma3_perplexity_is_that_of_llama_cpp() {
+fn gemma3_perplexity_is_that_of_llama_cpp_and_of_f32() {
     check_perplexity("gemma3");
 }
 
 #[test]
 #[ignore = "needs models: run by cargo xtask test"]
-fn qwen2_perplexity_is_that_of_llama_cpp() {
+fn qwen2_perplexity_is_that_of_llama_cpp_and_of_f32() {
     check_perplexity("qwen2");
 }
 
