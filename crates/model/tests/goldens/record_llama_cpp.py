@@ -1,6 +1,9 @@
 """Records what llama.cpp computes with real models.
 
-    python record_llama_cpp.py MODELS [NAME..]      # llama-cpp-python 0.3.36 built with native flags; MODELS holds the .gguf files
+    python record_llama_cpp.py MODELS [NAME..]      # llama-cpp-python 0.3.36; MODELS holds the .gguf files
+
+Recorded with a build by clang 16 with native flags on a machine with AMX, the build that speed is compared with: gcc 12 compiles
+its AMX kernels wrongly. Builds differ from each other by up to 0.2 % in perplexity (docs/results/engine.md).
 
 For each model: 20 prompts as token ids, 64 greedy tokens each and the gap between the two largest logits at every step. Two
 engines that round activations to int8 are about 0.12 (rms, SmolLM2) apart in every logit, and each of them as far from f32
@@ -18,17 +21,6 @@ import llama_cpp
 import numpy as np
 
 HERE = Path(__file__).parent
-DEFAULTS = llama_cpp.llama_cpp.llama_model_default_params
-
-
-def plain_weights():
-    """Weights as the file has them: ggml's AMX buffers are mis-compiled by some versions of gcc."""
-    parameters = DEFAULTS()
-    parameters.use_extra_bufts = False
-    return parameters
-
-
-llama_cpp.llama_cpp.llama_model_default_params = plain_weights
 STEPS, WINDOW, WINDOWS, KEPT = 64, 512, 8, 20
 FILES = {
     "smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf",
