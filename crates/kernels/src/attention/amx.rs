@@ -20,6 +20,7 @@
 
 use std::arch::asm;
 use std::cell::RefCell;
+use std::ops::Range;
 
 use super::block::{Block, PageRow, soften};
 use super::tile::{Pages, SCRATCH, Scratch, Sink, Stored, Tile, finish};
@@ -33,32 +34,42 @@ const ROWS: usize = 16;
 const CHUNK: usize = 2 * LANES;
 /// Vectors that are multiplied side by side: those of a page's tokens.
 const VECTORS: usize = PAGE_TOKENS / LANES;
+/// Chunks of a page's tokens.
+const HALVES: usize = PAGE_TOKENS / CHUNK;
 
 /// Pairs of bf16: what a tile has of one row.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([u32; LANES]);
 
-const ZERO: Line = Line([0; LANES]);
-
 /// Sixteen rows of products.
+#[derive(Debug)]
 #[repr(C, align(64))]
 struct Products([PageRow; ROWS]);
+
+impl Default for Products {
+    fn default() -> Self {
+        Self([[0.0; PAGE_TOKENS]; ROWS])
+    }
+}
 
 /// High and low parts of a matrix, in lines.
 type Parts = [Vec<Line>; 2];
 
-/// What a thread works with; grown once.
+/// What a thread works with; grown once. Where rows or columns are missing, whatever was there before is multiplied, and the
+/// result never looked at; dimensions that are missing count as zeros of the queries.
 #[derive(Debug, Default)]
 struct Buffers {
     /// `[block][chunk of dimensions][16 rows]`.
     queries: Parts,
-    /// `[pair of dimensions][4]`.
-    keys: Parts,
-    /// `[pair of tokens][vectors of columns, in fours]`.
-    values: Parts,
-    /// `[chunk of tokens][16 rows]`.
+    /// The keys of a page, `[pair of dimensions][4]`, then its values, `[pair of tokens][vectors of columns, in fours]`: one after
+    /// the other they stay in the first-level cache.
+    page: Parts,
+    /// `[block][chunk of tokens][16 rows]`.
     weights: Parts,
+    /// Of each block, the factors on its rows' earlier sums; none if it sees nothing of the page.
+    rescale: Vec<Option<[f32; ROWS]>>,
+    products: Products,
 }
 
 thread_local! {
@@ -95,12 +106,19 @@ impl Kernel for Go<'_> {
             let indices = tile.pages(split);
             for index in indices.clone() {
                 scratch.look(index);
-                buffers.cut(s, pages.halves(index), tile.spec.head_dim);
-                if index + 1 < indices.end {
-                    ask(s, pages.ahead(index + 1));
+                let [keys, values] = pages.halves(index);
+                let next = if index + 1 < indices.end { pages.ahead(index + 1) } else { [&[] as &[_]; 2] };
+                // Tokens that no row sees are not cut: their scores are masked, and their weights zero.
+                let tokens = (tile.range().end - index * PAGE_TOKENS).min(PAGE_TOKENS);
+                buffers.cut(s, keys, PAGE_TOKENS, tokens.div_ceil(LANES), next[0]);
+                for block in 0..tile.rows().div_ceil(ROWS) {
+                    buffers.weigh(s, &tile, block, scratch);
                 }
-                for first in (0..tile.rows()).step_by(ROWS) {
-                    buffers.attend(s, &tile, first, scratch);
+                let width = tile.spec.head_dim.next_multiple_of(LANES);
+                let rows = tokens.next_multiple_of(CHUNK);
+                buffers.cut(s, &values[..rows * width], width, width / LANES, next[1]);
+                for block in 0..tile.rows().div_ceil(ROWS) {
+                    buffers.accumulate(s, &tile, block, scratch);
                 }
             }
             scratch.join(s, &tile);
@@ -112,19 +130,26 @@ impl Kernel for Go<'_> {
     }
 }
 
-/// Asks for the memory of a page.
-#[inline(always)]
-fn ask<S: Simd>(s: S, page: [&[u16]; 2]) {
-    page.iter().flat_map(|halves| halves.as_chunks::<CHUNK>().0).for_each(|line| s.prefetch(line));
-}
-
 /// Two vectors as pairs: their high and their low parts, rounded, so that errors have either sign and do not add up in large sums.
 #[inline(always)]
-fn cut<S: Simd>(s: S, x: [S::F; 2]) -> [S::I; 2] {
-    let nearest = |x: S::F| s.and(s.add_int(s.bits(x), s.splat_int(0x8000)), s.splat_int(0xffff_0000));
+fn round<S: Simd>(s: S, x: [S::F; 2]) -> [S::I; 2] {
+    let nearest = |x: S::F| upper(s, s.add_int(s.bits(x), s.splat_int(0x8000)));
     let high = [nearest(x[0]), nearest(x[1])];
     let low = [s.sub(x[0], s.as_float(high[0])), s.sub(x[1], s.as_float(high[1]))];
     [pairs(s, high), pairs(s, [nearest(low[0]), nearest(low[1])])]
+}
+
+/// The same for numbers that were f16, which have no more than 11 bits: exact however they are cut.
+#[inline(always)]
+fn exact<S: Simd>(s: S, x: [S::F; 2]) -> [S::I; 2] {
+    let high = [upper(s, s.bits(x[0])), upper(s, s.bits(x[1]))];
+    let low = [s.sub(x[0], s.as_float(high[0])), s.sub(x[1], s.as_float(high[1]))];
+    [pairs(s, high), pairs(s, [s.bits(low[0]), s.bits(low[1])])]
+}
+
+#[inline(always)]
+fn upper<S: Simd>(s: S, x: S::I) -> S::I {
+    s.and(x, s.splat_int(0xffff_0000))
 }
 
 /// Upper halves of words, joined.
@@ -138,65 +163,86 @@ impl Buffers {
     #[inline(always)]
     fn start<S: Simd>(&mut self, s: S, tile: &Tile<'_>) {
         let (n, chunks) = (tile.spec.head_dim, tile.spec.head_dim.div_ceil(CHUNK));
-        let sizes = [
-            tile.rows().div_ceil(ROWS) * chunks * ROWS,
-            chunks * LANES * VECTORS,
-            PAGE_TOKENS / 2 * n.div_ceil(LANES).next_multiple_of(VECTORS),
-            PAGE_TOKENS / CHUNK * ROWS,
-        ];
-        for (parts, size) in
-            [&mut self.queries, &mut self.keys, &mut self.values, &mut self.weights].into_iter().zip(sizes)
-        {
-            for part in parts {
-                part.clear();
-                part.resize(size, ZERO);
-            }
-        }
+        let blocks = tile.rows().div_ceil(ROWS);
+        grow(&mut self.queries, blocks * chunks * ROWS);
+        grow(&mut self.page, chunks * LANES * VECTORS);
+        grow(&mut self.page, PAGE_TOKENS / 2 * n.div_ceil(LANES).next_multiple_of(VECTORS));
+        grow(&mut self.weights, blocks * HALVES * ROWS);
+        self.rescale.resize(blocks, None);
         let heads = (0..tile.len).flat_map(|i| tile.q[tile.heads(i)].chunks_exact(n));
         let scale = s.splat(tile.scale());
         for (row, head) in heads.enumerate() {
             for (chunk, x) in head.chunks(CHUNK).enumerate() {
                 let (near, far) = x.split_at(x.len().min(LANES));
-                let parts = cut(s, [s.mul(s.load_part(near), scale), s.mul(s.load_part(far), scale)]);
+                let parts = round(s, [s.mul(s.load_part(near), scale), s.mul(s.load_part(far), scale)]);
                 let at = (row / ROWS * chunks + chunk) * ROWS + row % ROWS;
                 put(s, parts, &mut self.queries, at);
             }
         }
     }
 
-    /// Takes a page: keys `[n][64]`, values `[64][n, in whole vectors]`.
+    /// Takes the keys or the values of a page, of rows of `width` numbers the first `vectors`, as pairs of rows. Missing rows
+    /// count as zeros. Meanwhile asks for the memory of the `next` ones.
     #[inline(always)]
-    fn cut<S: Simd>(&mut self, s: S, [keys, values]: [&[u16]; 2], n: usize) {
-        cut_pairs(s, keys.as_chunks().0, VECTORS, &mut self.keys, VECTORS);
-        let columns = n.div_ceil(LANES);
-        cut_pairs(s, values.as_chunks().0, columns, &mut self.values, columns.next_multiple_of(VECTORS));
+    fn cut<S: Simd>(&mut self, s: S, numbers: &[u16], width: usize, vectors: usize, next: &[u16]) {
+        // Only dimensions can be missing, and rows of keys have this width.
+        const NONE: [u16; PAGE_TOKENS] = [0; PAGE_TOKENS];
+        let stride = width.div_ceil(LANES).next_multiple_of(VECTORS);
+        let mut next = next.as_chunks::<CHUNK>().0.iter();
+        let [high, low] = &mut self.page;
+        let to = high.chunks_exact_mut(LANES * stride).zip(low.chunks_exact_mut(LANES * stride));
+        for (rows, (high, low)) in numbers.chunks(CHUNK * width).zip(to) {
+            let (near, far) = rows.split_at(rows.len().min(LANES * width));
+            let to = high.chunks_exact_mut(stride).zip(low.chunks_exact_mut(stride));
+            for (row, (near, (high, low))) in near.chunks_exact(width).zip(to).enumerate() {
+                let far = far.get(row * width..(row + 1) * width).unwrap_or(&NONE);
+                let lines = near.as_chunks().0.iter().zip(far.as_chunks().0).zip(high.iter_mut().zip(low));
+                for ((near, far), (high, low)) in lines.take(vectors) {
+                    let parts = exact(s, [s.load_f16(near), s.load_f16(far)]);
+                    s.store_int(parts[0], &mut high.0);
+                    s.store_int(parts[1], &mut low.0);
+                    if let Some(line) = next.next() {
+                        s.prefetch(line);
+                    }
+                }
+            }
+        }
     }
 
-    /// Takes the page into account, for the block of rows that starts with `first`.
+    /// Makes a block's weights.
     #[inline(always)]
-    fn attend<S: Simd>(&mut self, s: S, tile: &Tile<'_>, first: usize, scratch: &mut Scratch) {
-        let (rows, chunks) = (first..tile.rows().min(first + ROWS), tile.spec.head_dim.div_ceil(CHUNK));
-        let columns = tile.spec.head_dim.div_ceil(LANES);
-        let (seen, running, acc) = scratch.block(rows.clone(), columns * LANES);
+    fn weigh<S: Simd>(&mut self, s: S, tile: &Tile<'_>, block: usize, scratch: &mut Scratch) {
+        let (rows, chunks) = (rows(tile, block), tile.spec.head_dim.div_ceil(CHUNK));
+        let (seen, running) = scratch.block(rows.clone());
+        self.rescale[block] = None;
         if seen.iter().all(|seen| seen.0 >= seen.1) {
             return;
         }
-        let mut products = Products([[0.0; PAGE_TOKENS]; ROWS]);
-        let queries = [0, 1].map(|part| &self.queries[part][first * chunks..][..chunks * ROWS]);
-        multiply(queries, [0, 1].map(|part| &self.keys[part][..]), VECTORS, &mut products);
-        let weights = &mut products.0[..rows.len()];
-        let rescale = soften(s, weights, &mut Block { q: &[], seen, running, acc: &mut [], softcap: tile.softcap() });
+        let queries = [0, 1].map(|part| &self.queries[part][block * ROWS * chunks..][..chunks * ROWS]);
+        multiply(queries, [0, 1].map(|part| &self.page[part][..]), VECTORS, &mut self.products);
+        let weights = &mut self.products.0[..rows.len()];
+        let softcap = tile.softcap();
+        self.rescale[block] = Some(soften(s, weights, &mut Block { q: &[], seen, running, acc: &mut [], softcap }));
         for (row, weights) in weights.iter().enumerate() {
             for (chunk, x) in weights.as_chunks::<CHUNK>().0.iter().enumerate() {
                 let (near, far) = x.as_chunks::<LANES>().0.split_at(1);
-                put(s, cut(s, [s.load(&near[0]), s.load(&far[0])]), &mut self.weights, chunk * ROWS + row);
+                let at = (block * HALVES + chunk) * ROWS + row;
+                put(s, round(s, [s.load(&near[0]), s.load(&far[0])]), &mut self.weights, at);
             }
         }
-        let stride = columns.next_multiple_of(VECTORS);
+    }
+
+    /// Adds the values with a block's weights.
+    #[inline(always)]
+    fn accumulate<S: Simd>(&mut self, s: S, tile: &Tile<'_>, block: usize, scratch: &mut Scratch) {
+        let Some(rescale) = self.rescale[block] else { return };
+        let columns = tile.spec.head_dim.div_ceil(LANES);
+        let acc = scratch.sums(rows(tile, block), columns * LANES);
         for column in (0..columns).step_by(VECTORS) {
-            let weights = [0, 1].map(|part| &self.weights[part][..]);
-            multiply(weights, [0, 1].map(|part| &self.values[part][column..]), stride, &mut products);
-            for ((acc, page), factor) in acc.chunks_exact_mut(columns * LANES).zip(&products.0).zip(rescale) {
+            let weights = [0, 1].map(|part| &self.weights[part][block * HALVES * ROWS..][..HALVES * ROWS]);
+            let values = [0, 1].map(|part| &self.page[part][column..]);
+            multiply(weights, values, columns.next_multiple_of(VECTORS), &mut self.products);
+            for ((acc, page), factor) in acc.chunks_exact_mut(columns * LANES).zip(&self.products.0).zip(rescale) {
                 let acc = acc[column * LANES..].as_chunks_mut().0;
                 for (acc, page) in acc.iter_mut().zip(page.as_chunks().0) {
                     s.store(s.fma(s.load(acc), s.splat(factor), s.load(page)), acc);
@@ -206,22 +252,21 @@ impl Buffers {
     }
 }
 
+/// The rows of a block.
+fn rows(tile: &Tile<'_>, block: usize) -> Range<usize> {
+    block * ROWS..tile.rows().min((block + 1) * ROWS)
+}
+
+fn grow(parts: &mut Parts, lines: usize) {
+    for part in parts.iter_mut().filter(|part| part.len() < lines) {
+        part.resize(lines, Line([0; LANES]));
+    }
+}
+
 #[inline(always)]
 fn put<S: Simd>(s: S, parts: [S::I; 2], to: &mut Parts, at: usize) {
     for (part, to) in parts.into_iter().zip(to) {
         s.store_int(part, &mut to[at].0);
-    }
-}
-
-/// Cuts a matrix of f16 with `width` vectors in a row into pairs of rows, `stride` lines each. Missing rows count as zeros.
-#[inline(always)]
-fn cut_pairs<S: Simd>(s: S, rows: &[[u16; LANES]], width: usize, to: &mut Parts, stride: usize) {
-    for (chunk, rows) in rows.chunks(CHUNK * width).enumerate() {
-        let (near, far) = rows.split_at(rows.len().min(LANES * width));
-        for (i, x) in near.iter().enumerate() {
-            let second = far.get(i).map_or(s.splat(0.0), |x| s.load_f16(x));
-            put(s, cut(s, [s.load_f16(x), second]), to, (chunk * LANES + i / width) * stride + i % width);
-        }
     }
 }
 

@@ -8,12 +8,13 @@ use std::cmp::Reverse;
 
 use super::tile::{self, Rows, Sight, Sink, Stored, Tile, part_len, rows, stored};
 use super::{AttentionSpec, KvCache, PAGE_TOKENS, Span};
-use crate::Device;
 use crate::parallel::Parts;
+use crate::{Device, Isa};
 
-/// Rows (queries times heads) of a tile at most: enough to make reading a page cheap, few enough to stay in the cache, and whole
-/// blocks for heads in groups of three, four and eight.
-const TILE_ROWS: usize = 96;
+/// Rows (queries times heads) of a tile at most: enough to make unpacking a page cheap, few enough to stay in the cache.
+const TILE_ROWS: usize = 72;
+/// The same where AMX multiplies: unpacking is a larger part there.
+const AMX_TILE_ROWS: usize = 192;
 /// Tiles per thread below which splits become tasks.
 const TILES_PER_THREAD: usize = 6;
 /// Numbers times rows of pages below which a round of the pool costs more than it gains.
@@ -171,7 +172,7 @@ impl Plan {
         self.items.clear();
         self.joins.clear();
         for (span, sequence) in sequences.enumerate() {
-            self.add(spec, span, sequence);
+            self.add(dev.isa(), spec, span, sequence);
         }
         let pages = |item: &Item| item.tile(spec, &[]).range().len() / PAGE_TOKENS + 1;
         let cost = |item: &Item| item.rows.len * spec.group() * pages(item);
@@ -188,8 +189,9 @@ impl Plan {
     }
 
     /// Lists the tiles of one sequence.
-    fn add(&mut self, spec: &AttentionSpec, span: usize, sequence: Sequence) {
-        let step = (TILE_ROWS / spec.group()).max(1);
+    fn add(&mut self, isa: Isa, spec: &AttentionSpec, span: usize, sequence: Sequence) {
+        let rows = if isa == Isa::Amx { AMX_TILE_ROWS } else { TILE_ROWS };
+        let step = (rows / spec.group()).max(1);
         for first in (0..sequence.len).step_by(step) {
             let (row, position) = (sequence.row + first, sequence.position + first);
             let rows = Sequence { row, position, len: step.min(sequence.len - first), ..sequence };

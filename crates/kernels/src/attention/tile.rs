@@ -333,10 +333,14 @@ impl Scratch {
         }
     }
 
-    /// What some rows see of the page at hand, and their state with sums of `row` numbers.
-    pub(super) fn block(&mut self, rows: Range<usize>, row: usize) -> (&[(usize, usize)], &mut [Running], &mut [f32]) {
-        let acc = &mut self.acc[rows.start * row..][..rows.len() * row];
-        (&self.here[rows.clone()], &mut self.running[rows], acc)
+    /// What some rows see of the page at hand, and their state.
+    pub(super) fn block(&mut self, rows: Range<usize>) -> (&[(usize, usize)], &mut [Running]) {
+        (&self.here[rows.clone()], &mut self.running[rows])
+    }
+
+    /// The sums of some rows, `row` numbers each.
+    pub(super) fn sums(&mut self, rows: Range<usize>, row: usize) -> &mut [f32] {
+        &mut self.acc[rows.start * row..rows.end * row]
     }
 
     /// Goes through the pages of one split.
