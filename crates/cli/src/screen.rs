@@ -3,11 +3,15 @@
 use std::{
     fmt::Display,
     io::{self, IsTerminal, Write},
+    sync::LazyLock,
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
+
+/// All bars: two that are drawn at the same time, each for itself, would leave one behind.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// A line of the result.
 pub(crate) fn line(text: impl Display) -> io::Result<()> {
@@ -53,7 +57,7 @@ pub(crate) fn count_bar() -> ProgressBar {
 
 fn bar(template: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
+    let bar = BARS.add(ProgressBar::new(0).with_style(style.progress_chars("=> ")));
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }

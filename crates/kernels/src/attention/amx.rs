@@ -105,21 +105,11 @@ impl Kernel for Go<'_> {
             scratch.empty();
             let indices = tile.pages(split);
             for index in indices.clone() {
-                scratch.look(index);
-                let [keys, values] = pages.halves(index);
                 let next = if index + 1 < indices.end { pages.ahead(index + 1) } else { [&[] as &[_]; 2] };
+                scratch.look(index);
                 // Tokens that no row sees are not cut: their scores are masked, and their weights zero.
                 let tokens = (tile.range().end - index * PAGE_TOKENS).min(PAGE_TOKENS);
-                buffers.cut(s, keys, PAGE_TOKENS, tokens.div_ceil(LANES), next[0]);
-                for block in 0..tile.rows().div_ceil(ROWS) {
-                    buffers.weigh(s, &tile, block, scratch);
-                }
-                let width = tile.spec.head_dim.next_multiple_of(LANES);
-                let rows = tokens.next_multiple_of(CHUNK);
-                buffers.cut(s, &values[..rows * width], width, width / LANES, next[1]);
-                for block in 0..tile.rows().div_ceil(ROWS) {
-                    buffers.accumulate(s, &tile, block, scratch);
-                }
+                buffers.attend(s, &tile, pages.halves(index), tokens, next, scratch);
             }
             scratch.join(s, &tile);
         }
@@ -132,24 +122,11 @@ impl Kernel for Go<'_> {
 
 /// Two vectors as pairs: their high and their low parts, rounded, so that errors have either sign and do not add up in large sums.
 #[inline(always)]
-fn round<S: Simd>(s: S, x: [S::F; 2]) -> [S::I; 2] {
-    let nearest = |x: S::F| upper(s, s.add_int(s.bits(x), s.splat_int(0x8000)));
+fn halve<S: Simd>(s: S, x: [S::F; 2]) -> [S::I; 2] {
+    let nearest = |x: S::F| s.and(s.add_int(s.bits(x), s.splat_int(0x8000)), s.splat_int(0xffff_0000));
     let high = [nearest(x[0]), nearest(x[1])];
     let low = [s.sub(x[0], s.as_float(high[0])), s.sub(x[1], s.as_float(high[1]))];
     [pairs(s, high), pairs(s, [nearest(low[0]), nearest(low[1])])]
-}
-
-/// The same for numbers that were f16, which have no more than 11 bits: exact however they are cut.
-#[inline(always)]
-fn exact<S: Simd>(s: S, x: [S::F; 2]) -> [S::I; 2] {
-    let high = [upper(s, s.bits(x[0])), upper(s, s.bits(x[1]))];
-    let low = [s.sub(x[0], s.as_float(high[0])), s.sub(x[1], s.as_float(high[1]))];
-    [pairs(s, high), pairs(s, [s.bits(low[0]), s.bits(low[1])])]
-}
-
-#[inline(always)]
-fn upper<S: Simd>(s: S, x: S::I) -> S::I {
-    s.and(x, s.splat_int(0xffff_0000))
 }
 
 /// Upper halves of words, joined.
@@ -174,10 +151,32 @@ impl Buffers {
         for (row, head) in heads.enumerate() {
             for (chunk, x) in head.chunks(CHUNK).enumerate() {
                 let (near, far) = x.split_at(x.len().min(LANES));
-                let parts = round(s, [s.mul(s.load_part(near), scale), s.mul(s.load_part(far), scale)]);
+                let parts = halve(s, [s.mul(s.load_part(near), scale), s.mul(s.load_part(far), scale)]);
                 let at = (row / ROWS * chunks + chunk) * ROWS + row % ROWS;
                 put(s, parts, &mut self.queries, at);
             }
+        }
+    }
+
+    /// Takes the first `tokens` of a page into account.
+    #[inline(always)]
+    fn attend<S: Simd>(
+        &mut self,
+        s: S,
+        tile: &Tile<'_>,
+        [keys, values]: [&[u16]; 2],
+        tokens: usize,
+        next: [&[u16]; 2],
+        scratch: &mut Scratch,
+    ) {
+        let (blocks, width) = (tile.rows().div_ceil(ROWS), tile.spec.head_dim.next_multiple_of(LANES));
+        self.cut(s, keys, PAGE_TOKENS, tokens.div_ceil(LANES), next[0]);
+        for block in 0..blocks {
+            self.weigh(s, tile, block, scratch);
+        }
+        self.cut(s, &values[..tokens.next_multiple_of(CHUNK) * width], width, width / LANES, next[1]);
+        for block in 0..blocks {
+            self.accumulate(s, tile, block, scratch);
         }
     }
 
@@ -198,7 +197,7 @@ impl Buffers {
                 let far = far.get(row * width..(row + 1) * width).unwrap_or(&NONE);
                 let lines = near.as_chunks().0.iter().zip(far.as_chunks().0).zip(high.iter_mut().zip(low));
                 for ((near, far), (high, low)) in lines.take(vectors) {
-                    let parts = exact(s, [s.load_f16(near), s.load_f16(far)]);
+                    let parts = halve(s, [s.load_f16(near), s.load_f16(far)]);
                     s.store_int(parts[0], &mut high.0);
                     s.store_int(parts[1], &mut low.0);
                     if let Some(line) = next.next() {
@@ -227,7 +226,7 @@ impl Buffers {
             for (chunk, x) in weights.as_chunks::<CHUNK>().0.iter().enumerate() {
                 let (near, far) = x.as_chunks::<LANES>().0.split_at(1);
                 let at = (block * HALVES + chunk) * ROWS + row;
-                put(s, round(s, [s.load(&near[0]), s.load(&far[0])]), &mut self.weights, at);
+                put(s, halve(s, [s.load(&near[0]), s.load(&far[0])]), &mut self.weights, at);
             }
         }
     }
