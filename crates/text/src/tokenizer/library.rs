@@ -41,10 +41,12 @@ pub(crate) enum Spelling {
 impl Library {
     /// Reads a `tokenizer.json`. Its truncation and padding are dropped: how much a model takes is the engine's affair.
     pub(crate) fn from_json(json: &[u8]) -> Result<Self, Error> {
-        let mut all = contained(|| tokenizers::Tokenizer::from_bytes(json))?.map_err(|error| broken(&error))?;
-        all.with_truncation(None).map_err(|error| broken(&error))?;
-        all.with_padding(None);
-        Self::new(all)
+        contained(|| {
+            let mut all = tokenizers::Tokenizer::from_bytes(json).map_err(|error| broken(&error))?;
+            all.with_truncation(None).map_err(|error| broken(&error))?;
+            all.with_padding(None);
+            Self::new(all)
+        })
     }
 
     /// WordPiece from GGUF data, where `▁` begins a word and nothing marks what continues one.
@@ -83,8 +85,9 @@ impl Library {
     }
 
     fn new(all: tokenizers::Tokenizer) -> Result<Self, Error> {
-        // A character of no script: fails where the vocabulary has no token for what it does not know.
-        all.encode_fast("\u{10FFFD}", false).map_err(|error| broken(&error))?;
+        // A character of no script fails where the vocabulary has no token for what it does not know, and a document where the
+        // post-processor names a token that is missing.
+        all.encode_fast("\u{10FFFD}", true).map_err(|error| broken(&error))?;
         Ok(Self { all, plain: OnceLock::new() })
     }
 
@@ -180,9 +183,10 @@ fn special(id: u32, token: AddedToken) -> Special {
 
 /// Runs the crate on a file of unknown origin. It panics on some that are merely wrong (a decoder that is no object), which
 /// is one more way of being broken; nothing is kept of what it had begun.
-fn contained<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
-        .map_err(|_| Error::Tokenizer("this tokenizer.json is of a form that the tokenizers crate cannot read".into()))
+fn contained<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(Error::Tokenizer("this tokenizer.json is of a form that the tokenizers crate cannot read".into()))
+    })
 }
 
 fn broken(error: &dyn std::fmt::Display) -> Error {
@@ -200,5 +204,26 @@ mod tests {
             let error = Library::from_json(json.as_bytes()).unwrap_err();
             assert!(matches!(error, Error::Tokenizer(_)), "{json}: {error}");
         }
+    }
+
+    /// Found by fuzzing: the crate panics at the first document where a template names a token that is not described.
+    #[test]
+    fn a_template_without_its_token_is_refused() {
+        let file = |described: serde_json::Value| {
+            json!({
+                "version": "1.0",
+                "added_tokens": [],
+                "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                    "max_input_chars_per_word": 100, "vocab": {"[CLS]": 0, "[UNK]": 1}},
+                "post_processor": {"type": "TemplateProcessing", "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
+                    "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                    "special_tokens": described},
+            })
+            .to_string()
+        };
+        let described = json!({"[CLS]": {"id": "[CLS]", "ids": [0], "tokens": ["[CLS]"]}});
+        assert!(Library::from_json(file(described).as_bytes()).is_ok());
+        let error = Library::from_json(file(json!({})).as_bytes()).unwrap_err();
+        assert!(matches!(error, Error::Tokenizer(_)), "{error}");
     }
 }
