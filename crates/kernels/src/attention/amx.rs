@@ -22,7 +22,7 @@ use std::arch::asm;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::block::{Block, PageRow, soften};
+use super::block::{Block, Page, PageRow, soften};
 use super::tile::{Pages, SCRATCH, Scratch, Sink, Stored, Tile, finish};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::tiles::Registers;
@@ -105,11 +105,13 @@ impl Kernel for Go<'_> {
             scratch.empty();
             let indices = tile.pages(split);
             for index in indices.clone() {
+                let [keys, values] = pages.halves(index);
                 let next = if index + 1 < indices.end { pages.ahead(index + 1) } else { [&[] as &[_]; 2] };
+                let page = Page { keys, values, value_row: tile.spec.head_dim.next_multiple_of(LANES), next };
                 scratch.look(index);
                 // Tokens that no row sees are not cut: their scores are masked, and their weights zero.
                 let tokens = (tile.range().end - index * PAGE_TOKENS).min(PAGE_TOKENS);
-                buffers.attend(s, &tile, pages.halves(index), tokens, next, scratch);
+                buffers.attend(s, &tile, &page, tokens, scratch);
             }
             scratch.join(s, &tile);
         }
@@ -160,21 +162,14 @@ impl Buffers {
 
     /// Takes the first `tokens` of a page into account.
     #[inline(always)]
-    fn attend<S: Simd>(
-        &mut self,
-        s: S,
-        tile: &Tile<'_>,
-        [keys, values]: [&[u16]; 2],
-        tokens: usize,
-        next: [&[u16]; 2],
-        scratch: &mut Scratch,
-    ) {
-        let (blocks, width) = (tile.rows().div_ceil(ROWS), tile.spec.head_dim.next_multiple_of(LANES));
-        self.cut(s, keys, PAGE_TOKENS, tokens.div_ceil(LANES), next[0]);
+    fn attend<S: Simd>(&mut self, s: S, tile: &Tile<'_>, page: &Page<'_, u16>, tokens: usize, scratch: &mut Scratch) {
+        let (blocks, width) = (tile.rows().div_ceil(ROWS), page.value_row);
+        self.cut(s, page.keys, PAGE_TOKENS, tokens.div_ceil(LANES), page.next[0]);
         for block in 0..blocks {
             self.weigh(s, tile, block, scratch);
         }
-        self.cut(s, &values[..tokens.next_multiple_of(CHUNK) * width], width, width / LANES, next[1]);
+        let values = &page.values[..tokens.next_multiple_of(CHUNK) * width];
+        self.cut(s, values, width, width / LANES, page.next[1]);
         for block in 0..blocks {
             self.accumulate(s, tile, block, scratch);
         }
