@@ -85,6 +85,7 @@ mod x86 {
     use std::hint::black_box;
 
     use super::{Arithmetic, CHAINS};
+    use crate::tiles::Registers;
 
     pub(super) fn avx512(kind: Arithmetic, steps: usize) -> usize {
         // SAFETY: a device has this instruction set only where all of these features were found (`Isa::detect`).
@@ -171,29 +172,15 @@ mod x86 {
         CHAINS * 32 * 2
     }
 
-    /// Rows and bytes per row of all eight tiles, at their largest.
-    #[repr(C, align(64))]
-    struct TileConfig {
-        palette: u8,
-        start_row: u8,
-        reserved: [u8; 14],
-        bytes: [u16; 16],
-        rows: [u8; 16],
-    }
-
     /// Four chains, as many as two operands on each side make: what a matrix product of tiles can keep going.
     ///
     /// # Safety
     /// The machine has AMX with int8 and the process may use it.
     unsafe fn int8_tiles(steps: usize) -> usize {
-        let (mut bytes, mut rows) = ([0; 16], [0; 16]);
-        bytes[..8].fill(64);
-        rows[..8].fill(16);
-        let config = TileConfig { palette: 1, start_row: 0, reserved: [0; 14], bytes, rows };
-        // SAFETY: the tiles are configured before, zeroed by that, and released after their use; only registers are written.
+        // SAFETY: the registers are configured before, zeroed by that, and freed after their use; only they are written.
         unsafe {
+            let _registers = Registers::new([(16, 64); 8]);
             asm!(
-                "ldtilecfg [{config}]",
                 "test {steps}, {steps}",
                 "jz 3f",
                 "2:",
@@ -204,8 +191,6 @@ mod x86 {
                 "dec {steps}",
                 "jnz 2b",
                 "3:",
-                "tilerelease",
-                config = in(reg) &raw const config,
                 steps = inout(reg) steps => _,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
