@@ -133,10 +133,10 @@ const GROUP: usize = 4;
 const TASKS_PER_THREAD: usize = 4;
 /// What the activations of a task may take of the second-level cache.
 const CACHED: usize = 144 << 10;
-/// The same where tiles multiply: the unit needs a hundred microseconds to get going, so tasks are large.
+/// The same where tiles multiply: starting them costs some microseconds a task, so tasks are large.
 const TILED_TASKS_PER_THREAD: usize = 2;
 const TILED_CACHED: usize = 512 << 10;
-/// Tiles times records from which on a task is worth waking the unit for.
+/// Tiles times records from which on a task is worth starting them for; found by timing whole prompts.
 const TILED_WORK: usize = 12 << 10;
 
 /// How the work is cut: `total` row blocks times the rows of activations.
