@@ -41,14 +41,7 @@ impl Remote {
     async fn ask_models(&self) -> Result<Vec<ModelCard>, Error> {
         let response = self.send(self.client.get(self.address("models"))).await?;
         let list: ModelList = serde_json::from_slice(&response.bytes().await.map_err(broken)?).map_err(broken)?;
-        let card = |id| ModelCard {
-            id,
-            created: 0,
-            owned_by: String::new(),
-            context_length: 0,
-            chat: true,
-            embeddings: false,
-        };
+        let card = |id: String| ModelCard { chat: true, ..ModelCard::new(id) };
         Ok(list.data.into_iter().map(|model| card(model.id)).collect())
     }
 
@@ -154,6 +147,7 @@ fn events_of(chunk: &Value) -> Vec<Event> {
         let reason = match choice["finish_reason"].as_str() {
             Some("length") => FinishReason::Length,
             Some("tool_calls") => FinishReason::ToolCalls,
+            Some("content_filter") => FinishReason::ContentFilter,
             Some(_) => FinishReason::Stop,
             None => continue,
         };

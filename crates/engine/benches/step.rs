@@ -74,6 +74,7 @@ fn job(sampling: &Sampling, salt: u32) -> Job {
         logprobs: None,
         echo: None,
         score_from: None,
+        report_tokens: false,
     };
     let work = Work::Answers(Box::new(answers));
     Job { prompt: vec![salt % 64, 1, 2], tenant: String::new(), deadline: None, work }

@@ -23,7 +23,9 @@ use std::{
 use futures_core::{Stream, future::BoxFuture};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
-use protocol::{Embed, EmbedRequest, Embeddings, Error, Event, EventStream, Generate, GenerateRequest, ModelCard};
+use protocol::{
+    Capabilities, Embed, EmbedRequest, Embeddings, Error, Event, EventStream, Generate, GenerateRequest, ModelCard,
+};
 use text::{ChatTemplate, Tokenizer};
 use tokio::sync::{mpsc as channel, oneshot};
 
@@ -107,13 +109,15 @@ impl Engine {
             .name("engine".into())
             .spawn(move || serve(core, &inbox, &published))
             .map_err(crate::Error::Thread)?;
+        let generates = Capabilities { tools: chat, ..Capabilities::ENGINE };
         let card = ModelCard {
-            id: name,
             created: created(),
             owned_by: "tessera".into(),
             context_length,
             chat,
             embeddings: true,
+            capabilities: if encoder { Capabilities::default() } else { generates },
+            ..ModelCard::new(name)
         };
         let seeds = Arc::new(Seeds { state: RandomState::new(), count: AtomicU64::new(0) });
         Ok(Self { front: Arc::new(front), card, commands, state, seeds })

@@ -51,7 +51,9 @@ impl Front {
         check_shape(&request)?;
         let laid_out = self.lay_out(&request)?;
         let max_tokens = self.room(laid_out.tokens.len(), request.stop.max_tokens)?;
-        let choices = (0..request.n).map(|_| self.choice(&laid_out)).collect::<Result<_, _>>()?;
+        let mut resume = request.resume.into_iter();
+        let mut choice = |_| self.choice(&laid_out, resume.next().unwrap_or_default());
+        let choices = (0..request.n).map(&mut choice).collect::<Result<_, _>>()?;
         let answers = Answers {
             choices,
             seed: request.sampling.seed.unwrap_or_else(draw),
@@ -62,6 +64,7 @@ impl Front {
             logprobs: request.logprobs,
             score_from: (request.echo && request.logprobs.is_some()).then_some(request.score_from),
             echo: request.echo.then_some(laid_out.echo),
+            report_tokens: request.report_tokens,
         };
         let work = Work::Answers(Box::new(answers));
         Ok(Job { prompt: laid_out.tokens, tenant: request.tenant, deadline: request.deadline, work })
@@ -163,12 +166,15 @@ impl Front {
         Ok(wanted.unwrap_or(usize::MAX).min(self.context - prompt))
     }
 
-    fn choice(&self, layout: &Layout) -> Result<Choice, Error> {
+    fn choice(&self, layout: &Layout, resume: Vec<u32>) -> Result<Choice, Error> {
+        if !resume.is_empty() {
+            self.check_tokens(&resume, "resume")?;
+        }
         let matcher = self.matcher(layout)?;
         let held_to_form = layout.tools.is_some() && matcher.is_some();
         let parser = layout.parser.clone();
         let parser = parser.map(|parser| if held_to_form { parser.under_grammar() } else { parser });
-        Ok(Choice { matcher, calls: parser.map(Calls::new) })
+        Ok(Choice { matcher, calls: parser.map(Calls::new), resume })
     }
 
     /// The field that an essential grammar of calls failed for; a format may be part of it.
@@ -228,6 +234,10 @@ fn constraint(format: &Format) -> Option<Constraint> {
 fn check_shape(request: &GenerateRequest) -> Result<(), Error> {
     if request.n == 0 || request.n > MAX_CHOICES {
         return Err(Error::invalid("n", format!("it must lie between 1 and {MAX_CHOICES}, not at {}", request.n)));
+    }
+    if !request.resume.is_empty() && (request.resume.len() != request.n || request.logprobs.is_some()) {
+        let message = "resuming takes the tokens of every choice, and their scores are gone: leave logprobs out";
+        return Err(Error::invalid("resume", message));
     }
     if request.stop.strings.iter().any(String::is_empty) {
         return Err(Error::invalid("stop", "a stop string is empty; leave it out"));

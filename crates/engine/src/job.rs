@@ -61,6 +61,8 @@ pub struct Answers {
     pub echo: Option<String>,
     /// Score the prompt's tokens from this one on.
     pub score_from: Option<usize>,
+    /// Send the tokens as they are chosen.
+    pub report_tokens: bool,
 }
 
 /// The parts of one choice that cannot be shared.
@@ -70,6 +72,8 @@ pub struct Choice {
     pub matcher: Option<Matcher>,
     /// Where the model may call tools: what tells calls from content.
     pub calls: Option<Calls>,
+    /// Tokens that count as generated already.
+    pub resume: Vec<u32>,
 }
 
 impl Job {
@@ -150,6 +154,8 @@ impl Answers {
             echo: self.echo.clone(),
             scoring: score_from.map(|from| Scoring { from, scores: unscored(prompt, tokenizer) }),
             limits: Limits { max_tokens: self.max_tokens, ignore_eos: self.ignore_eos },
+            resume: choice.resume,
+            report_tokens: self.report_tokens,
             generated: 0,
             finished: None,
             last_token: None,

@@ -77,6 +77,10 @@ pub(crate) struct Generation {
     pub(crate) echo: Option<String>,
     pub(crate) scoring: Option<Scoring>,
     pub(crate) limits: Limits,
+    /// Tokens generated before a break elsewhere, until the sequence opens.
+    pub(crate) resume: Vec<u32>,
+    /// Send the tokens beside their text.
+    pub(crate) report_tokens: bool,
     /// Tokens generated.
     pub(crate) generated: usize,
     pub(crate) finished: Option<FinishReason>,
@@ -195,7 +199,7 @@ impl Sequence {
         }
     }
 
-    /// Sends what comes before the answer and appends the tokens that a grammar forces at its start. An answer without tokens
+    /// Sends what comes before the answer, repeats what is resumed, and appends the tokens that a grammar forces. An answer without tokens
     /// ends here if no score of the prompt is wanted either, or another choice of the request finds them.
     ///
     /// # Errors
@@ -206,6 +210,7 @@ impl Sequence {
             generation.send_echo(out);
         }
         if generation.limits.max_tokens > 0 {
+            generation.repeat(&mut self.tokens, tokenizer, out)?;
             generation.follow(&mut self.tokens, tokenizer, out)?;
         } else if self.follows || generation.scoring.as_ref().is_some_and(Scoring::is_empty) {
             generation.finish(FinishReason::Length, out);
@@ -249,6 +254,22 @@ impl Generation {
         self.control.as_ref().and_then(Control::allowed)
     }
 
+    /// Takes the tokens of a broken stream as if they had just been chosen. They are rows to compute like those of a prompt.
+    fn repeat(
+        &mut self,
+        tokens: &mut Vec<u32>,
+        tokenizer: &Tokenizer,
+        out: &mut Vec<Event>,
+    ) -> Result<(), text::Error> {
+        for id in std::mem::take(&mut self.resume) {
+            if self.finished.is_some() {
+                break;
+            }
+            self.accept(tokens, Token { id, score: None }, tokenizer, out)?;
+        }
+        Ok(())
+    }
+
     /// Appends forced tokens until the grammar leaves a choice. With scores wanted, each waits for its row instead.
     fn follow(
         &mut self,
@@ -283,6 +304,9 @@ impl Generation {
             return Ok(());
         }
         tokens.push(token.id);
+        if self.report_tokens {
+            out.push(Event::Tokens { choice: self.choice, ids: vec![token.id] });
+        }
         self.sampler.note(token.id);
         if let Some(control) = &mut self.control {
             control.commit(token.id)?;

@@ -54,7 +54,7 @@ impl Words {
 impl Generate for Words {
     fn models(&self) -> Vec<ModelCard> {
         let id = "words".to_owned();
-        vec![ModelCard { id, created: 0, owned_by: String::new(), context_length: 4096, chat: true, embeddings: false }]
+        vec![ModelCard { context_length: 4096, chat: true, ..ModelCard::new(id) }]
     }
 
     fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, Error>> {
@@ -208,7 +208,7 @@ struct Letters;
 impl Embed for Letters {
     fn models(&self) -> Vec<ModelCard> {
         let id = "letters".to_owned();
-        vec![ModelCard { id, created: 0, owned_by: String::new(), context_length: 64, chat: false, embeddings: true }]
+        vec![ModelCard { context_length: 64, embeddings: true, ..ModelCard::new(id) }]
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, Error>> {

@@ -1,9 +1,11 @@
 //! Requests for vectors and what comes back.
 
+use serde::{Deserialize, Serialize};
+
 use crate::TextOrTokens;
 
 /// A request for one vector per input.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EmbedRequest {
     /// Which model; empty means the default one.
     pub model: String,
@@ -14,7 +16,7 @@ pub struct EmbedRequest {
 }
 
 /// Vectors of unit length, in the order of the inputs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Embeddings {
     /// One vector per input.
     pub vectors: Vec<Vec<f32>>,

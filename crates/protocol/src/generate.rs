@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A request for one or more continuations of a prompt.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GenerateRequest {
     /// The caller's id for this request; appears in events' logs and in the audit.
     pub id: String,
@@ -32,6 +33,12 @@ pub struct GenerateRequest {
     pub deadline: Option<Duration>,
     /// Tenant for fair queueing: tenants with waiting work take turns.
     pub tenant: String,
+    /// Tokens that an earlier, broken stream of the same request already generated, one list per choice (empty: from the
+    /// start). They count as generated: the answer goes on behind them as it would have there, and their text is sent
+    /// again from the start, so that whoever resumes drops what was delivered.
+    pub resume: Vec<Vec<u32>>,
+    /// Send [`Event::Tokens`], so that the stream can be resumed elsewhere.
+    pub report_tokens: bool,
 }
 
 impl GenerateRequest {
@@ -50,12 +57,14 @@ impl GenerateRequest {
             score_from: 0,
             deadline: None,
             tenant: String::new(),
+            resume: Vec::new(),
+            report_tokens: false,
         }
     }
 }
 
 /// Text, or the ids it was already made into.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TextOrTokens {
     /// Text of a user: special tokens in it are ordinary characters.
     Text(String),
@@ -64,7 +73,7 @@ pub enum TextOrTokens {
 }
 
 /// What to continue.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Prompt {
     /// Raw text or tokens, no template.
     Raw(TextOrTokens),
@@ -73,7 +82,7 @@ pub enum Prompt {
 }
 
 /// A conversation and the tools the model may call in it.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Chat {
     /// The turns so far.
     pub messages: Vec<Message>,
@@ -88,7 +97,7 @@ pub struct Chat {
 }
 
 /// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Message {
     /// `system`, `developer`, `user`, `assistant` or `tool`.
     pub role: String,
@@ -103,7 +112,7 @@ pub struct Message {
 }
 
 /// A function the model may call.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tool {
     /// Its name.
     pub name: String,
@@ -116,7 +125,7 @@ pub struct Tool {
 }
 
 /// Whether tools are called.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ToolChoice {
     /// The model decides.
     #[default]
@@ -130,7 +139,7 @@ pub enum ToolChoice {
 }
 
 /// A call the model made.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ToolCall {
     /// Unique within the conversation.
     pub id: String,
@@ -142,7 +151,7 @@ pub struct ToolCall {
 
 /// How the next token is chosen. The order is: penalties and bias, then temperature, then the top-k, top-p and min-p cuts, then
 /// a draw by Gumbel-max whose noise is a pure function of (seed, position, token id).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
     /// 0 is greedy.
     pub temperature: f32,
@@ -181,7 +190,7 @@ impl Default for Sampling {
 }
 
 /// When an answer ends.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Stop {
     /// At most so many generated tokens; `None` is as many as the context holds.
     pub max_tokens: Option<usize>,
@@ -192,7 +201,7 @@ pub struct Stop {
 }
 
 /// What the answer must look like.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub enum Format {
     /// Anything.
     #[default]
@@ -208,7 +217,7 @@ pub enum Format {
 }
 
 /// What a generation sends, in order. `choice` counts from 0 to `n - 1`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Event {
     /// The request was admitted and its prompt laid out.
@@ -242,6 +251,13 @@ pub enum Event {
         /// What to append to the arguments.
         arguments: String,
     },
+    /// Tokens that the answer grew by, if [`GenerateRequest::report_tokens`] asks for them; always ahead of their text.
+    Tokens {
+        /// Which answer.
+        choice: usize,
+        /// Their ids.
+        ids: Vec<u32>,
+    },
     /// An answer is complete.
     Finished {
         /// Which answer.
@@ -254,7 +270,7 @@ pub enum Event {
 }
 
 /// Why an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum FinishReason {
     /// The model ended it, or a stop string did.
@@ -263,10 +279,12 @@ pub enum FinishReason {
     Length,
     /// It ended in tool calls.
     ToolCalls,
+    /// A policy cut it.
+    ContentFilter,
 }
 
 /// A token with its log-probability (natural logarithm, of the model's distribution before temperature and cuts).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TokenLogprob {
     /// The token's id.
     pub id: u32,
@@ -279,7 +297,7 @@ pub struct TokenLogprob {
 }
 
 /// What a request cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Tokens of the prompt, counted once whatever `n` is.
     pub prompt_tokens: usize,

@@ -1,6 +1,6 @@
 //! What a caller asks and what comes back.
 //!
-//! The service traits ([`Generate`], [`Embed`]) with their requests, events, usage and errors, as plain values. Whoever
+//! The service traits ([`Generate`], [`Embed`], [`Draw`], [`Decide`]) with their requests, events, usage and errors, as plain values. Whoever
 //! offers a model (the engine in this process, a worker elsewhere, a provider's API) is a `dyn Generate`; whoever wants
 //! one (the gateway, the evaluation, a cascade) holds an `Arc<dyn Generate>` and knows nothing else about it. OpenAI's
 //! wire types live in [`openai`], beside explicit conversions to and from the plain values: the compute tower never
@@ -8,12 +8,16 @@
 //!
 //! Invariant: this crate depends on no runtime, no tensor and no HTTP library; its traits stay dyn-compatible.
 
+mod decide;
+mod draw;
 mod embed;
 mod error;
 mod generate;
 pub mod openai;
 mod service;
 
+pub use decide::*;
+pub use draw::*;
 pub use embed::*;
 pub use error::*;
 pub use generate::*;

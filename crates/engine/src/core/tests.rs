@@ -65,6 +65,7 @@ fn answers(max_tokens: usize) -> Answers {
         logprobs: None,
         echo: None,
         score_from: None,
+        report_tokens: false,
     }
 }
 

@@ -134,12 +134,11 @@ impl Drop for Alive {
 impl Generate for Fake {
     fn models(&self) -> Vec<ModelCard> {
         let card = |id: &str, chat| ModelCard {
-            id: id.to_owned(),
             created: 1,
             owned_by: "test".to_owned(),
             context_length: 64,
             chat,
-            embeddings: false,
+            ..ModelCard::new(id)
         };
         vec![card("talker", true), card("hf:owner/raw", false)]
     }
@@ -173,8 +172,8 @@ struct Lengths;
 
 impl Embed for Lengths {
     fn models(&self) -> Vec<ModelCard> {
-        let (id, owned_by) = ("vectors".to_owned(), "test".to_owned());
-        vec![ModelCard { id, created: 1, owned_by, context_length: 32, chat: false, embeddings: true }]
+        let owned_by = "test".to_owned();
+        vec![ModelCard { created: 1, owned_by, context_length: 32, embeddings: true, ..ModelCard::new("vectors") }]
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, Error>> {

@@ -28,17 +28,22 @@ pub struct ErrorDetail {
 impl From<&Error> for ErrorBody {
     fn from(error: &Error) -> Self {
         let kind = match error.kind {
-            ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Unsupported => "invalid_request_error",
+            ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Unsupported | ErrorKind::Blocked => {
+                "invalid_request_error"
+            }
+            ErrorKind::Unauthenticated => "authentication_error",
+            ErrorKind::Forbidden => "permission_error",
+            ErrorKind::OverBudget => "insufficient_quota",
             ErrorKind::Overloaded => "rate_limit_error",
             ErrorKind::DeadlineExceeded => "timeout_error",
-            ErrorKind::ShuttingDown | ErrorKind::Internal => "server_error",
+            ErrorKind::ShuttingDown | ErrorKind::Upstream | ErrorKind::Internal => "server_error",
         };
         Self {
             error: ErrorDetail {
                 message: error.message.clone(),
                 kind: kind.to_owned(),
                 param: error.param.clone(),
-                code: error.code.map(str::to_owned),
+                code: error.code.as_deref().map(str::to_owned),
             },
         }
     }

@@ -92,7 +92,7 @@ impl Plan {
             ..Sampling::default()
         };
         Answers {
-            choices: (0..self.n).map(|_| Choice { matcher: self.grammar.then(grammar), calls: None }).collect(),
+            choices: (0..self.n).map(|_| Choice { matcher: self.grammar.then(grammar), ..Choice::default() }).collect(),
             sampling,
             seed: self.seed,
             logprobs: self.scored.then_some(2),
@@ -148,6 +148,27 @@ fn run_mix(pages: usize, config: EngineConfig, plans: &[Plan]) {
     }
 }
 
+/// The outputs of one request alone, which reports its tokens and repeats `resume` first.
+fn alone(plan: &Plan, resume: &[Vec<u32>]) -> Vec<Result<Output, Error>> {
+    let mut answers = Answers { report_tokens: true, ..plan.answers() };
+    answers.choices.iter_mut().zip(resume).for_each(|(choice, tokens)| choice.resume.clone_from(tokens));
+    let mut bench = Bench::new(40, EngineConfig::default());
+    bench.core.submit(job(plan.prompt(), answers)).unwrap();
+    bench.finish().into_values().next().unwrap()
+}
+
+/// The first `share` percent of the tokens of every choice.
+fn beginnings(plan: &Plan, outputs: &[Result<Output, Error>], share: usize) -> Vec<Vec<u32>> {
+    let mut tokens = vec![Vec::new(); plan.n];
+    for output in outputs {
+        if let Ok(Output::Event(Event::Tokens { choice, ids })) = output {
+            tokens[*choice].extend(ids);
+        }
+    }
+    tokens.iter_mut().for_each(|ids| ids.truncate(ids.len() * share / 100));
+    tokens
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -157,5 +178,12 @@ proptest! {
         plans in prop::collection::vec(plan(), 1..10),
     ) {
         run_mix(pages, config, &plans);
+    }
+
+    #[test]
+    fn a_resumed_stream_says_what_an_unbroken_one_says(plan in plan(), share in 0..101usize) {
+        let plan = Plan { scored: false, ..plan };
+        let whole = alone(&plan, &[]);
+        prop_assert_eq!(told(&alone(&plan, &beginnings(&plan, &whole, share))), told(&whole));
     }
 }

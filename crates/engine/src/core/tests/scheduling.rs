@@ -107,7 +107,7 @@ fn a_full_queue_says_so() {
         bench.core.submit(job(prompt(5, salt), long(1))).unwrap();
     }
     let error = bench.core.submit(job(prompt(5, 9), long(1))).unwrap_err();
-    assert_eq!((error.kind, error.code), (ErrorKind::Overloaded, Some("overloaded")));
+    assert_eq!((error.kind, error.code.as_deref()), (ErrorKind::Overloaded, Some("overloaded")));
     assert_eq!(bench.finish().len(), 2);
 }
 
@@ -183,7 +183,7 @@ fn states_and_logits_come_out_whole() {
 #[test]
 fn forced_tokens_may_outgrow_the_pages_of_the_prompt() {
     let mut bench = Bench::new(8, EngineConfig::default());
-    let choices = vec![Choice { matcher: Some(grammar()), calls: None }];
+    let choices = vec![Choice { matcher: Some(grammar()), ..Choice::default() }];
     let wanted = Answers { choices, ..answers(120) };
     let expected = naive(&prompt(62, 1), &wanted, 0);
     bench.core.submit(job(prompt(62, 1), wanted)).unwrap();
@@ -194,7 +194,7 @@ fn forced_tokens_may_outgrow_the_pages_of_the_prompt() {
 #[test]
 fn choices_do_not_wait_for_one_that_was_forced_throughout() {
     let mut bench = Bench::new(8, EngineConfig::default());
-    let choices = (0..3).map(|_| Choice { matcher: Some(grammar()), calls: None }).collect();
+    let choices = (0..3).map(|_| Choice { matcher: Some(grammar()), ..Choice::default() }).collect();
     bench.core.submit(job(prompt(5, 1), Answers { choices, ..answers(1) })).unwrap();
     let told = told(bench.finish().values().next().unwrap());
     assert_eq!(told.texts.values().collect::<Vec<_>>(), ["t", "t", "t"]);

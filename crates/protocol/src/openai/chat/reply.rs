@@ -211,7 +211,7 @@ impl Streamed for Stream {
                 self.usage.add(usage);
                 Vec::new()
             }
-            Event::Started { .. } | Event::PromptLogprobs(_) => Vec::new(),
+            Event::Started { .. } | Event::PromptLogprobs(_) | Event::Tokens { .. } => Vec::new(),
         }
     }
 
@@ -297,7 +297,7 @@ impl Collected for Collector {
                 }
             }
             Event::Done(usage) => self.body.usage.add(usage),
-            Event::Started { .. } | Event::PromptLogprobs(_) => {}
+            Event::Started { .. } | Event::PromptLogprobs(_) | Event::Tokens { .. } => {}
         }
     }
 
