@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Request, State},
 };
 use futures_util::future::{Either, select};
@@ -12,11 +12,16 @@ use protocol::{
     openai::embedding::{self, EmbeddingList},
 };
 
-use crate::{app::App, body, refusal::Refusal};
+use crate::{Caller, app::App, body, refusal::Refusal};
 
 /// Vectors for the inputs.
-pub(crate) async fn embeddings(State(app): State<Arc<App>>, request: Request) -> Result<Json<EmbeddingList>, Refusal> {
+pub(crate) async fn embeddings(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    request: Request,
+) -> Result<Json<EmbeddingList>, Refusal> {
     let call = embedding::parse(&body::read(request, app.gateway.config.max_body_bytes).await?)?;
+    caller.may_use(&call.request.model)?;
     let service = app.embeddings(&call.request.model)?;
     let (model, n) = (call.request.model.clone(), call.request.inputs.len());
     let cut = Box::pin(app.drain.cut());

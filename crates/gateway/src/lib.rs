@@ -22,7 +22,9 @@
 //! addresses are bound until API keys exist.
 
 mod app;
+mod auth;
 mod body;
+mod caller;
 mod clock;
 mod drain;
 mod embed;
@@ -46,6 +48,7 @@ use std::{
 use protocol::{Embed, Generate};
 use tokio::sync::oneshot;
 
+pub use caller::{Caller, DEFAULT_TENANT, Role};
 pub use listen::{Error, Listener, bind};
 pub use measure::install_metrics;
 

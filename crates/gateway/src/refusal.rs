@@ -30,8 +30,13 @@ impl From<Error> for Refusal {
 fn status(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::Invalid | ErrorKind::Unsupported => StatusCode::BAD_REQUEST,
+        ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ErrorKind::Forbidden => StatusCode::FORBIDDEN,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
-        ErrorKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+        // OpenAI's status for `insufficient_quota`, told apart by the code and by the missing Retry-After.
+        ErrorKind::Overloaded | ErrorKind::OverBudget => StatusCode::TOO_MANY_REQUESTS,
+        ErrorKind::Blocked => StatusCode::BAD_REQUEST,
+        ErrorKind::Upstream => StatusCode::BAD_GATEWAY,
         ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         ErrorKind::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         // Kinds of the future are faults of ours until they have a line here.
@@ -39,13 +44,15 @@ fn status(kind: ErrorKind) -> StatusCode {
     }
 }
 
-/// Seconds after which another try makes sense.
-fn retry_after(kind: ErrorKind) -> Option<HeaderValue> {
-    match kind {
-        ErrorKind::Overloaded => Some(HeaderValue::from_static("1")),
-        ErrorKind::ShuttingDown => Some(HeaderValue::from_static("5")),
-        _ => None,
-    }
+/// Seconds after which another try makes sense: what the service says, rounded up, or a guess by the kind.
+fn retry_after(error: &Error) -> Option<HeaderValue> {
+    let seconds = match (error.retry_after, error.kind) {
+        (Some(wait), _) => wait.as_millis().div_ceil(1000).max(1),
+        (None, ErrorKind::Overloaded) => 1,
+        (None, ErrorKind::ShuttingDown) => 5,
+        (None, _) => return None,
+    };
+    HeaderValue::from_str(&seconds.to_string()).ok()
 }
 
 impl IntoResponse for Refusal {
@@ -53,13 +60,16 @@ impl IntoResponse for Refusal {
         if self.status.is_server_error() {
             tracing::warn!(error = %self.error, "request failed");
         }
-        let retry_after = retry_after(self.error.kind);
+        let retry_after = retry_after(&self.error);
         let mut response = (self.status, Json(ErrorBody::from(&self.error))).into_response();
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         if self.error.kind == ErrorKind::ShuttingDown {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if self.error.kind == ErrorKind::Unauthenticated {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

@@ -16,9 +16,9 @@ use tower_http::{
     cors::{AllowHeaders, AllowOrigin, CorsLayer},
 };
 
-use crate::{app::App, embed, health, id, measure, refusal::Refusal, text};
+use crate::{app::App, auth, embed, health, id, measure, refusal::Refusal, text};
 
-/// From the outside in: a name, the count, cross-origin rules, a net for panics, the route.
+/// From the outside in: a name, the count, cross-origin rules, who asks, a net for panics, the route.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let work = Router::new()
         .route("/v1/chat/completions", post(text::chat))
@@ -38,6 +38,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(|panic| caught(&panic)))
+        .layer(from_fn(auth::identify))
         .layer(cors)
         .layer(from_fn(measure::count))
         .layer(from_fn(id::name))

@@ -12,44 +12,48 @@ use protocol::{
     openai::{Call, Collected, Streamed, chat, completion},
 };
 
-use crate::{app::App, body, id::RequestId, refusal::Refusal, sse, stream::Events};
+use crate::{Caller, app::App, body, id::RequestId, refusal::Refusal, sse, stream::Events};
 
 /// `POST /v1/chat/completions`.
 pub(crate) async fn chat(
     State(app): State<Arc<App>>,
     Extension(id): Extension<RequestId>,
+    Extension(caller): Extension<Arc<Caller>>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let call = chat::parse(&body::read(request, app.gateway.config.max_body_bytes).await?)?;
+    caller.may_use(call.model())?;
     let service = app.chat(call.model())?;
     let envelope = App::envelope("chatcmpl", &id.0, call.model());
     if call.stream {
         let reply = chat::Stream::new(envelope, &call);
-        return stream(&app, &service, prepared(&app, &id, call), reply).await;
+        return stream(&app, &service, prepared(&app, &id, &caller, call), reply).await;
     }
     let reply = chat::Collector::new(envelope, &call);
-    collect(&app, &service, prepared(&app, &id, call), reply).await
+    collect(&app, &service, prepared(&app, &id, &caller, call), reply).await
 }
 
 /// `POST /v1/completions`.
 pub(crate) async fn completions(
     State(app): State<Arc<App>>,
     Extension(id): Extension<RequestId>,
+    Extension(caller): Extension<Arc<Caller>>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let call = completion::parse(&body::read(request, app.gateway.config.max_body_bytes).await?)?;
+    caller.may_use(call.model())?;
     let service = app.completions(call.model())?;
     let envelope = App::envelope("cmpl", &id.0, call.model());
     if call.stream {
         let reply = completion::Stream::new(envelope, &call);
-        return stream(&app, &service, prepared(&app, &id, call), reply).await;
+        return stream(&app, &service, prepared(&app, &id, &caller, call), reply).await;
     }
     let reply = completion::Collector::new(envelope, &call);
-    collect(&app, &service, prepared(&app, &id, call), reply).await
+    collect(&app, &service, prepared(&app, &id, &caller, call), reply).await
 }
 
-/// The call with what the gateway adds to its requests: names and the deadline.
-fn prepared(app: &App, RequestId(id): &RequestId, mut call: Call) -> Call {
+/// The call with what the gateway adds to its requests: names, the tenant and the deadline.
+fn prepared(app: &App, RequestId(id): &RequestId, caller: &Caller, mut call: Call) -> Call {
     if !call.recorded.is_empty() {
         let recorded = serde_json::Value::Object(call.recorded.clone());
         tracing::debug!(%id, %recorded, "advisory fields");
@@ -58,6 +62,10 @@ fn prepared(app: &App, RequestId(id): &RequestId, mut call: Call) -> Call {
     for (i, request) in call.requests.iter_mut().enumerate() {
         request.id = if several { format!("{id}-{i}") } else { id.clone() };
         request.deadline = app.gateway.config.deadline;
+        // While nobody says who asks, the end user whom the request names keeps its place in the queue.
+        if caller.is_known() {
+            request.tenant.clone_from(&caller.tenant);
+        }
     }
     call
 }

@@ -1,0 +1,103 @@
+//! Who asks: one value that the auth layer puts among a request's extensions, and the only thing routes ask about rights.
+
+use protocol::{Error, ErrorKind};
+
+/// The tenant of everybody while no keys are demanded.
+pub const DEFAULT_TENANT: &str = "default";
+
+/// Who asks, and what they may do. Routes take it as `Extension<Arc<Caller>>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Whose traffic, records, budgets and decisions these are.
+    pub tenant: String,
+    /// The public id of the key, or the subject of the token; empty while no keys are demanded.
+    pub key_id: String,
+    /// What they may do.
+    pub role: Role,
+    /// Models they may use; `None` is all of them.
+    pub models: Option<Vec<String>>,
+}
+
+/// What a caller may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Everything, in every tenant.
+    Admin,
+    /// Use models and see what is their tenant's own.
+    User,
+    /// Read the records of their tenant; not use models.
+    Auditor,
+}
+
+impl Caller {
+    /// Everybody, while no keys are demanded: this machine's owner.
+    pub fn open() -> Self {
+        Self { tenant: DEFAULT_TENANT.to_owned(), key_id: String::new(), role: Role::Admin, models: None }
+    }
+
+    /// That somebody said who they are.
+    pub fn is_known(&self) -> bool {
+        !self.key_id.is_empty()
+    }
+
+    /// Whether they may ask this model.
+    pub fn may_use(&self, model: &str) -> Result<(), Error> {
+        if self.role == Role::Auditor {
+            return Err(forbidden("This key is an auditor's: it reads records and uses no models."));
+        }
+        if self.models.as_ref().is_none_or(|models| models.iter().any(|allowed| allowed == model)) {
+            return Ok(());
+        }
+        let message = format!("This key may not use the model `{model}`; GET /v1/models lists those it may.");
+        Err(forbidden(message).with_param("model").with_code("model_not_allowed"))
+    }
+
+    /// Whether they may read records; auditors and admins may.
+    pub fn may_audit(&self) -> Result<(), Error> {
+        match self.role {
+            Role::Admin | Role::Auditor => Ok(()),
+            Role::User => Err(forbidden("Reading records needs a key with the role auditor or admin.")),
+        }
+    }
+
+    /// Whether they may change the server: keys and settings.
+    pub fn may_administer(&self) -> Result<(), Error> {
+        match self.role {
+            Role::Admin => Ok(()),
+            Role::User | Role::Auditor => Err(forbidden("This needs a key with the role admin.")),
+        }
+    }
+
+    /// The tenant whose things they see; `None` is every tenant's.
+    pub fn sees(&self) -> Option<&str> {
+        (self.role != Role::Admin).then_some(self.tenant.as_str())
+    }
+}
+
+fn forbidden(message: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Forbidden, message).with_code("insufficient_permissions")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles() {
+        let check = |role, models: Option<&[&str]>, rights: [bool; 4], sees: Option<&str>| {
+            let models = models.map(|names| names.iter().map(|&name| name.to_owned()).collect());
+            let caller = Caller { tenant: "t".to_owned(), key_id: "k".to_owned(), role, models };
+            let found = [
+                caller.may_use("a").is_ok(),
+                caller.may_use("b").is_ok(),
+                caller.may_audit().is_ok(),
+                caller.may_administer().is_ok(),
+            ];
+            assert_eq!((found, caller.sees()), (rights, sees), "{role:?}");
+        };
+        check(Role::Admin, None, [true, true, true, true], None);
+        check(Role::User, None, [true, true, false, false], Some("t"));
+        check(Role::User, Some(&["a"]), [true, false, false, false], Some("t"));
+        check(Role::Auditor, None, [false, false, true, false], Some("t"));
+    }
+}
