@@ -32,28 +32,28 @@ impl Answer {
         Self { choice, decoder, stops, calls, held: String::new(), sent: 0, scores: VecDeque::new() }
     }
 
-    /// Adds a token. True if a stop string ended the answer with it.
+    /// Adds a token. If a stop string ended the answer with it: which one.
     pub(crate) fn push(
         &mut self,
         tokenizer: &Tokenizer,
         id: u32,
         score: Option<TokenLogprob>,
         out: &mut Vec<Event>,
-    ) -> bool {
+    ) -> Option<usize> {
         if let Some(score) = score {
             self.scores.push_back((self.sent + self.held.len(), score));
         }
         let piece = self.decoder.push(tokenizer, id);
         self.held.push_str(&piece);
-        if let Some(at) = self.find_stop() {
+        if let Some((at, stop)) = self.find_stop() {
             self.held.truncate(at);
             self.send(at, false, out);
             self.scores.clear();
-            return true;
+            return Some(stop);
         }
         let sure = self.held.len() - self.possible_stop();
         self.send(sure, false, out);
-        false
+        None
     }
 
     /// Sends what is held back: the answer has ended. True if it called tools.
@@ -61,7 +61,7 @@ impl Answer {
         let rest = self.decoder.finish();
         self.held.push_str(&rest);
         match self.find_stop() {
-            Some(at) => self.send(at, false, out),
+            Some((at, _)) => self.send(at, false, out),
             None => self.send(self.held.len(), true, out),
         }
         let Some(calls) = &mut self.calls else { return false };
@@ -71,12 +71,13 @@ impl Answer {
         called
     }
 
-    /// Where the earliest stop string in the held text begins.
-    fn find_stop(&self) -> Option<usize> {
+    /// Where the earliest stop string in the held text begins, and which one it is.
+    fn find_stop(&self) -> Option<(usize, usize)> {
         if self.held.is_empty() {
             return None;
         }
-        self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min()
+        let found = |(i, stop): (usize, &String)| self.held.find(stop.as_str()).map(|at| (at, i));
+        self.stops.iter().enumerate().filter_map(found).min()
     }
 
     /// Bytes at the end of the held text that may turn out to be the beginning of a stop string.

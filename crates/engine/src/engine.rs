@@ -212,6 +212,11 @@ impl Generate for Engine {
     fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, Error>> {
         Box::pin(self.answer(request))
     }
+
+    fn count(&self, request: GenerateRequest) -> BoxFuture<'_, Result<usize, Error>> {
+        let front = Arc::clone(&self.front);
+        Box::pin(aside(move || front.count(&request)))
+    }
 }
 
 impl Embed for Engine {

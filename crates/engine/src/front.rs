@@ -40,13 +40,15 @@ impl Front {
         &self.tokenizer
     }
 
+    /// Tokens of the request's prompt.
+    pub(crate) fn count(&self, request: &GenerateRequest) -> Result<usize, Error> {
+        self.check_generates(&request.model)?;
+        Ok(self.lay_out(request)?.tokens.len())
+    }
+
     /// The job of a generation.
     pub(crate) fn answer_job(&self, request: GenerateRequest, draw: impl FnOnce() -> u64) -> Result<Job, Error> {
-        self.check_model(&request.model)?;
-        if self.encoder {
-            let message = format!("{} is an embedding model: it generates no text; use /v1/embeddings", self.name);
-            return Err(about_model(ErrorKind::Unsupported, message));
-        }
+        self.check_generates(&request.model)?;
         check_sampling(&request.sampling, self.vocab)?;
         check_shape(&request)?;
         let laid_out = self.lay_out(&request)?;
@@ -110,6 +112,15 @@ impl Front {
         }
         let message = format!("no model {model:?} here; this engine serves {:?}", self.name);
         Err(about_model(ErrorKind::NotFound, message).with_code("model_not_found"))
+    }
+
+    fn check_generates(&self, model: &str) -> Result<(), Error> {
+        self.check_model(model)?;
+        if self.encoder {
+            let message = format!("{} is an embedding model: it generates no text; use /v1/embeddings", self.name);
+            return Err(about_model(ErrorKind::Unsupported, message));
+        }
+        Ok(())
     }
 
     fn check_tokens(&self, tokens: &[u32], param: &str) -> Result<(), Error> {

@@ -311,8 +311,8 @@ impl Generation {
         if let Some(control) = &mut self.control {
             control.commit(token.id)?;
         }
-        if self.answer.push(tokenizer, token.id, token.score, out) {
-            self.finish(FinishReason::Stop, out);
+        if let Some(stop) = self.answer.push(tokenizer, token.id, token.score, out) {
+            self.finish(FinishReason::StopString(stop), out);
         } else if self.generated >= self.limits.max_tokens {
             let complete = self.control.as_ref().is_some_and(|control| *control.state() == State::End);
             self.finish(if complete { FinishReason::Stop } else { FinishReason::Length }, out);
@@ -324,7 +324,8 @@ impl Generation {
     pub(crate) fn finish(&mut self, reason: FinishReason, out: &mut Vec<Event>) {
         self.send_prompt(out);
         let called = self.answer.finish(out);
-        let reason = if called && reason == FinishReason::Stop { FinishReason::ToolCalls } else { reason };
+        let whole = matches!(reason, FinishReason::Stop | FinishReason::StopString(_));
+        let reason = if called && whole { FinishReason::ToolCalls } else { reason };
         out.push(Event::Finished { choice: self.choice, reason });
         self.finished = Some(reason);
     }

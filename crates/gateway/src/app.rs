@@ -24,7 +24,7 @@ impl App {
     /// The frame of a reply to the request called `id`.
     pub(crate) fn envelope(prefix: &str, id: &str, model: &str) -> Envelope {
         Envelope {
-            id: format!("{prefix}-{}", id.strip_prefix("req_").unwrap_or(id)),
+            id: format!("{prefix}{}", id.strip_prefix("req_").unwrap_or(id)),
             created: clock::unix_seconds(),
             model: model.to_owned(),
             system_fingerprint: concat!("tessera-", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -1,30 +1,21 @@
 //! `POST /v1/embeddings`.
 
-use std::sync::Arc;
-
-use axum::{
-    Extension, Json,
-    extract::{Request, State},
-};
+use axum::Json;
 use futures_util::future::{Either, select};
 use protocol::{
     Error,
     openai::embedding::{self, EmbeddingList},
 };
 
-use crate::{Caller, app::App, body, refusal::Refusal};
+use crate::{ask::Ask, refusal::Refusal};
 
 /// Vectors for the inputs.
-pub(crate) async fn embeddings(
-    State(app): State<Arc<App>>,
-    Extension(caller): Extension<Arc<Caller>>,
-    request: Request,
-) -> Result<Json<EmbeddingList>, Refusal> {
-    let call = embedding::parse(&body::read(request, app.gateway.config.max_body_bytes).await?)?;
-    caller.may_use(&call.request.model)?;
-    let service = app.embeddings(&call.request.model)?;
+pub(crate) async fn embeddings(ask: Ask) -> Result<Json<EmbeddingList>, Refusal> {
+    let call = embedding::parse(&ask.body)?;
+    ask.caller.may_use(&call.request.model)?;
+    let service = ask.app.embeddings(&call.request.model)?;
     let (model, n) = (call.request.model.clone(), call.request.inputs.len());
-    let cut = Box::pin(app.drain.cut());
+    let cut = Box::pin(ask.app.drain.cut());
     let embeddings = match select(service.embed(call.request), cut).await {
         Either::Left((embeddings, _)) => embeddings?,
         Either::Right((error, _)) => return Err(error.into()),

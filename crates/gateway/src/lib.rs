@@ -22,6 +22,7 @@
 //! addresses are bound until API keys exist.
 
 mod app;
+mod ask;
 mod auth;
 mod body;
 mod caller;

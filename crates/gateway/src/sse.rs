@@ -1,7 +1,8 @@
-//! A reply as server-sent events: one `data:` line of JSON per chunk, then `data: [DONE]`.
+//! A reply as server-sent events: one `data:` line of JSON per chunk, under the chunk's name where its wire has names, then
+//! the wire's mark of the end.
 //!
 //! Silence is filled with comments, so that proxies keep the connection while a long prompt is read. A failure in the
-//! middle is sent as an error object, on which OpenAI's clients raise, and the stream ends there without `[DONE]`.
+//! middle is sent in the wire's own form, on which clients raise, and the stream ends there without the mark.
 
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
@@ -12,9 +13,8 @@ use axum::response::{
 use futures_util::{Stream, stream};
 use protocol::{
     Error, Event,
-    openai::{ErrorBody, Streamed},
+    openai::{Chunk, Streamed},
 };
-use serde::Serialize;
 
 use crate::stream::Events;
 
@@ -59,19 +59,20 @@ impl<S: Streamed + 'static> Writer<S> {
             }
             Some(Err(error)) => {
                 tracing::warn!(%error, "a stream ends in an error");
-                self.frames.push_back(frame(&ErrorBody::from(&error)));
+                self.frames.push_back(frame(&self.reply.fail(&error)));
                 self.over = true;
             }
             None => {
                 self.frames.extend(self.reply.finish().iter().map(frame));
-                self.frames.push_back(Frame::default().data("[DONE]"));
+                self.frames.extend(S::END.map(|mark| Frame::default().data(mark)));
                 self.over = true;
             }
         }
     }
 }
 
-fn frame(chunk: &impl Serialize) -> Frame {
+fn frame(chunk: &impl Chunk) -> Frame {
+    let frame = chunk.name().map_or_else(Frame::default, |name| Frame::default().event(name));
     // Wire types have string keys only, so this cannot fail; a comment is the harmless form of "cannot".
-    Frame::default().json_data(chunk).unwrap_or_else(|error| Frame::default().comment(error.to_string()))
+    frame.json_data(chunk).unwrap_or_else(|error| Frame::default().comment(error.to_string()))
 }

@@ -273,8 +273,10 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum FinishReason {
-    /// The model ended it, or a stop string did.
+    /// The model ended it, or a stop string of which nobody says which one.
     Stop,
+    /// The stop string of this index in [`Stop::strings`] ended it.
+    StopString(usize),
     /// The token limit cut it. A constrained answer cut so is not complete.
     Length,
     /// It ended in tool calls.

@@ -29,4 +29,4 @@ pub use format::{Grammar, JsonSchema, ResponseFormat};
 pub use input::Input;
 pub use knobs::{LogitBias, StopStrings};
 pub use logprobs::{ChatLogprob, ChatLogprobs, ChatTopLogprob, CompletionLogprobs, TopLogprobs};
-pub use reply::{Collected, Envelope, PromptTokensDetails, Streamed, UsageBody};
+pub use reply::{Chunk, Collected, Envelope, PromptTokensDetails, Streamed, UsageBody};

@@ -6,8 +6,8 @@ use futures_core::{Stream, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DecideRequest, DrawRequest, Drawing, EmbedRequest, Embeddings, Error, Event, GenerateRequest, SolveRequest,
-    StepEvent,
+    DecideRequest, DrawRequest, Drawing, EmbedRequest, Embeddings, Error, ErrorKind, Event, GenerateRequest,
+    SolveRequest, StepEvent,
 };
 
 /// What a generation sends back. Dropping it cancels the work: the engine frees its memory within one step.
@@ -35,6 +35,13 @@ pub trait Generate: Send + Sync + fmt::Debug {
     /// Admits a request. An error here means that nothing was done; after `Ok` every failure comes in the stream, which
     /// ends with [`Event::Done`] or an error.
     fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, Error>>;
+
+    /// How many tokens the request's prompt has, laid out as [`Generate::generate`] would lay it out. A service that does not
+    /// hold the tokenizer cannot say; whoever wraps a service passes this on.
+    fn count(&self, request: GenerateRequest) -> BoxFuture<'_, Result<usize, Error>> {
+        let message = format!("The service behind the model `{}` does not count tokens.", request.model);
+        Box::pin(async { Err(Error::new(ErrorKind::Unsupported, message).with_param("model")) })
+    }
 }
 
 /// Text in, vectors out.

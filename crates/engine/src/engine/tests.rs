@@ -56,6 +56,19 @@ async fn until(engine: &Engine, what: impl Fn(&Stats) -> bool) {
 }
 
 #[test]
+fn a_count_is_what_the_answer_reports() {
+    block_on(async {
+        let engine = engine(EngineConfig::default());
+        let wanted = request("how long is this?", 1);
+        let mut events = engine.generate(wanted.clone()).await.unwrap();
+        let Some(Ok(Event::Started { prompt_tokens, .. })) = events.next().await else { panic!("no beginning") };
+        assert_eq!(engine.count(wanted).await.unwrap(), prompt_tokens);
+        let other = GenerateRequest { model: "other".into(), ..request("x", 1) };
+        assert_eq!(engine.count(other).await.unwrap_err().kind, ErrorKind::NotFound);
+    });
+}
+
+#[test]
 fn many_streams_at_once_equal_each_alone() {
     block_on(async {
         let engine = engine(EngineConfig::default());

@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Event, FinishReason, Usage};
+use super::ErrorBody;
+use crate::{Error, Event, FinishReason, Usage};
 
 /// What every body and chunk of one reply repeats.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,23 +52,41 @@ impl UsageBody {
 /// The wire's word for the end of an answer.
 pub(super) fn finish_reason(reason: FinishReason) -> &'static str {
     match reason {
-        FinishReason::Stop => "stop",
+        FinishReason::Stop | FinishReason::StopString(_) => "stop",
         FinishReason::Length => "length",
         FinishReason::ToolCalls => "tool_calls",
         FinishReason::ContentFilter => "content_filter",
     }
 }
 
+/// What is sent as one server-sent event. Some wires give their events names, others send data only.
+pub trait Chunk: Serialize + Send {
+    /// The event's name.
+    fn name(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+impl Chunk for ErrorBody {}
+
 /// A reply as chunks: events in, the chunks to send now out.
 pub trait Streamed: Send {
     /// What is sent.
-    type Chunk: Serialize + Send;
+    type Chunk: Chunk;
+    /// What a failure in the middle is sent as.
+    type Failure: Chunk;
+
+    /// What follows the last chunk of a stream that went well, on wires that have such a mark.
+    const END: Option<&'static str>;
 
     /// The chunks for an event of the call's `prompt`-th request; most events give one, some none.
     fn push(&mut self, prompt: usize, event: Event) -> Vec<Self::Chunk>;
 
     /// After the last event: the chunk with the usage, if it was asked for.
     fn finish(&mut self) -> Option<Self::Chunk>;
+
+    /// The last thing sent when the events end in an error.
+    fn fail(&mut self, error: &Error) -> Self::Failure;
 }
 
 /// A reply as one body: events in, the body out at the end.

@@ -51,7 +51,7 @@ fn a_stop_string_ends_the_answer_and_is_no_part_of_it() {
             })
             .sum();
         assert_eq!(scores, expected.len(), "one score per token of the text: its tokens are bytes");
-        assert!(events.contains(&Event::Finished { choice: 0, reason: FinishReason::Stop }));
+        assert!(events.contains(&Event::Finished { choice: 0, reason: FinishReason::StopString(1) }));
     }
 }
 

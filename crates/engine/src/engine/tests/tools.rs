@@ -86,7 +86,10 @@ fn arguments_come_in_pieces() {
             request.stop.strings = vec!["\"days\"".into()];
             let (_, cut, reason) = ask(&engine, request).unwrap();
             let cut: String = cut.into_iter().map(|piece| piece.2).collect();
-            assert_eq!((cut.as_str(), reason), (arguments.split("\"days\"").next().unwrap(), FinishReason::Stop));
+            assert_eq!(
+                (cut.as_str(), reason),
+                (arguments.split("\"days\"").next().unwrap(), FinishReason::StopString(0))
+            );
         }
     }
 }

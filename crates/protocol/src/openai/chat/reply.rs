@@ -4,8 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::message::ToolCallBody;
 use crate::{
-    Event, TokenLogprob, ToolCall,
-    openai::{Call, ChatLogprob, ChatLogprobs, Collected, Envelope, Streamed, UsageBody, reply::finish_reason},
+    Error, Event, TokenLogprob, ToolCall,
+    openai::{
+        Call, ChatLogprob, ChatLogprobs, Chunk, Collected, Envelope, ErrorBody, Streamed, UsageBody,
+        reply::finish_reason,
+    },
 };
 
 /// The whole reply.
@@ -184,8 +187,13 @@ impl Stream {
     }
 }
 
+impl Chunk for ChatChunk {}
+
 impl Streamed for Stream {
     type Chunk = ChatChunk;
+    type Failure = ErrorBody;
+
+    const END: Option<&'static str> = Some("[DONE]");
 
     fn push(&mut self, _prompt: usize, event: Event) -> Vec<ChatChunk> {
         match event {
@@ -217,6 +225,10 @@ impl Streamed for Stream {
 
     fn finish(&mut self) -> Option<ChatChunk> {
         self.include_usage.then(|| self.chunk(Vec::new(), Some(self.usage)))
+    }
+
+    fn fail(&mut self, error: &Error) -> ErrorBody {
+        error.into()
     }
 }
 

@@ -7,8 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Event, FinishReason, TokenLogprob,
-    openai::{Call, Collected, CompletionLogprobs, Envelope, Streamed, UsageBody, reply::finish_reason},
+    Error, Event, FinishReason, TokenLogprob,
+    openai::{
+        Call, Chunk, Collected, CompletionLogprobs, Envelope, ErrorBody, Streamed, UsageBody, reply::finish_reason,
+    },
 };
 
 /// A body, or a chunk of a stream.
@@ -162,8 +164,13 @@ impl Stream {
     }
 }
 
+impl Chunk for Completion {}
+
 impl Streamed for Stream {
     type Chunk = Completion;
+    type Failure = ErrorBody;
+
+    const END: Option<&'static str> = Some("[DONE]");
 
     fn push(&mut self, prompt: usize, event: Event) -> Vec<Completion> {
         let piece = self.answers.piece(prompt, event);
@@ -172,6 +179,10 @@ impl Streamed for Stream {
 
     fn finish(&mut self) -> Option<Completion> {
         self.include_usage.then(|| self.answers.frame(Vec::new(), Some(self.answers.usage)))
+    }
+
+    fn fail(&mut self, error: &Error) -> ErrorBody {
+        error.into()
     }
 }
 
