@@ -51,7 +51,9 @@ impl ChatLayout {
         check_tools(chat, format, tool_format)?;
         let offered = if chat.tool_choice == ToolChoice::None { &[][..] } else { &chat.tools };
         let tools: Vec<text::Tool> = offered.iter().map(tool).collect();
-        let rendered = self.render(chat, &tools).map_err(|error| Error::invalid("messages", error))?;
+        let (turns, begun) = begun(chat)?;
+        let rendered = self.render(turns, chat, &tools).map_err(|error| Error::invalid("messages", error))?;
+        let rendered = self.template.with_answer(rendered, begun);
         let parser = (!tools.is_empty()).then(|| ToolParser::new(tool_format, &tools));
         let constraint = match either(chat, format) {
             Some(schema) => Some(tool_or_json_grammar(&tools, &schema, chat.parallel_tool_calls)),
@@ -64,8 +66,8 @@ impl ChatLayout {
         Ok(LaidOut { rendered, grammar, parser })
     }
 
-    fn render(&self, chat: &Chat, tools: &[text::Tool]) -> Result<Rendered, text::Error> {
-        let messages: Vec<Value> = chat.messages.iter().map(message).collect();
+    fn render(&self, turns: &[Message], chat: &Chat, tools: &[text::Tool]) -> Result<Rendered, text::Error> {
+        let messages: Vec<Value> = turns.iter().map(message).collect();
         let args: Map<String, Value> = chat.template_args.clone().into_iter().collect();
         match self.own_format {
             Some(_) => {
@@ -73,6 +75,23 @@ impl ChatLayout {
                 self.template.render(&messages, &tools, true, &args)
             }
             None => self.template.render(&fold_tools(&messages, tools), &[], true, &args),
+        }
+    }
+}
+
+/// The turns to lay out, and the text that the answer begins with. Calls are parsed from an answer's first character on, so an
+/// answer that somebody else began cannot hold any.
+fn begun(chat: &Chat) -> Result<(&[Message], &str), Error> {
+    if !chat.continue_last {
+        return Ok((&chat.messages, ""));
+    }
+    match chat.messages.split_last() {
+        Some((last, turns)) if last.role == "assistant" && last.tool_calls.is_empty() && chat.tools.is_empty() => {
+            Ok((turns, last.content.as_deref().unwrap_or_default()))
+        }
+        _ => {
+            let message = "only a last message of the assistant without tools can be continued";
+            Err(Error::invalid("continue_final_message", message))
         }
     }
 }

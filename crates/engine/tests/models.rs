@@ -284,6 +284,22 @@ fn a_model_reads_the_result_of_its_call() {
 
 #[test]
 #[ignore = "needs models: run by cargo xtask test"]
+fn an_answer_goes_on_behind_its_beginning() {
+    for name in [SMOL, QWEN] {
+        let engine = load(name, EngineConfig::default());
+        let ask = |prompt| block_on(ask(&engine, greedy(prompt, 40))).unwrap().text;
+        let question = "Name five colours.";
+        let whole = ask(chat(question));
+        let (begun, rest) = whole.split_at(whole.find(' ').expect("several words"));
+        let assistant = Message { role: "assistant".into(), content: Some(begun.into()), ..Message::default() };
+        let messages = vec![user(question), assistant];
+        let went_on = ask(Prompt::Chat(Chat { messages, continue_last: true, ..Chat::default() }));
+        assert!(!rest.is_empty() && went_on.starts_with(rest), "{name}: {begun:?} then {went_on:?}, not {rest:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
 fn calls_of_the_model_s_own_choice_are_valid_too() {
     // Models this small seldom call by themselves, but they repeat what they are told.
     let question = "Repeat exactly:\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\", \"unit\": \"celsius\"}}\n</tool_call>";

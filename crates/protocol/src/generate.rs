@@ -94,6 +94,9 @@ pub struct Chat {
     pub parallel_tool_calls: bool,
     /// Further variables for the template, such as `enable_thinking`.
     pub template_args: BTreeMap<String, Value>,
+    /// The last turn, an assistant's, is the beginning of the answer, which goes on right behind its text.
+    #[serde(default)]
+    pub continue_last: bool,
 }
 
 /// One turn of a conversation.

@@ -168,6 +168,9 @@ pub struct Capabilities {
     pub tools: bool,
     /// Images in the prompt.
     pub images: bool,
+    /// An answer can be begun by the caller ([`crate::Chat::continue_last`]).
+    #[serde(default)]
+    pub prefill: bool,
     /// A broken stream can be resumed ([`GenerateRequest::resume`]) and goes on with the same tokens.
     pub replay: bool,
 }
@@ -182,6 +185,7 @@ impl Capabilities {
         seed: true,
         tools: true,
         images: false,
+        prefill: true,
         replay: true,
     };
 }

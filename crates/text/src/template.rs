@@ -155,6 +155,17 @@ impl ChatTemplate {
         let (text, literal) = marks::unmark(&marked.map_err(|error| explain(&error))?);
         Ok(Rendered { text, literal })
     }
+
+    /// The same conversation with the beginning of the answer behind it: a caller's text like any other.
+    #[must_use]
+    pub fn with_answer(&self, mut rendered: Rendered, begun: &str) -> Rendered {
+        let (text, literal) = marks::unmark(&self.marks.mark(&Value::from(begun), &mut 0).to_string());
+        let at = rendered.text.len();
+        rendered.literal.extend((!text.is_empty()).then_some(at..at));
+        rendered.literal.extend(literal.into_iter().map(|range| range.start + at..range.end + at));
+        rendered.text.push_str(&text);
+        rendered
+    }
 }
 
 fn environment() -> Environment<'static> {

@@ -58,6 +58,10 @@ pub struct ChatRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template_kwargs: Option<Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub continue_final_message: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub add_generation_prompt: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f32>,
@@ -116,7 +120,21 @@ impl ChatRequest {
             reasoning(&mut template_args, effort)?;
         }
         let template_args = template_args.into_iter().collect();
-        Ok(Chat { messages, tools, tool_choice, parallel_tool_calls, template_args })
+        let continue_last = self.continues()?;
+        Ok(Chat { messages, tools, tool_choice, parallel_tool_calls, template_args, continue_last })
+    }
+
+    /// Whether the answer goes on behind the last message. vLLM spells that with two fields; the second one only ever says
+    /// the opposite of the first.
+    fn continues(&self) -> Result<bool, Error> {
+        let continues = self.continue_final_message.unwrap_or(false);
+        match self.add_generation_prompt {
+            Some(prompt) if prompt == continues => {
+                let message = format!("`add_generation_prompt` must be {} here: leave it out.", !continues);
+                Err(Error::invalid("add_generation_prompt", message))
+            }
+            _ => Ok(continues),
+        }
     }
 
     /// Everything but the conversation.
@@ -172,6 +190,8 @@ impl ChatRequest {
             parallel_tool_calls: (!chat.parallel_tool_calls).then_some(false),
             response_format: ResponseFormat::show(&plain.format),
             chat_template_kwargs: (!template_args.is_empty()).then_some(template_args),
+            continue_final_message: chat.continue_last.then_some(true),
+            add_generation_prompt: chat.continue_last.then_some(false),
             temperature: knobs.temperature,
             top_p: knobs.top_p,
             top_k: knobs.top_k,

@@ -138,6 +138,11 @@ pub const CHAT: Object = Object {
             "chat_template_kwargs",
             "an object of further variables for the chat template, such as enable_thinking",
         ),
+        extension(
+            "continue_final_message",
+            "default false; the last message, an assistant's, is the beginning of the answer; not with tools",
+        ),
+        extension("add_generation_prompt", "only the opposite of continue_final_message, as vLLM's clients send it"),
         recorded("metadata", "kept with the record"),
         recorded("store", "kept with the record"),
         recorded("service_tier", "there is one tier; the answer says default"),

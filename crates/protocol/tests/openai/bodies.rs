@@ -70,7 +70,7 @@ fn chats() {
     check_chat(
         body!("chat_plain"),
         expect![[r#"
-            Chat(Chat { messages: [Message { role: "system", content: Some("Be brief."), name: None, tool_calls: [], tool_call_id: None }, Message { role: "user", content: Some("Hi 你好 🙂"), name: None, tool_calls: [], tool_call_id: None }], tools: [], tool_choice: Auto, parallel_tool_calls: true, template_args: {} })
+            Chat(Chat { messages: [Message { role: "system", content: Some("Be brief."), name: None, tool_calls: [], tool_call_id: None }, Message { role: "user", content: Some("Hi 你好 🙂"), name: None, tool_calls: [], tool_call_id: None }], tools: [], tool_choice: Auto, parallel_tool_calls: true, template_args: {}, continue_last: false })
               Sampling { temperature: 0.2, top_k: 0, top_p: 1.0, min_p: 0.0, presence_penalty: 0.0, frequency_penalty: 0.0, repetition_penalty: 1.0, logit_bias: {}, seed: Some(7) }
               Stop { max_tokens: Some(20), strings: [], ignore_eos: false }
               n 1, logprobs None, echo false, score_from 0, tenant "ann"
@@ -80,7 +80,7 @@ fn chats() {
     check_chat(
         body!("chat_everything"),
         expect![[r#"
-            Chat(Chat { messages: [Message { role: "developer", content: Some("Be brief."), name: None, tool_calls: [], tool_call_id: None }, Message { role: "user", content: Some("a\nb"), name: None, tool_calls: [], tool_call_id: None }], tools: [], tool_choice: Auto, parallel_tool_calls: true, template_args: {"enable_thinking": Bool(true), "reasoning_effort": String("none")} })
+            Chat(Chat { messages: [Message { role: "developer", content: Some("Be brief."), name: None, tool_calls: [], tool_call_id: None }, Message { role: "user", content: Some("a\nb"), name: None, tool_calls: [], tool_call_id: None }], tools: [], tool_choice: Auto, parallel_tool_calls: true, template_args: {"enable_thinking": Bool(true), "reasoning_effort": String("none")}, continue_last: false })
               Sampling { temperature: 1.0, top_k: 40, top_p: 1.0, min_p: 0.05, presence_penalty: 0.5, frequency_penalty: -0.5, repetition_penalty: 1.1, logit_bias: {50: -100.0, 51: 5.0}, seed: None }
               Stop { max_tokens: None, strings: ["\n\n", "END"], ignore_eos: false }
               n 2, logprobs Some(3), echo false, score_from 0, tenant "s"
@@ -90,7 +90,7 @@ fn chats() {
     check_chat(
         body!("chat_parse"),
         expect![[r##"
-            Chat(Chat { messages: [Message { role: "user", content: Some("cities"), name: None, tool_calls: [], tool_call_id: None }], tools: [], tool_choice: Auto, parallel_tool_calls: true, template_args: {} })
+            Chat(Chat { messages: [Message { role: "user", content: Some("cities"), name: None, tool_calls: [], tool_call_id: None }], tools: [], tool_choice: Auto, parallel_tool_calls: true, template_args: {}, continue_last: false })
               Stop { max_tokens: None, strings: [], ignore_eos: false }
               JsonSchema(Object {"$defs": Object {"City": Object {"properties": Object {"name": Object {"title": String("Name"), "type": String("string")}, "population": Object {"title": String("Population"), "type": String("integer")}}, "required": Array [String("name"), String("population")], "title": String("City"), "type": String("object"), "additionalProperties": Bool(false)}}, "properties": Object {"cities": Object {"items": Object {"$ref": String("#/$defs/City")}, "title": String("Cities"), "type": String("array")}}, "required": Array [String("cities")], "title": String("Cities"), "type": String("object"), "additionalProperties": Bool(false)})
             stream false, usage false, recorded {}
@@ -103,7 +103,7 @@ fn answers_sent_back() {
     check_chat(
         body!("chat_parsed_sent_back"),
         expect![[r#"
-            Chat(Chat { messages: [Message { role: "user", content: Some("cities"), name: None, tool_calls: [], tool_call_id: None }, Message { role: "assistant", content: Some("{\"cities\":[]}"), name: None, tool_calls: [], tool_call_id: None }, Message { role: "user", content: Some("more"), name: None, tool_calls: [], tool_call_id: None }], tools: [], tool_choice: Auto, parallel_tool_calls: true, template_args: {} })
+            Chat(Chat { messages: [Message { role: "user", content: Some("cities"), name: None, tool_calls: [], tool_call_id: None }, Message { role: "assistant", content: Some("{\"cities\":[]}"), name: None, tool_calls: [], tool_call_id: None }, Message { role: "user", content: Some("more"), name: None, tool_calls: [], tool_call_id: None }], tools: [], tool_choice: Auto, parallel_tool_calls: true, template_args: {}, continue_last: false })
               Stop { max_tokens: None, strings: [], ignore_eos: false }
             stream false, usage false, recorded {}
         "#]],
@@ -111,7 +111,7 @@ fn answers_sent_back() {
     check_chat(
         body!("chat_tool_answer"),
         expect![[r#"
-            Chat(Chat { messages: [Message { role: "user", content: Some("Oslo?"), name: None, tool_calls: [], tool_call_id: None }, Message { role: "assistant", content: None, name: None, tool_calls: [ToolCall { id: "call_1", name: "weather", arguments: "{\"city\": \"Oslo\"}" }], tool_call_id: None }, Message { role: "tool", content: Some("rain"), name: None, tool_calls: [], tool_call_id: Some("call_1") }], tools: [Tool { name: "weather", description: Some("Weather of a city."), parameters: Some(Object {"description": String("Weather of a city."), "properties": Object {"city": Object {"title": String("City"), "type": String("string")}}, "required": Array [String("city")], "title": String("weather"), "type": String("object"), "additionalProperties": Bool(false)}), strict: true }], tool_choice: Auto, parallel_tool_calls: true, template_args: {} })
+            Chat(Chat { messages: [Message { role: "user", content: Some("Oslo?"), name: None, tool_calls: [], tool_call_id: None }, Message { role: "assistant", content: None, name: None, tool_calls: [ToolCall { id: "call_1", name: "weather", arguments: "{\"city\": \"Oslo\"}" }], tool_call_id: None }, Message { role: "tool", content: Some("rain"), name: None, tool_calls: [], tool_call_id: Some("call_1") }], tools: [Tool { name: "weather", description: Some("Weather of a city."), parameters: Some(Object {"description": String("Weather of a city."), "properties": Object {"city": Object {"title": String("City"), "type": String("string")}}, "required": Array [String("city")], "title": String("weather"), "type": String("object"), "additionalProperties": Bool(false)}), strict: true }], tool_choice: Auto, parallel_tool_calls: true, template_args: {}, continue_last: false })
               Stop { max_tokens: None, strings: [], ignore_eos: false }
             stream false, usage false, recorded {}
         "#]],
@@ -119,7 +119,7 @@ fn answers_sent_back() {
     check_chat(
         body!("chat_tool_answer_dump"),
         expect![[r#"
-            Chat(Chat { messages: [Message { role: "user", content: Some("Oslo?"), name: None, tool_calls: [], tool_call_id: None }, Message { role: "assistant", content: None, name: None, tool_calls: [ToolCall { id: "call_1", name: "weather", arguments: "{\"city\": \"Oslo\"}" }], tool_call_id: None }, Message { role: "tool", content: Some("rain"), name: None, tool_calls: [], tool_call_id: Some("call_1") }], tools: [Tool { name: "weather", description: Some("Weather of a city."), parameters: Some(Object {"description": String("Weather of a city."), "properties": Object {"city": Object {"title": String("City"), "type": String("string")}}, "required": Array [String("city")], "title": String("weather"), "type": String("object"), "additionalProperties": Bool(false)}), strict: true }], tool_choice: Auto, parallel_tool_calls: true, template_args: {} })
+            Chat(Chat { messages: [Message { role: "user", content: Some("Oslo?"), name: None, tool_calls: [], tool_call_id: None }, Message { role: "assistant", content: None, name: None, tool_calls: [ToolCall { id: "call_1", name: "weather", arguments: "{\"city\": \"Oslo\"}" }], tool_call_id: None }, Message { role: "tool", content: Some("rain"), name: None, tool_calls: [], tool_call_id: Some("call_1") }], tools: [Tool { name: "weather", description: Some("Weather of a city."), parameters: Some(Object {"description": String("Weather of a city."), "properties": Object {"city": Object {"title": String("City"), "type": String("string")}}, "required": Array [String("city")], "title": String("weather"), "type": String("object"), "additionalProperties": Bool(false)}), strict: true }], tool_choice: Auto, parallel_tool_calls: true, template_args: {}, continue_last: false })
               Stop { max_tokens: None, strings: [], ignore_eos: false }
             stream false, usage false, recorded {}
         "#]],
@@ -127,7 +127,7 @@ fn answers_sent_back() {
     check_chat(
         body!("chat_tool_parsed_answer"),
         expect![[r#"
-            Chat(Chat { messages: [Message { role: "user", content: Some("Oslo?"), name: None, tool_calls: [], tool_call_id: None }, Message { role: "assistant", content: None, name: None, tool_calls: [ToolCall { id: "call_1", name: "weather", arguments: "{\"city\": \"Oslo\"}" }], tool_call_id: None }, Message { role: "tool", content: Some("rain"), name: None, tool_calls: [], tool_call_id: Some("call_1") }], tools: [Tool { name: "weather", description: Some("Weather of a city."), parameters: Some(Object {"description": String("Weather of a city."), "properties": Object {"city": Object {"title": String("City"), "type": String("string")}}, "required": Array [String("city")], "title": String("weather"), "type": String("object"), "additionalProperties": Bool(false)}), strict: true }], tool_choice: Auto, parallel_tool_calls: true, template_args: {} })
+            Chat(Chat { messages: [Message { role: "user", content: Some("Oslo?"), name: None, tool_calls: [], tool_call_id: None }, Message { role: "assistant", content: None, name: None, tool_calls: [ToolCall { id: "call_1", name: "weather", arguments: "{\"city\": \"Oslo\"}" }], tool_call_id: None }, Message { role: "tool", content: Some("rain"), name: None, tool_calls: [], tool_call_id: Some("call_1") }], tools: [Tool { name: "weather", description: Some("Weather of a city."), parameters: Some(Object {"description": String("Weather of a city."), "properties": Object {"city": Object {"title": String("City"), "type": String("string")}}, "required": Array [String("city")], "title": String("weather"), "type": String("object"), "additionalProperties": Bool(false)}), strict: true }], tool_choice: Auto, parallel_tool_calls: true, template_args: {}, continue_last: false })
               Stop { max_tokens: None, strings: [], ignore_eos: false }
             stream false, usage false, recorded {}
         "#]],
@@ -139,7 +139,7 @@ fn tools() {
     check_chat(
         body!("chat_tools"),
         expect![[r#"
-            Chat(Chat { messages: [Message { role: "user", content: Some("Oslo?"), name: None, tool_calls: [], tool_call_id: None }], tools: [Tool { name: "weather", description: Some("Weather of a city."), parameters: Some(Object {"description": String("Weather of a city."), "properties": Object {"city": Object {"title": String("City"), "type": String("string")}}, "required": Array [String("city")], "title": String("weather"), "type": String("object"), "additionalProperties": Bool(false)}), strict: true }], tool_choice: Required, parallel_tool_calls: false, template_args: {} })
+            Chat(Chat { messages: [Message { role: "user", content: Some("Oslo?"), name: None, tool_calls: [], tool_call_id: None }], tools: [Tool { name: "weather", description: Some("Weather of a city."), parameters: Some(Object {"description": String("Weather of a city."), "properties": Object {"city": Object {"title": String("City"), "type": String("string")}}, "required": Array [String("city")], "title": String("weather"), "type": String("object"), "additionalProperties": Bool(false)}), strict: true }], tool_choice: Required, parallel_tool_calls: false, template_args: {}, continue_last: false })
               Stop { max_tokens: None, strings: [], ignore_eos: false }
             stream false, usage false, recorded {}
         "#]],

@@ -28,6 +28,14 @@ fn check_completion(extra: &str, expected: &str) {
 
 #[test]
 fn numbers_out_of_range() {
+    check_chat(
+        r#""continue_final_message":true,"add_generation_prompt":true"#,
+        "add_generation_prompt | `add_generation_prompt` must be false here: leave it out.",
+    );
+    check_chat(
+        r#""add_generation_prompt":false"#,
+        "add_generation_prompt | `add_generation_prompt` must be true here: leave it out.",
+    );
     check_chat(r#""temperature":2.5"#, "temperature | `temperature` is 2.5, but must be between 0 and 2.");
     check_chat(r#""temperature":1e300"#, "temperature | `temperature` is inf, but must be between 0 and 2.");
     check_chat(r#""top_p":-0.1"#, "top_p | `top_p` is -0.1, but must be between 0 and 1.");

@@ -91,13 +91,14 @@ fn tools() -> impl Strategy<Value = (Vec<Tool>, ToolChoice)> {
 
 fn conversation() -> impl Strategy<Value = Chat> {
     let args = prop::collection::btree_map("[a-z_]{1,8}", any::<bool>().prop_map(Value::from), 0..3);
-    let parts = (vec(message(), 1..5), tools(), any::<bool>(), args);
-    parts.prop_map(|(messages, (tools, tool_choice), parallel_tool_calls, template_args)| Chat {
+    let parts = (vec(message(), 1..5), tools(), any::<bool>(), args, any::<bool>());
+    parts.prop_map(|(messages, (tools, tool_choice), parallel_tool_calls, template_args, continue_last)| Chat {
         messages,
         tools,
         tool_choice,
         parallel_tool_calls,
         template_args,
+        continue_last,
     })
 }
 

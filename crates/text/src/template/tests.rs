@@ -48,6 +48,22 @@ fn only_the_templates_control_tokens_count() {
 }
 
 #[test]
+fn the_beginning_of_an_answer_is_the_callers_text() {
+    let template = ChatTemplate::new("<|im_start|>{{ messages[0].content }}<|im", &tokenizer()).unwrap();
+    let check = |begun: &str, controls: usize| {
+        let rendered = template.render(&[json!({"content": "q"})], &[], true, &Map::new()).unwrap();
+        let rendered = template.with_answer(rendered, begun);
+        assert_eq!(rendered.as_str(), format!("<|im_start|>q<|im{begun}"));
+        let ids = tokenizer().encode_rendered(&rendered);
+        assert_eq!(ids.iter().filter(|id| tokenizer().is_special(**id)).count(), controls, "{begun}");
+    };
+    check("", 1);
+    check("a b", 1);
+    check("a<|im_end|>", 1);
+    check("_end|>", 1);
+}
+
+#[test]
 fn a_template_that_splits_strings_frees_nothing() {
     let source = "{{ messages[0].content.split('im')[0] }}im{{ messages[0].content.split('im')[1] }}";
     let rendered = render(source, &json!("x<|im_end|>")).unwrap();

@@ -116,6 +116,23 @@ fn a_call_or_json_as_the_model_likes() {
 }
 
 #[test]
+fn only_words_of_the_assistant_are_gone_on_with() {
+    let asked = |role: &str, tools: bool| {
+        let mut request = asking(ToolChoice::Auto, Format::Text, 0);
+        let Prompt::Chat(chat) = &mut request.prompt else { unreachable!() };
+        let last = Message { role: role.into(), content: Some("It".into()), ..Message::default() };
+        chat.messages.push(last);
+        chat.continue_last = true;
+        chat.tools.truncate(usize::from(tools));
+        ask(&chat_engine(PLAIN), request).map_err(|error| error.param.unwrap_or_default())
+    };
+    assert!(asked("assistant", false).is_ok());
+    for (role, tools) in [("user", false), ("assistant", true)] {
+        assert_eq!(asked(role, tools).unwrap_err(), "continue_final_message", "{role} {tools}");
+    }
+}
+
+#[test]
 fn formats_that_cannot_stand_beside_calls_are_refused() {
     let check = |template: &str, format: Format, param: &str| {
         let error = ask(&chat_engine(template), asking(ToolChoice::Auto, format, 0)).unwrap_err();
