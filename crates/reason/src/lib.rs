@@ -8,8 +8,10 @@
 //! step that is called verified, is a model's word. Nothing is spawned: the work goes on while its stream is polled.
 
 mod flow;
+mod graph;
 mod models;
 mod reason;
 mod solve;
 
+pub use graph::{Broken, Graph};
 pub use reason::Reason;
