@@ -261,6 +261,8 @@ pub enum Event {
         /// Their ids.
         ids: Vec<u32>,
     },
+    /// What a check of the request or of an answer found. Whoever watches the stream records it.
+    Checked(Finding),
     /// An answer is complete.
     Finished {
         /// Which answer.
@@ -270,6 +272,35 @@ pub enum Event {
     },
     /// All answers are complete; the stream ends here.
     Done(Usage),
+}
+
+/// What a check found. It names places, never contents: it goes into logs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Which answer it is about; `None` is the request.
+    pub choice: Option<usize>,
+    /// What was checked, such as `schema`, or the rule of a policy, such as `personal.email`.
+    pub rule: String,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Where, or why.
+    pub detail: String,
+}
+
+/// What came of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It holds.
+    Passed,
+    /// It does not hold; the answer was delivered all the same.
+    Failed,
+    /// Something was found and left as it is.
+    Noted,
+    /// Something was found and replaced.
+    Masked,
+    /// Something was found, and the request or the answer ended there.
+    Blocked,
 }
 
 /// Why an answer ended.

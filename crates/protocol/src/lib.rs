@@ -8,6 +8,7 @@
 //!
 //! Invariant: this crate depends on no runtime, no tensor and no HTTP library; its traits stay dyn-compatible.
 
+pub mod anthropic;
 mod decide;
 mod draw;
 mod embed;

@@ -13,8 +13,8 @@ pub mod embedding;
 pub mod fields;
 pub mod models;
 
-mod body;
-mod call;
+pub(crate) mod body;
+pub(crate) mod call;
 mod error;
 mod format;
 mod input;

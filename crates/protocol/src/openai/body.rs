@@ -14,7 +14,7 @@ use crate::{Error, ErrorKind};
 pub type Rest = Map<String, Value>;
 
 /// Bytes of a request body as a wire type. Broken JSON names line and column; a wrong value names its path.
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|e| {
         let path = e.path().to_string();
@@ -61,7 +61,7 @@ fn in_words(message: &str) -> String {
 }
 
 /// Decides about the fields in `rest` of an object at `path` (empty for the body itself): recorded ones are returned.
-pub(super) fn settle(object: &Object, path: &str, rest: Rest) -> Result<Rest, Error> {
+pub(crate) fn settle(object: &Object, path: &str, rest: Rest) -> Result<Rest, Error> {
     let mut recorded = Rest::new();
     for (name, value) in rest {
         match object.field(&name) {
@@ -96,12 +96,12 @@ fn unread(place: &str) -> Error {
 }
 
 /// The path of a field of the object at `path`.
-pub(super) fn at(path: &str, name: &str) -> String {
+pub(crate) fn at(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 /// Refuses a number outside its documented range.
-pub(super) fn within<T: PartialOrd + Copy + std::fmt::Display>(
+pub(crate) fn within<T: PartialOrd + Copy + std::fmt::Display>(
     place: &str,
     value: Option<T>,
     low: T,

@@ -71,7 +71,7 @@ pub(super) fn tenant(recorded: &Recorded) -> String {
 }
 
 /// Models are always named: a default that changes under a caller would be a surprise.
-pub(super) fn model(name: String) -> Result<String, Error> {
+pub(crate) fn model(name: String) -> Result<String, Error> {
     if name.is_empty() {
         return Err(Error::invalid("model", "`model` is required: name one that GET /v1/models lists."));
     }

@@ -59,19 +59,19 @@ impl Object {
 /// Every object with a table, in the order the documentation prints them.
 pub const OBJECTS: &[&Object] = &[&CHAT, &MESSAGE, &FUNCTION_CALL, &COMPLETION, &EMBEDDING, &STREAM_OPTIONS];
 
-const fn honoured(name: &'static str, note: &'static str) -> Field {
+pub(crate) const fn honoured(name: &'static str, note: &'static str) -> Field {
     Field { name, fate: Fate::Honoured, extension: false, note }
 }
 
-const fn extension(name: &'static str, note: &'static str) -> Field {
+pub(crate) const fn extension(name: &'static str, note: &'static str) -> Field {
     Field { name, fate: Fate::Honoured, extension: true, note }
 }
 
-const fn recorded(name: &'static str, note: &'static str) -> Field {
+pub(crate) const fn recorded(name: &'static str, note: &'static str) -> Field {
     Field { name, fate: Fate::Recorded, extension: false, note }
 }
 
-const fn refused(name: &'static str, note: &'static str) -> Field {
+pub(crate) const fn refused(name: &'static str, note: &'static str) -> Field {
     Field { name, fate: Fate::Refused, extension: false, note }
 }
 

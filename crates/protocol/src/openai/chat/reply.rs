@@ -219,7 +219,7 @@ impl Streamed for Stream {
                 self.usage.add(usage);
                 Vec::new()
             }
-            Event::Started { .. } | Event::PromptLogprobs(_) | Event::Tokens { .. } => Vec::new(),
+            Event::Started { .. } | Event::PromptLogprobs(_) | Event::Tokens { .. } | Event::Checked(_) => Vec::new(),
         }
     }
 
@@ -309,7 +309,7 @@ impl Collected for Collector {
                 }
             }
             Event::Done(usage) => self.body.usage.add(usage),
-            Event::Started { .. } | Event::PromptLogprobs(_) | Event::Tokens { .. } => {}
+            Event::Started { .. } | Event::PromptLogprobs(_) | Event::Tokens { .. } | Event::Checked(_) => {}
         }
     }
 

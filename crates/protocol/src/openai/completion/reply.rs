@@ -89,7 +89,7 @@ impl Answers {
                 None
             }
             // A raw prompt has no tools; admission says nothing on this wire.
-            Event::Started { .. } | Event::ToolCall { .. } | Event::Tokens { .. } => None,
+            Event::Started { .. } | Event::ToolCall { .. } | Event::Tokens { .. } | Event::Checked(_) => None,
         }
     }
 
