@@ -23,6 +23,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let work = Router::new()
         .route("/v1/chat/completions", post(text::chat))
         .route("/v1/completions", post(text::completions))
+        .route("/v1/responses", post(text::responses))
         .route("/v1/embeddings", post(embed::embeddings))
         .route_layer(from_fn_with_state(app.clone(), admit));
     let look = Router::new()

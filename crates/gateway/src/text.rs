@@ -1,7 +1,7 @@
-//! `POST /v1/chat/completions` and `POST /v1/completions`.
+//! `POST /v1/chat/completions`, `POST /v1/completions` and `POST /v1/responses`: what OpenAI's dialects of text differ in.
 
 use axum::response::Response;
-use protocol::openai::{chat, completion};
+use protocol::openai::{chat, completion, responses};
 
 use crate::{ask::Ask, refusal::Refusal};
 
@@ -22,5 +22,15 @@ pub(crate) async fn completions(ask: Ask) -> Result<Response, Refusal> {
     let envelope = ask.envelope("cmpl-", call.model());
     let pieces = |call: &_| completion::Stream::new(envelope.clone(), call);
     let whole = |call: &_| completion::Collector::new(envelope.clone(), call);
+    ask.deliver(&service, call, pieces, whole).await
+}
+
+/// `POST /v1/responses`.
+pub(crate) async fn responses(ask: Ask) -> Result<Response, Refusal> {
+    let responses::ResponseCall { call, settings } = responses::parse(&ask.body)?;
+    let service = ask.chat(call.model())?;
+    let envelope = ask.envelope("resp_", call.model());
+    let pieces = |_: &_| responses::Stream::new(envelope.clone(), settings.clone());
+    let whole = |_: &_| responses::Collector::new(envelope.clone(), settings.clone());
     ask.deliver(&service, call, pieces, whole).await
 }

@@ -12,6 +12,7 @@ pub mod completion;
 pub mod embedding;
 pub mod fields;
 pub mod models;
+pub mod responses;
 
 pub(crate) mod body;
 pub(crate) mod call;
@@ -21,6 +22,7 @@ mod input;
 mod knobs;
 mod logprobs;
 mod reply;
+mod text_or;
 
 pub use body::Rest;
 pub use call::{Call, Recorded, StreamOptions};
@@ -30,3 +32,4 @@ pub use input::Input;
 pub use knobs::{LogitBias, StopStrings};
 pub use logprobs::{ChatLogprob, ChatLogprobs, ChatTopLogprob, CompletionLogprobs, TopLogprobs};
 pub use reply::{Chunk, Collected, Envelope, PromptTokensDetails, Streamed, UsageBody};
+pub use text_or::{Shape, TextOr};

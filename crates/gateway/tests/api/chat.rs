@@ -25,7 +25,7 @@ fn call(index: usize, id: Option<&str>, name: Option<&str>, arguments: &str) -> 
     Event::ToolCall { choice: 0, index, id: owned(id), name: owned(name), arguments: arguments.to_owned() }
 }
 
-fn two_calls() -> Fake {
+pub(crate) fn two_calls() -> Fake {
     let finished = Event::Finished { choice: 0, reason: FinishReason::ToolCalls };
     Fake::saying(vec![
         started(),

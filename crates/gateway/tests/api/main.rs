@@ -8,6 +8,7 @@ mod drain;
 mod edges;
 mod embeddings;
 mod fake;
+mod responses;
 mod sockets;
 
 use std::time::Duration;
@@ -52,15 +53,13 @@ async fn shown(response: Response<Body>) -> String {
     format!("{lines}\n\n{}\n", undated(&text(response).await))
 }
 
-/// The text with every `created` set to 0.
+/// The text with every date set to 0.
 fn undated(text: &str) -> String {
-    let mut parts = text.split("\"created\":");
-    let mut out = parts.next().unwrap().to_owned();
-    for part in parts {
-        out += "\"created\":0";
-        out += part.trim_start_matches(|c: char| c.is_ascii_digit());
-    }
-    out
+    ["\"created\":", "\"created_at\":"].into_iter().fold(text.to_owned(), |text, name| {
+        let mut parts = text.split(name);
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |out, part| out + name + "0" + part.trim_start_matches(|c: char| c.is_ascii_digit()))
+    })
 }
 
 /// Sends a request to a gateway over `fake` and compares what comes back.

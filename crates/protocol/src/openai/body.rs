@@ -24,6 +24,14 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     Ok(value)
 }
 
+/// An object at `path` as a wire type, once it is known which one it is. A wrong value names its path.
+pub(super) fn decode_at<T: DeserializeOwned>(path: &str, object: Rest) -> Result<T, Error> {
+    serde_path_to_error::deserialize(Value::Object(object)).map_err(|e| {
+        let below = e.path().to_string();
+        misfit(&at(path, &below), e.inner())
+    })
+}
+
 /// The error for JSON that is broken, or that does not fit the type at `path`.
 fn misfit(path: &str, error: &serde_json::Error) -> Error {
     if error.classify() != Category::Data {

@@ -57,11 +57,16 @@ pub(super) fn include_usage(stream: bool, options: Option<StreamOptions>) -> Res
     }
     settle(&fields::STREAM_OPTIONS, PATH, options.rest)?;
     if options.include_obfuscation == Some(true) {
-        let place = at(PATH, "include_obfuscation");
-        return Err(Error::invalid(&*place, format!("`{place}` is not supported: no padding is sent; leave it out."))
-            .with_code("unsupported_parameter"));
+        return Err(no_padding(PATH));
     }
     Ok(options.include_usage.unwrap_or(false))
+}
+
+/// The error for stream options at `path` that ask for padding.
+pub(super) fn no_padding(path: &str) -> Error {
+    let place = at(path, "include_obfuscation");
+    let message = format!("`{place}` is not supported: no padding is sent; leave it out.");
+    Error::invalid(place, message).with_code("unsupported_parameter")
 }
 
 /// Until API keys exist, the end user a caller names is the tenant for fair queueing.

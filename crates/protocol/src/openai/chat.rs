@@ -2,7 +2,7 @@
 
 mod message;
 mod reply;
-mod tools;
+pub(super) mod tools;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -117,7 +117,7 @@ impl ChatRequest {
         let parallel_tool_calls = self.parallel_tool_calls.unwrap_or(true);
         let mut template_args = std::mem::take(&mut self.chat_template_kwargs).unwrap_or_default();
         if let Some(effort) = self.reasoning_effort.take() {
-            reasoning(&mut template_args, effort)?;
+            reasoning(&mut template_args, "reasoning_effort", effort)?;
         }
         let template_args = template_args.into_iter().collect();
         let continue_last = self.continues()?;
@@ -211,11 +211,11 @@ impl ChatRequest {
 
 /// The template gets the wish; templates of models that can think or not read `enable_thinking`. What the caller set
 /// through `chat_template_kwargs` is left alone.
-fn reasoning(template_args: &mut Map<String, Value>, effort: String) -> Result<(), Error> {
+pub(super) fn reasoning(template_args: &mut Map<String, Value>, place: &str, effort: String) -> Result<(), Error> {
     const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
     if !EFFORTS.contains(&effort.as_str()) {
-        let message = format!("`reasoning_effort` is \"{effort}\", but must be one of {}.", EFFORTS.join(", "));
-        return Err(Error::invalid("reasoning_effort", message));
+        let message = format!("`{place}` is \"{effort}\", but must be one of {}.", EFFORTS.join(", "));
+        return Err(Error::invalid(place, message));
     }
     if effort == "none" {
         template_args.entry("enable_thinking").or_insert(false.into());

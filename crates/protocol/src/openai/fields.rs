@@ -3,6 +3,10 @@
 //! The tables are data, so the documentation prints them and a test compares them with the list of fields in OpenAI's
 //! published description: a field that appears there and not here fails the test.
 
+mod responses;
+
+pub use responses::*;
+
 /// What happens to a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fate {
@@ -57,7 +61,26 @@ impl Object {
 }
 
 /// Every object with a table, in the order the documentation prints them.
-pub const OBJECTS: &[&Object] = &[&CHAT, &MESSAGE, &FUNCTION_CALL, &COMPLETION, &EMBEDDING, &STREAM_OPTIONS];
+pub const OBJECTS: &[&Object] = &[
+    &CHAT,
+    &MESSAGE,
+    &FUNCTION_CALL,
+    &COMPLETION,
+    &EMBEDDING,
+    &STREAM_OPTIONS,
+    &RESPONSE,
+    &RESPONSE_MESSAGE,
+    &RESPONSE_PART,
+    &RESPONSE_CALL,
+    &RESPONSE_CALL_OUTPUT,
+    &RESPONSE_TOOL,
+    &RESPONSE_TOOL_CHOICE,
+    &RESPONSE_ALLOWED_TOOL,
+    &RESPONSE_TEXT,
+    &RESPONSE_FORMAT,
+    &REASONING,
+    &RESPONSE_STREAM_OPTIONS,
+];
 
 pub(crate) const fn honoured(name: &'static str, note: &'static str) -> Field {
     Field { name, fate: Fate::Honoured, extension: false, note }

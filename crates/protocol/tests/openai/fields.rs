@@ -5,6 +5,7 @@ use protocol::{
     openai::{
         Recorded, chat, completion, embedding,
         fields::{self, Fate, Object},
+        responses,
     },
 };
 use serde_json::{Value, json};
@@ -37,14 +38,16 @@ fn every_other_field_is_called_an_extension() {
 type Parse = fn(&Value) -> Result<Recorded, Error>;
 
 /// Each body's table, its smallest form and its parser.
-fn objects() -> [(&'static Object, Value, Parse); 3] {
+fn objects() -> [(&'static Object, Value, Parse); 4] {
     let chat: Parse = |body| chat::parse(body.to_string().as_bytes()).map(|call| call.recorded);
     let completion: Parse = |body| completion::parse(body.to_string().as_bytes()).map(|call| call.recorded);
     let embedding: Parse = |body| embedding::parse(body.to_string().as_bytes()).map(|call| call.recorded);
+    let response: Parse = |body| responses::parse(body.to_string().as_bytes()).map(|call| call.call.recorded);
     [
         (&fields::CHAT, json!({"model": "m", "messages": [{"role": "user", "content": "x"}]}), chat),
         (&fields::COMPLETION, json!({"model": "m", "prompt": "x"}), completion),
         (&fields::EMBEDDING, json!({"model": "m", "input": "x"}), embedding),
+        (&fields::RESPONSE, json!({"model": "m", "input": "x"}), response),
     ]
 }
 
@@ -84,6 +87,68 @@ fn null_is_absence() {
             let recorded = parse(&body).unwrap_or_else(|e| panic!("{}: {e}", field.name));
             assert!(recorded.is_empty());
         }
+    }
+}
+
+/// The tables of objects inside a response request: where each stands, and an object that holds nothing wrong.
+fn nested() -> [(&'static Object, &'static str, Value); 11] {
+    let call = json!({"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"});
+    let output = json!({"type": "function_call_output", "call_id": "c", "output": "x"});
+    let schema = json!({"type": "json_schema", "name": "n", "schema": {}});
+    let choice = json!({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]});
+    [
+        (&fields::RESPONSE_MESSAGE, "input[0]", json!({"role": "user", "content": "x"})),
+        (&fields::RESPONSE_PART, "input[1].content[0]", json!({"type": "output_text", "text": "x"})),
+        (&fields::RESPONSE_CALL, "input[2]", call),
+        (&fields::RESPONSE_CALL_OUTPUT, "input[3]", output),
+        (&fields::RESPONSE_TOOL, "tools[0]", json!({"type": "function", "name": "f"})),
+        (&fields::RESPONSE_TOOL_CHOICE, "tool_choice", choice),
+        (&fields::RESPONSE_ALLOWED_TOOL, "tool_choice.tools[0]", json!({"type": "function", "name": "f"})),
+        (&fields::RESPONSE_TEXT, "text", json!({"format": schema})),
+        (&fields::RESPONSE_FORMAT, "text.format", schema),
+        (&fields::REASONING, "reasoning", json!({"effort": "low"})),
+        (&fields::RESPONSE_STREAM_OPTIONS, "stream_options", json!({})),
+    ]
+}
+
+/// A request that holds an object of every kind.
+fn with_all() -> Value {
+    let part = json!({"role": "assistant", "content": [{"type": "output_text", "text": "x"}]});
+    let mut body = json!({"model": "m", "stream": true, "input": [{}, part, {}, {}], "tools": [{}], "text": {}});
+    for (_, path, object) in nested() {
+        *place(&mut body, path) = object;
+    }
+    body
+}
+
+/// The place that a path such as `a[0].b` names.
+fn place<'a>(value: &'a mut Value, path: &str) -> &'a mut Value {
+    path.split(['.', '[']).fold(value, |value, step| match step.strip_suffix(']') {
+        Some(index) => &mut value[index.parse::<usize>().unwrap()],
+        None => &mut value[step],
+    })
+}
+
+#[test]
+fn tables_inside_a_response_request_hold_too() {
+    let parse = |body: &Value| responses::parse(body.to_string().as_bytes()).map(drop);
+    parse(&with_all()).unwrap();
+    for (object, path, _) in nested() {
+        for field in object.fields {
+            let mut body = with_all();
+            place(&mut body, path)[field.name] = json!([[{}]]);
+            match (field.fate, parse(&body)) {
+                (Fate::Recorded, result) => result.unwrap(),
+                // A schema may be any object or true, a name any text: what does not fit is told about the type.
+                (_, result) => {
+                    let param = result.expect_err(field.name).param.unwrap();
+                    assert!(param.starts_with(&format!("{path}.{}", field.name)), "{param}");
+                }
+            }
+        }
+        let mut body = with_all();
+        place(&mut body, path)["surprise"] = json!(1);
+        assert_eq!(parse(&body).unwrap_err().param.unwrap(), format!("{path}.surprise"));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use protocol::{
     Error,
-    openai::{chat, completion, embedding},
+    openai::{chat, completion, embedding, responses},
 };
 
 /// `param | message` of the error this body gives.
@@ -245,6 +245,103 @@ fn formats() {
         r#""response_format":{"type":"grammar","grammar":{"syntax":"bnf","definition":"x"}}"#,
         "response_format.grammar.syntax | `response_format.grammar.syntax` is \"bnf\", but must be lark or regex.",
     );
+}
+
+/// What is wrong with a response request beside its model and input, and what is said.
+const RESPONSES: &[(&str, &str)] = &[
+    (r#""input":[]"#, "input | `input` is empty: give at least one item."),
+    (r#""input":5"#, "input | `input`: invalid type: integer `5`, expected a string or an array of items."),
+    (r#""input":[5]"#, "input[0] | `input[0]`: invalid type: integer `5`, expected an object."),
+    (
+        r#""input":[{"role":"tool","content":"x"}]"#,
+        "input[0].role | `input[0].role` is \"tool\", but must be one of system, developer, user, assistant.",
+    ),
+    (
+        r#""input":[{"role":"user","content":[{"type":"input_image","image_url":"u"}]}]"#,
+        "input[0].content[0].type | `input[0].content[0].type` \"input_image\" is not supported here: this turn may hold input_text.",
+    ),
+    (
+        r#""input":[{"role":"user","content":[{"type":"input_text","text":5}]}]"#,
+        "input[0].content[0].text | `input[0].content[0].text`: invalid type: integer `5`, expected a string.",
+    ),
+    (
+        r#""input":[{"type":"item_reference","id":"msg_1"}]"#,
+        "input[0].type | `input[0].type` \"item_reference\" is not supported: nothing is stored here that could be referred to; send the item itself.",
+    ),
+    (
+        r#""input":[{"type":"web_search_call","id":"ws_1"}]"#,
+        "input[0].type | `input[0].type` \"web_search_call\" is not supported: items here are message, function_call and function_call_output.",
+    ),
+    (
+        r#""input":[{"type":"function_call","call_id":"c","arguments":"{}"}]"#,
+        "input[0].name | `input[0].name` is required.",
+    ),
+    (
+        r#""input":[{"type":"function_call_output","call_id":"c"}]"#,
+        "input[0].output | `input[0].output` is required: a string or an array of text parts.",
+    ),
+    (
+        r#""input":"x","store":true"#,
+        "store | `store` true is not supported: responses are not kept here; leave it out or send false.",
+    ),
+    (
+        r#""input":"x","previous_response_id":"resp_1""#,
+        "previous_response_id | `previous_response_id` is not supported: responses are not kept here; send the items of the conversation as input.",
+    ),
+    (
+        r#""input":"x","conversation":"conv_1""#,
+        "conversation | `conversation` is not supported: conversations are not kept here; send their items as input.",
+    ),
+    (
+        r#""input":"x","background":true"#,
+        "background | `background` true is not supported: an answer is made while its caller waits; leave it out or send false.",
+    ),
+    (
+        r#""input":"x","truncation":"auto""#,
+        "truncation | `truncation` auto is not supported: nothing of a conversation is dropped here; leave it out.",
+    ),
+    (
+        r#""input":"x","tools":[{"type":"web_search"}]"#,
+        "tools[0].type | `tools[0].type` \"web_search\" is not supported: no tools are hosted here; tools are functions.",
+    ),
+    (
+        r#""input":"x","tools":[{"type":"function","name":"f"}],"tool_choice":{"type":"function","name":"g"}"#,
+        "tool_choice.name | `tool_choice.name`: \"g\" is not one of the `tools` of this request.",
+    ),
+    (
+        r#""input":"x","text":{"format":{"type":"json_schema","name":"n"}}"#,
+        "text.format.schema | `text.format.schema` is required by json_schema: a JSON schema, an object.",
+    ),
+    (
+        r#""input":"x","text":{"format":{"type":"text","schema":{}}}"#,
+        "text.format.schema | `text.format.schema` belongs to the type json_schema; remove it.",
+    ),
+    (
+        r#""input":"x","include":["file_search_call.results"]"#,
+        "include[0] | `include[0]` \"file_search_call.results\" is not supported: only message.output_text.logprobs can be included.",
+    ),
+    (
+        r#""input":"x","top_logprobs":3"#,
+        "top_logprobs | `top_logprobs` needs `include` to hold \"message.output_text.logprobs\".",
+    ),
+    (
+        r#""input":"x","reasoning":{"effort":"huge"}"#,
+        "reasoning.effort | `reasoning.effort` is \"huge\", but must be one of none, minimal, low, medium, high, xhigh.",
+    ),
+    (r#""input":"x","stream_options":{}"#, "stream_options | `stream_options` needs `stream` to be true."),
+    (
+        r#""input":"x","max_output_tokens":0"#,
+        "max_output_tokens | `max_output_tokens` is 0, but must be between 1 and 18446744073709551615.",
+    ),
+    (r#""instructions":"x""#, "input | `input` is required: a string, or an array of items such as messages."),
+];
+
+#[test]
+fn response_requests() {
+    for (fields, expected) in RESPONSES {
+        let body = format!(r#"{{"model":"m",{fields}}}"#);
+        assert_eq!(refused(|body| responses::parse(body).map(drop), &body), *expected);
+    }
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use proptest::{collection::vec, prelude::*};
 use protocol::{
     Event, FinishReason, TokenLogprob, Usage,
-    openai::{Call, Collected, Envelope, Streamed, chat, completion},
+    openai::{
+        Call, Chunk, Collected, Envelope, Streamed, chat, completion,
+        responses::{self, OutputItem, Payload, ResponseBody, ResponseEvent},
+    },
 };
 
 fn call(body: &str) -> Call {
@@ -104,7 +107,95 @@ fn whole(body: &chat::ChatCompletion, choice: usize) -> Answer {
     }
 }
 
+/// Puts a response together from what its events say as they open, grow and close, and checks that they fit each other.
+fn followed(events: &[ResponseEvent]) -> Vec<OutputItem> {
+    let (mut items, mut open): (Vec<OutputItem>, Option<usize>) = (Vec::new(), None);
+    for event in events {
+        match &event.payload {
+            Payload::Item { output_index, item } if event.kind == "response.output_item.added" => {
+                assert_eq!((open, *output_index), (None, items.len()));
+                items.push(item.clone());
+                open = Some(*output_index);
+            }
+            Payload::Item { output_index, item } => {
+                assert_eq!(open.take(), Some(*output_index));
+                let status = |item: &OutputItem| match item {
+                    OutputItem::Message { status, .. } | OutputItem::FunctionCall { status, .. } => status.clone(),
+                };
+                assert_ne!(status(item), "in_progress");
+                grown(&mut items[*output_index], item);
+            }
+            Payload::Part { part, output_index, .. } if event.kind == "response.content_part.added" => {
+                let OutputItem::Message { content, .. } = &mut items[*output_index] else { panic!("{event:?}") };
+                content.push(part.clone());
+            }
+            Payload::TextDelta { output_index, delta, logprobs, .. } => {
+                let OutputItem::Message { content, .. } = &mut items[*output_index] else { panic!("{event:?}") };
+                content[0].text += delta;
+                content[0].logprobs.extend(logprobs.iter().cloned());
+            }
+            Payload::ArgumentsDelta { output_index, delta, .. } => {
+                let OutputItem::FunctionCall { arguments, .. } = &mut items[*output_index] else { panic!("{event:?}") };
+                *arguments += delta;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(open, None);
+    items
+}
+
+/// What an item grew to by its deltas is what its last event says, but for the status.
+fn grown(mine: &mut OutputItem, told: &OutputItem) {
+    match (&mut *mine, told) {
+        (OutputItem::Message { content, .. }, OutputItem::Message { content: whole, .. }) => assert_eq!(content, whole),
+        (OutputItem::FunctionCall { arguments, .. }, OutputItem::FunctionCall { arguments: whole, .. }) => {
+            assert_eq!(arguments, whole);
+        }
+        other => panic!("{other:?}"),
+    }
+    mine.clone_from(told);
+}
+
+fn last_response(events: &[ResponseEvent]) -> ResponseBody {
+    match &events.last().unwrap().payload {
+        Payload::Response { response } => (**response).clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A whole stream of one choice: text in front of calls, as models write it.
+fn one_choice(mut events: Vec<Event>) -> Vec<Event> {
+    let mine = |event: &Event| match event {
+        Event::Text { choice, .. } | Event::ToolCall { choice, .. } | Event::Finished { choice, .. } => *choice == 0,
+        _ => true,
+    };
+    events.retain(mine);
+    events.sort_by_key(|event| match event {
+        Event::Text { .. } => 0,
+        Event::ToolCall { .. } => 1,
+        _ => 2,
+    });
+    events
+}
+
 proptest! {
+    #[test]
+    fn response_events_make_the_response(events in events()) {
+        let events = one_choice(events);
+        let call = responses::parse(br#"{"model":"m","input":"x","metadata":{"a":"b"},"temperature":0.3}"#).unwrap();
+        let envelope = Envelope { id: "resp_1".to_owned(), ..Envelope::default() };
+        let told = pieces(responses::Stream::new(envelope.clone(), call.settings.clone()), &events);
+        let body = collected(responses::Collector::new(envelope, call.settings), &events);
+        prop_assert!(told.iter().enumerate().all(|(i, event)| event.sequence_number == i));
+        prop_assert!(told.iter().all(|event| event.name() == Some(event.kind)));
+        prop_assert_eq!(&followed(&told), &body.output);
+        prop_assert_eq!(last_response(&told), body.clone());
+        let back: ResponseBody = serde_json::from_str(&serde_json::to_string(&body).unwrap()).unwrap();
+        prop_assert_eq!(back.status, "incomplete");
+        prop_assert_eq!(back.settings.temperature, 0.3);
+    }
+
     #[test]
     fn chat_pieces_make_the_whole(events in events(), scored in any::<bool>()) {
         let call = call(&format!(

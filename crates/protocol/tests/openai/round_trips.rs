@@ -4,7 +4,7 @@ use proptest::{collection::vec, option, prelude::*};
 use protocol::{
     Chat, EmbedRequest, Format, GenerateRequest, Message, Prompt, Sampling, Stop, TextOrTokens, Tool, ToolCall,
     ToolChoice,
-    openai::{chat, completion, embedding, fields},
+    openai::{chat, completion, embedding, fields, responses},
 };
 use serde_json::{Map, Value, json};
 
@@ -106,6 +106,69 @@ fn text_or_tokens() -> impl Strategy<Value = TextOrTokens> {
     prop_oneof![".{1,20}".prop_map(TextOrTokens::Text), vec(any::<u32>(), 1..8).prop_map(TextOrTokens::Tokens)]
 }
 
+/// The items that stand for these messages.
+fn items(messages: &[Message]) -> Vec<Value> {
+    let mut items = Vec::new();
+    for message in messages {
+        match &message.tool_call_id {
+            Some(id) => {
+                let output = json!({"type": "function_call_output", "call_id": id, "output": message.content});
+                items.push(output);
+            }
+            None => items.push(json!({"role": message.role, "content": message.content})),
+        }
+        let calls = message.tool_calls.iter().map(
+            |call| json!({"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments}),
+        );
+        items.extend(calls);
+    }
+    items
+}
+
+/// A response request for a conversation, written by hand.
+fn response_request(plain: &GenerateRequest, chat: &Chat) -> Value {
+    let tool = |tool: &Tool| {
+        let Tool { name, description, parameters, strict } = tool;
+        json!({"type": "function", "name": name, "description": description, "parameters": parameters, "strict": strict})
+    };
+    let choice = match &chat.tool_choice {
+        ToolChoice::Auto => json!("auto"),
+        ToolChoice::None => json!("none"),
+        ToolChoice::Required => json!("required"),
+        ToolChoice::Named(name) => json!({"type": "function", "name": name}),
+    };
+    let format = match &plain.format {
+        Format::JsonObject => json!({"type": "json_object"}),
+        Format::JsonSchema(schema) => json!({"type": "json_schema", "name": "n", "schema": schema}),
+        _ => json!({"type": "text"}),
+    };
+    let include = plain.logprobs.map(|_| json!(["message.output_text.logprobs"]));
+    json!({
+        "model": plain.model, "input": items(&chat.messages), "tools": chat.tools.iter().map(tool).collect::<Vec<_>>(),
+        "tool_choice": choice, "parallel_tool_calls": chat.parallel_tool_calls, "text": {"format": format},
+        "temperature": plain.sampling.temperature, "top_p": plain.sampling.top_p,
+        "seed": plain.sampling.seed.map(u64::cast_signed), "max_output_tokens": plain.stop.max_tokens,
+        "include": include, "top_logprobs": plain.logprobs, "safety_identifier": plain.tenant,
+    })
+}
+
+/// What a response request cannot say is neutral: turns have no names, and calls stand behind the text of their turn.
+fn sayable(mut plain: GenerateRequest, mut chat: Chat) -> (GenerateRequest, Chat) {
+    for message in &mut chat.messages {
+        message.name = None;
+        message.content.get_or_insert_default();
+    }
+    chat.template_args.clear();
+    let Sampling { temperature, top_p, seed, .. } = plain.sampling;
+    plain.sampling = Sampling { temperature, top_p, seed, ..Sampling::default() };
+    plain.stop = Stop { max_tokens: plain.stop.max_tokens, ..Stop::default() };
+    plain.n = 1;
+    if matches!(plain.format, Format::Regex(_) | Format::Lark(_)) {
+        plain.format = Format::Text;
+    }
+    (plain, chat)
+}
+
 /// JSON of any shape under the names that requests use, so that parsers get past the first field.
 fn bodies() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -136,6 +199,14 @@ proptest! {
     }
 
     #[test]
+    fn responses(settings in settings(20), chat in conversation()) {
+        let (settings, chat) = sayable(settings, chat);
+        let wire = response_request(&settings, &chat).to_string();
+        let plain = GenerateRequest { prompt: Prompt::Chat(chat), ..settings };
+        prop_assert_eq!(responses::parse(wire.as_bytes()).unwrap().call.requests, vec![plain]);
+    }
+
+    #[test]
     fn completions(settings in settings(100), prompt in text_or_tokens(), echo in any::<bool>(), from in 0usize..9) {
         let score_from = if echo && settings.logprobs.is_some() { from } else { 0 };
         let plain = GenerateRequest { prompt: Prompt::Raw(prompt.clone()), echo, score_from, ..settings };
@@ -160,7 +231,7 @@ proptest! {
             map.insert("model".to_owned(), "m".into());
         }
         for bytes in [&bytes, body.to_string().as_bytes(), named.to_string().as_bytes()] {
-            drop((chat::parse(bytes), completion::parse(bytes), embedding::parse(bytes)));
+            drop((chat::parse(bytes), completion::parse(bytes), embedding::parse(bytes), responses::parse(bytes)));
         }
     }
 }

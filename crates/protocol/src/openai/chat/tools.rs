@@ -105,12 +105,7 @@ pub struct AllowedTools {
 pub(super) fn check(tools: Vec<ToolBody>, choice: Option<ToolChoiceBody>) -> Result<(Vec<Tool>, ToolChoice), Error> {
     let tools = tools.into_iter().enumerate().map(|(i, tool)| tool.check(&format!("tools[{i}]")));
     let tools: Vec<Tool> = tools.collect::<Result<_, _>>()?;
-    let repeated = (1..tools.len()).find(|&i| tools[..i].iter().any(|before| before.name == tools[i].name));
-    if let Some(i) = repeated {
-        let place = format!("tools[{i}].function.name");
-        let message = format!("`{place}`: there are two functions called \"{}\".", tools[i].name);
-        return Err(Error::invalid(place, message));
-    }
+    nothing_twice(&tools, |i| format!("tools[{i}].function.name"))?;
     match choice {
         None => Ok((tools, ToolChoice::Auto)),
         Some(ToolChoiceBody::Mode(mode)) => {
@@ -121,7 +116,19 @@ pub(super) fn check(tools: Vec<ToolBody>, choice: Option<ToolChoiceBody>) -> Res
     }
 }
 
-fn mode_of(mode: &str, path: &str, tools: &[Tool]) -> Result<ToolChoice, Error> {
+/// Refuses two tools of one name; `place` is where the name of a tool stands.
+pub(in crate::openai) fn nothing_twice(tools: &[Tool], place: impl Fn(usize) -> String) -> Result<(), Error> {
+    match (1..tools.len()).find(|&i| tools[..i].iter().any(|before| before.name == tools[i].name)) {
+        None => Ok(()),
+        Some(i) => {
+            let place = place(i);
+            let message = format!("`{place}`: there are two functions called \"{}\".", tools[i].name);
+            Err(Error::invalid(place, message))
+        }
+    }
+}
+
+pub(in crate::openai) fn mode_of(mode: &str, path: &str, tools: &[Tool]) -> Result<ToolChoice, Error> {
     match mode {
         "none" => Ok(ToolChoice::None),
         "auto" => Ok(ToolChoice::Auto),
@@ -149,15 +156,21 @@ impl ToolBody {
         nothing_else(&path, &self.function.rest)?;
         let FunctionBody { name, description, parameters, strict, .. } = self.function;
         check_name(&at(&path, "name"), &name)?;
-        if parameters.as_ref().is_some_and(|p| !p.is_object()) {
-            let place = at(&path, "parameters");
-            return Err(Error::invalid(&*place, format!("`{place}` must be a JSON schema, that is an object.")));
-        }
+        let parameters = schema(&path, parameters)?;
         Ok(Tool { name, description, parameters, strict: strict.unwrap_or(false) })
     }
 }
 
-fn check_name(place: &str, name: &str) -> Result<(), Error> {
+/// The `parameters` of the function at `path`.
+pub(in crate::openai) fn schema(path: &str, parameters: Option<Value>) -> Result<Option<Value>, Error> {
+    if parameters.as_ref().is_some_and(|p| !p.is_object()) {
+        let place = at(path, "parameters");
+        return Err(Error::invalid(&*place, format!("`{place}` must be a JSON schema, that is an object.")));
+    }
+    Ok(parameters)
+}
+
+pub(in crate::openai) fn check_name(place: &str, name: &str) -> Result<(), Error> {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
         let message = format!("`{place}` must be 1 to 64 letters, digits, `_` or `-`.");
@@ -207,7 +220,7 @@ impl AllowedTools {
     }
 }
 
-fn known(place: &str, name: &str, tools: &[Tool]) -> Result<(), Error> {
+pub(in crate::openai) fn known(place: &str, name: &str, tools: &[Tool]) -> Result<(), Error> {
     if tools.iter().any(|tool| tool.name == name) {
         return Ok(());
     }
