@@ -1,0 +1,553 @@
+//! The one place that writes to the log.
+//!
+//! Requests wait in a queue; the writer takes all that wait, up to [`BATCH`], and writes them in one transaction: entries get their places,
+//! contents are sealed, holds are checked against budgets and taken, charges and counters are written. Either all of it is there or nothing,
+//! and nobody is answered before the commit. While a commit runs the next batch gathers, so the more there is to do the less each request
+//! costs.
+//!
+//! When a transaction fails its outcome may be unknown (a connection that broke during the commit). The writer then opens a new connection,
+//! asks which of the entries are there, and writes the rest once more. If that fails too, requests that were to begin are refused; those
+//! that ended are kept and tried again until they are written, because their answer is out already.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
+
+use sqlx::SqlStr;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use crate::{
+    Account, Charge, Checkpoint, Error, Outcome, Result, Settled,
+    counters::{Counters, Held},
+    entry::{Body, Columns, Phase, binding, leaf},
+    ledger::{Shared, settlement},
+    store::{Link, Value, built, placeholders},
+    tree::{self, Edge, Full},
+    vault::{Plain, SubjectKey},
+};
+
+/// The most entries in one transaction: more would only add to the latency of the first.
+const BATCH: usize = 256;
+/// A settled request's caller is told after this long that its record could not be written yet.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The wait between tries while the store is down.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Subjects whose keys are kept at hand.
+const SUBJECTS: usize = 10_000;
+/// Rows in one statement. Few sizes, so that few statements are prepared.
+const CHUNKS: [usize; 4] = [64, 16, 4, 1];
+
+/// What can be asked of the writer.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Write(Box<Write>),
+    /// Statements in a transaction of their own; the answer is how many rows they changed.
+    Run {
+        statements: Vec<Statement>,
+        reply: oneshot::Sender<Result<u64>>,
+    },
+    /// Answers when everything before it is done.
+    Stop(oneshot::Sender<()>),
+}
+
+/// SQL and its arguments.
+pub(crate) type Statement = (&'static str, Vec<Value>);
+
+/// An entry and what is written with it.
+#[derive(Debug)]
+pub(crate) struct Write {
+    pub(crate) columns: Columns,
+    pub(crate) body: Vec<u8>,
+    /// Whom it concerns, and what was said.
+    pub(crate) content: Option<(String, Plain)>,
+    /// Taken by an accepted-entry, given back by a settled one.
+    pub(crate) holds: Vec<Held>,
+    pub(crate) charges: Vec<Charge>,
+    /// Run in the same transaction.
+    pub(crate) also: Vec<Statement>,
+    /// For a settled-entry: where the accepted one stands.
+    pub(crate) closes: Option<u64>,
+    /// `None` once answered, or if nobody waits.
+    pub(crate) reply: Option<oneshot::Sender<Result<u64>>>,
+}
+
+impl Write {
+    /// Whether somebody heard it.
+    fn answer(&mut self, answer: Result<u64>) -> bool {
+        self.reply.take().is_some_and(|reply| reply.send(answer).is_ok())
+    }
+
+    /// It must be written sooner or later: the work is done.
+    fn must(&self) -> bool {
+        self.columns.phase == Phase::Settled
+    }
+}
+
+/// A subject of a tenant.
+type Person = (String, String);
+
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    queue: mpsc::UnboundedReceiver<Command>,
+    link: Option<Link>,
+    edge: Arc<Edge>,
+    last: Option<tlog_tiles::Hash>,
+    subjects: HashMap<Person, (String, SubjectKey)>,
+    sql: HashMap<(&'static str, usize), Arc<str>>,
+    /// Settled requests that could not be written yet, and since when.
+    backlog: VecDeque<(Write, Instant)>,
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, queue: mpsc::UnboundedReceiver<Command>, edge: Arc<Edge>) -> Self {
+        Self {
+            shared,
+            queue,
+            link: None,
+            edge,
+            last: None,
+            subjects: HashMap::new(),
+            sql: HashMap::new(),
+            backlog: VecDeque::new(),
+        }
+    }
+
+    /// Works until it is told to stop or nobody is left who could ask.
+    pub(crate) async fn work(mut self) {
+        loop {
+            let first = if self.backlog.is_empty() {
+                self.queue.recv().await
+            } else {
+                match tokio::time::timeout(AGAIN, self.queue.recv()).await {
+                    Ok(command) => command,
+                    Err(_) => {
+                        self.write(Vec::new()).await;
+                        continue;
+                    }
+                }
+            };
+            let Some(first) = first else { return };
+            if let Some(stopped) = self.round(first).await {
+                let _ = stopped.send(());
+                return;
+            }
+        }
+    }
+
+    /// One batch, and the command behind it that is no entry.
+    async fn round(&mut self, first: Command) -> Option<oneshot::Sender<()>> {
+        let mut batch = Vec::new();
+        let mut next = Some(first);
+        let other = loop {
+            match next.take() {
+                Some(Command::Write(write)) => batch.push(*write),
+                Some(other) => break Some(other),
+                None => break None,
+            }
+            if batch.len() == BATCH {
+                break None;
+            }
+            next = self.queue.try_recv().ok();
+        };
+        self.shared.waiting.fetch_sub(batch.len(), std::sync::atomic::Ordering::Relaxed);
+        self.write(batch).await;
+        match other? {
+            Command::Run { statements, reply } => {
+                let done = self.run(statements).await;
+                let _ = reply.send(done);
+                None
+            }
+            Command::Stop(reply) => {
+                self.write(Vec::new()).await;
+                Some(reply)
+            }
+            Command::Write(_) => None,
+        }
+    }
+
+    async fn run(&mut self, statements: Vec<Statement>) -> Result<u64> {
+        let done = async {
+            let link = connected(&mut self.link, &self.shared).await?;
+            link.begin().await?;
+            let mut rows = 0;
+            for (sql, args) in statements {
+                rows += link.run(sql, args).await?;
+            }
+            link.commit().await?;
+            Ok(rows)
+        };
+        let done = done.await;
+        if done.is_err() {
+            self.disconnect().await;
+        }
+        done
+    }
+
+    /// Writes a batch and whatever waits from before, and answers.
+    async fn write(&mut self, batch: Vec<Write>) {
+        let waiting: HashMap<_, _> =
+            self.backlog.iter().map(|(write, since)| (write.columns.request_id.clone(), *since)).collect();
+        let mut batch: Vec<Write> = self.backlog.drain(..).map(|(write, _)| write).chain(batch).collect();
+        if batch.is_empty() {
+            return;
+        }
+        let mut outcome = self.commit(&mut batch).await;
+        if outcome.is_err() {
+            self.disconnect().await;
+            outcome = match self.sift(&mut batch).await {
+                Ok(()) => self.commit(&mut batch).await,
+                Err(error) => Err(error),
+            };
+        }
+        match outcome {
+            Ok(places) => self.written(batch, &places),
+            Err(error) => {
+                tracing::error!(%error, entries = batch.len(), "the ledger could not be written");
+                self.disconnect().await;
+                self.keep(batch, &waiting, &error);
+            }
+        }
+    }
+
+    fn written(&mut self, batch: Vec<Write>, places: &[u64]) {
+        self.shared.note_written(&batch, places, &self.edge);
+        for (mut write, place) in batch.into_iter().zip(places) {
+            let heard = write.answer(Ok(*place));
+            if !heard && write.columns.phase == Phase::Accepted {
+                self.abort(&write, *place);
+            }
+        }
+    }
+
+    /// Whoever asked for it hung up while it was written: nobody works on it, so nobody else will settle it.
+    fn abort(&mut self, write: &Write, place: u64) {
+        let Ok(Body::Accepted(body)) = Body::decode(&write.body) else { return };
+        let aborted = Settled { outcome: Outcome::Aborted, ..Settled::default() };
+        let at = self.shared.settings.clock.now();
+        if let Ok((settled, _)) = settlement(&body, aborted, at, "", write.holds.clone(), place) {
+            self.backlog.push_back((settled, Instant::now()));
+        }
+    }
+
+    /// Refuses what has not begun and keeps what is done.
+    fn keep(&mut self, batch: Vec<Write>, waiting: &HashMap<String, Instant>, error: &Error) {
+        let now = Instant::now();
+        for mut write in batch {
+            if !write.must() {
+                write.answer(Err(error.clone()));
+                continue;
+            }
+            let since = waiting.get(&write.columns.request_id).copied().unwrap_or(now);
+            if now.duration_since(since) > PATIENCE {
+                write.answer(Err(error.clone()));
+            }
+            self.backlog.push_back((write, since));
+        }
+    }
+
+    async fn disconnect(&mut self) {
+        self.subjects.clear();
+        if let Some(mut link) = self.link.take() {
+            link.rollback().await;
+        }
+    }
+
+    /// After a failure: answers what is in the log already, or can never be, and leaves the rest.
+    async fn sift(&mut self, batch: &mut Vec<Write>) -> Result<()> {
+        let link = connected(&mut self.link, &self.shared).await?;
+        let mut there = HashMap::new();
+        for chunk in batch.chunks(CHUNKS[0]) {
+            let ids = placeholders(1, chunk.len());
+            let sql = format!("SELECT request_id, phase, idx, leaf FROM entries WHERE request_id IN {ids}");
+            let args = chunk.iter().map(|write| write.columns.request_id.as_str().into()).collect();
+            for row in link.rows(built(sql), args).await? {
+                there.insert((row.text(0)?, row.int(1)?), (row.count(2)?, tree::hash(&row, 3)?));
+            }
+        }
+        let (mut seen, mut rest, mut done, mut places) = (HashSet::new(), vec![], vec![], vec![]);
+        for mut write in batch.drain(..) {
+            let key = (write.columns.request_id.clone(), write.columns.phase as i64);
+            match there.get(&key) {
+                Some((place, hash)) if *hash == leaf(&write.body) => {
+                    places.push(*place);
+                    done.push(write);
+                }
+                None if seen.insert(key) => rest.push(write),
+                _ => {
+                    let id = write.columns.request_id.clone();
+                    self.shared.forget(&write);
+                    write.answer(Err(Error::Duplicate(id)));
+                }
+            }
+        }
+        *batch = rest;
+        self.written(done, &places);
+        Ok(())
+    }
+
+    /// The transaction. Writes whose holds are refused are answered and leave the batch; the others' places are returned.
+    async fn commit(&mut self, batch: &mut Vec<Write>) -> Result<Vec<u64>> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let link = connected(&mut self.link, &self.shared).await?;
+        link.begin().await?;
+        let (mut edge, mut last) = (Edge::clone(&self.edge), self.last);
+        catch_up(link, &mut edge, &mut last).await?;
+        let counters = admit(link, batch).await?;
+        if batch.is_empty() {
+            link.rollback().await;
+            return Ok(Vec::new());
+        }
+        know(link, &self.shared, &mut self.subjects, batch).await?;
+        let mut rows = Rows::default();
+        let mut places = Vec::with_capacity(batch.len());
+        for write in batch.iter() {
+            let place = edge.size();
+            let hash = leaf(&write.body);
+            rows.add(write, place, hash, &self.subjects)?;
+            edge.push(hash, &mut rows.full);
+            last = Some(hash);
+            places.push(place);
+        }
+        rows.write(link, &mut self.sql, counters).await?;
+        for (sql, args) in batch.iter_mut().flat_map(|write| &write.also) {
+            link.run(*sql, args.clone()).await?;
+        }
+        link.commit().await?;
+        (self.edge, self.last) = (Arc::new(edge), last);
+        Ok(places)
+    }
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("size", &self.edge.size()).finish_non_exhaustive()
+    }
+}
+
+async fn connected<'l>(link: &'l mut Option<Link>, shared: &Shared) -> Result<&'l mut Link> {
+    shared.health()?;
+    match link {
+        Some(link) => Ok(link),
+        None => Ok(link.insert(shared.store.link().await?)),
+    }
+}
+
+/// Takes in what other gateways wrote. The entry we know as the last must still be there, and nothing missing behind it.
+async fn catch_up(link: &mut Link, edge: &mut Edge, last: &mut Option<tlog_tiles::Hash>) -> Result<()> {
+    let from = if last.is_some() { edge.size() - 1 } else { edge.size() };
+    let rows = link.rows("SELECT idx, leaf FROM entries WHERE idx >= $1 ORDER BY idx", vec![from.into()]).await?;
+    if last.is_some() && rows.is_empty() {
+        return Err(Error::Altered(format!("entry {from} and those behind it are gone")));
+    }
+    for (row, place) in rows.iter().zip(from..) {
+        let hash = tree::hash(row, 1)?;
+        if row.count(0)? != place || (place < edge.size() && *last != Some(hash)) {
+            return Err(Error::Altered(format!("entry {place} is not the one that was written")));
+        }
+        if place == edge.size() {
+            // Whoever wrote the entries wrote the tiles they filled.
+            edge.push(hash, &mut Vec::new());
+            *last = Some(hash);
+        }
+    }
+    Ok(())
+}
+
+/// Holds are taken and given back, charges added, in the order of the batch. Whose budget is used up is told so.
+async fn admit(link: &mut Link, batch: &mut Vec<Write>) -> Result<Counters> {
+    let mut accounts = BTreeSet::new();
+    for write in batch.iter() {
+        accounts.extend(write.holds.iter().map(|(hold, _)| hold.account.clone()));
+        if !write.charges.is_empty() {
+            accounts.insert(Account::tenant(&write.columns.tenant));
+            accounts.insert(Account::key(&write.columns.tenant, &write.columns.key_id));
+        }
+    }
+    let at = batch.iter().map(|write| write.columns.at).min().unwrap_or_default();
+    let mut counters = Counters::load(link, accounts, at).await?;
+    let mut admitted = Vec::with_capacity(batch.len());
+    for mut write in batch.drain(..) {
+        counters.start(link, &write.holds).await?;
+        if write.must() {
+            counters.give_back(&write.holds);
+            counters.spend(&write.columns.tenant, &write.columns.key_id, write.columns.at, &write.charges);
+        } else if let Err(refusal) = counters.take(&write.holds) {
+            write.answer(Err(refusal));
+            continue;
+        }
+        admitted.push(write);
+    }
+    *batch = admitted;
+    Ok(counters)
+}
+
+/// Makes sure that the keys of all persons in the batch are at hand.
+async fn know(
+    link: &mut Link,
+    shared: &Shared,
+    known: &mut HashMap<Person, (String, SubjectKey)>,
+    batch: &[Write],
+) -> Result<()> {
+    if known.len() > SUBJECTS {
+        known.clear();
+    }
+    for write in batch {
+        let Some((subject, _)) = &write.content else { continue };
+        let person = (write.columns.tenant.clone(), subject.clone());
+        if let Entry::Vacant(free) = known.entry(person) {
+            let key = subject_key(link, shared, free.key(), write.columns.at).await?;
+            free.insert(key);
+        }
+    }
+    Ok(())
+}
+
+async fn subject_key(link: &mut Link, shared: &Shared, person: &Person, at: i64) -> Result<(String, SubjectKey)> {
+    let (tenant, subject) = person;
+    let wrap = &shared.keyring.wrap;
+    let find = "SELECT id, wrapped FROM subjects WHERE tenant = $1 AND subject = $2";
+    let found = link.rows(find, vec![tenant.as_str().into(), subject.as_str().into()]).await?;
+    if let Some(row) = found.first() {
+        let id = row.text(0)?;
+        let key = SubjectKey::unwrap(wrap, &id, &row.blob(1)?);
+        let altered = || Error::Altered(format!("the key {id} cannot be unwrapped: is the key file another one?"));
+        return Ok((id.clone(), key.ok_or_else(altered)?));
+    }
+    let id = crate::note::hex(&rand::random::<[u8; 16]>());
+    let (key, wrapped) = SubjectKey::create(wrap, &id)?;
+    let insert = "INSERT INTO subjects (id, tenant, subject, wrapped, at) VALUES ($1, $2, $3, $4, $5)";
+    let args = vec![id.as_str().into(), tenant.as_str().into(), subject.as_str().into(), wrapped.into(), at.into()];
+    link.run(insert, args).await?;
+    Ok((id, key))
+}
+
+/// The rows of one transaction, by table.
+#[derive(Default)]
+struct Rows {
+    entries: Vec<Value>,
+    contents: Vec<Value>,
+    usage: Vec<Value>,
+    full: Vec<Full>,
+}
+
+/// How rows get into a table: what stands before the values, how many columns there are, what stands behind.
+struct Insert(&'static str, usize, &'static str);
+
+const ENTRIES: Insert = Insert(
+    "INSERT INTO entries (idx, phase, request_id, tenant, key_id, kind, model, outcome, at, leaf, body) VALUES ",
+    11,
+    "",
+);
+const CONTENTS: Insert = Insert("INSERT INTO contents (idx, subject_id, at, sealed) VALUES ", 4, "");
+const USAGE: Insert =
+    Insert("INSERT INTO usage (request_id, item, tenant, key_id, quantity, price, amount, tokens, at) VALUES ", 9, "");
+const TILES: Insert = Insert("INSERT INTO tiles (level, n, root, data) VALUES ", 4, "");
+const COUNTERS: Insert = Insert(
+    "INSERT INTO counters (tenant, key_id, starts, ends, spent, spent_tokens, held, held_tokens) VALUES ",
+    8,
+    " ON CONFLICT (tenant, key_id, starts, ends) DO UPDATE SET spent = excluded.spent,
+      spent_tokens = excluded.spent_tokens, held = excluded.held, held_tokens = excluded.held_tokens",
+);
+
+impl Rows {
+    fn add(
+        &mut self,
+        write: &Write,
+        place: u64,
+        hash: tlog_tiles::Hash,
+        subjects: &HashMap<Person, (String, SubjectKey)>,
+    ) -> Result<()> {
+        let Columns { phase, request_id, tenant, key_id, kind, model, outcome, at } = &write.columns;
+        self.entries.extend([
+            place.into(),
+            (*phase as i64).into(),
+            request_id.as_str().into(),
+            tenant.as_str().into(),
+            key_id.as_str().into(),
+            kind.as_str().into(),
+            model.as_str().into(),
+            outcome.as_str().into(),
+            (*at).into(),
+            hash.0.to_vec().into(),
+            write.body.clone().into(),
+        ]);
+        for charge in &write.charges {
+            self.usage.extend([
+                request_id.as_str().into(),
+                charge.item.name().into(),
+                tenant.as_str().into(),
+                key_id.as_str().into(),
+                charge.quantity.into(),
+                charge.price.into(),
+                charge.amount.into(),
+                charge.tokens().into(),
+                (*at).into(),
+            ]);
+        }
+        let Some((subject, plain)) = &write.content else { return Ok(()) };
+        let Some((id, key)) = subjects.get(&(tenant.clone(), subject.clone())) else { return Ok(()) };
+        let sealed = key.seal(&binding(request_id, *phase), plain)?;
+        self.contents.extend([place.into(), id.as_str().into(), (*at).into(), sealed.into()]);
+        Ok(())
+    }
+
+    async fn write(
+        self,
+        link: &mut Link,
+        sql: &mut HashMap<(&'static str, usize), Arc<str>>,
+        counters: Counters,
+    ) -> Result<()> {
+        let tile = |full: Full| -> [Value; 4] {
+            [full.level.into(), full.n.into(), full.root.0.to_vec().into(), full.data.into()]
+        };
+        let tiles = self.full.into_iter().flat_map(tile).collect();
+        let tables = [
+            (ENTRIES, self.entries),
+            (CONTENTS, self.contents),
+            (USAGE, self.usage),
+            (TILES, tiles),
+            (COUNTERS, counters.changed()),
+        ];
+        for (insert, values) in tables {
+            insert.rows(link, sql, values).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Insert {
+    async fn rows(
+        &self,
+        link: &mut Link,
+        sql: &mut HashMap<(&'static str, usize), Arc<str>>,
+        values: Vec<Value>,
+    ) -> Result<()> {
+        let Self(head, columns, tail) = self;
+        let mut rows = values.len() / columns;
+        let mut values = values.into_iter();
+        for chunk in CHUNKS {
+            while rows >= chunk {
+                let text = sql
+                    .entry((head, chunk))
+                    .or_insert_with(|| format!("{head}{}{tail}", placeholders(chunk, *columns)).into());
+                let text: SqlStr = sqlx::SqlSafeStr::into_sql_str(sqlx::AssertSqlSafe(text.clone()));
+                link.run(text, values.by_ref().take(chunk * columns).collect()).await?;
+                rows -= chunk;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The statement that keeps a checkpoint.
+pub(crate) fn keep_checkpoint(checkpoint: &Checkpoint, at: i64) -> Statement {
+    let sql = "INSERT INTO checkpoints (size, at, note) VALUES ($1, $2, $3) ON CONFLICT (size) DO NOTHING";
+    (sql, vec![checkpoint.size.into(), at.into(), checkpoint.note.as_str().into()])
+}
