@@ -1,0 +1,67 @@
+//! A policy put to use: whole texts in one call, streams through a [`Filter`].
+
+use std::sync::Arc;
+
+use crate::{
+    error::Error,
+    filter::Filter,
+    finder::Finders,
+    fold::Folded,
+    mask,
+    policy::{Action, Direction, Policy},
+    report::Report,
+};
+
+/// A compiled policy. Cheap to clone; shared by all requests.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    compiled: Arc<Compiled>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    policy: Policy,
+    input: Finders,
+    output: Finders,
+}
+
+impl Compiled {
+    pub(crate) fn finders(&self, direction: Direction) -> &Finders {
+        match direction {
+            Direction::In => &self.input,
+            Direction::Out => &self.output,
+        }
+    }
+}
+
+impl Guard {
+    /// Compiles a policy, or names the field that cannot be.
+    pub fn new(policy: &Policy) -> Result<Self, Error> {
+        policy.check()?;
+        let finders = |direction| Finders::new(policy, direction);
+        let (input, output) = (finders(Direction::In)?, finders(Direction::Out)?);
+        Ok(Self { compiled: Arc::new(Compiled { policy: policy.clone(), input, output }) })
+    }
+
+    /// The policy this was made of.
+    pub fn policy(&self) -> &Policy {
+        &self.compiled.policy
+    }
+
+    /// Judges a whole text.
+    pub fn check(&self, text: &str, direction: Direction) -> Report {
+        let finders = self.compiled.finders(direction);
+        let mut verdicts = Vec::new();
+        finders.scan(&mut finders.start(), &mut Folded::of(text), true, &mut verdicts);
+        verdicts.sort_by(|a, b| a.key().cmp(&b.key()));
+        let action = verdicts.iter().map(|v| v.action).max().unwrap_or(Action::Allow);
+        let masks: Vec<_> = verdicts.iter().filter(|v| v.action == Action::Mask).cloned().collect();
+        let text = (!masks.is_empty()).then(|| mask::write(text, 0, &masks, text.len()).0);
+        Report { action, verdicts, text }
+    }
+
+    /// A filter for a text that comes in pieces.
+    pub fn stream(&self, direction: Direction) -> Filter {
+        Filter::new(self.compiled.clone(), direction)
+    }
+}

@@ -1,0 +1,54 @@
+//! What was found and what became of the text. A verdict names places, never contents: it goes into logs.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::Action;
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The rule: `personal.email`, `injection`, `toxicity`, `terms.NAME`, `patterns.NAME`, `models.NAME`.
+    pub rule: String,
+    /// What the policy does about it.
+    pub action: Action,
+    /// Where it stands in the text as it came, in bytes.
+    pub span: Range<usize>,
+    /// How sure the rule is: 1 for rules that hold or do not, a probability or a sum of weights for the others.
+    pub score: f32,
+}
+
+impl Verdict {
+    /// What stands in the place of a masked text.
+    pub fn mask(&self) -> String {
+        format!("[{}]", self.rule.rsplit('.').next().unwrap_or_default())
+    }
+
+    /// The order in which verdicts are listed: as they stand in the text.
+    pub(crate) fn key(&self) -> (usize, usize, &str) {
+        (self.span.start, self.span.end, &self.rule)
+    }
+}
+
+/// The judgement of a whole text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The strictest action of all verdicts; [`Action::Allow`] if there are none.
+    pub action: Action,
+    /// Every finding, as they stand in the text.
+    pub verdicts: Vec<Verdict>,
+    /// The text with masks in place; `None` if it is as it came. Of no use to anybody if `action` is to block.
+    pub text: Option<String>,
+}
+
+/// What may leave after a piece of a stream came.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Release {
+    /// Text that may go on, with masks in place.
+    pub text: String,
+    /// What was found since the last piece.
+    pub verdicts: Vec<Verdict>,
+    /// The stream ends here: nothing more will be released.
+    pub blocked: bool,
+}
