@@ -1,6 +1,8 @@
 //! Who asks: one value that the auth layer puts among a request's extensions, and the only thing routes ask about rights.
 
 use protocol::{Error, ErrorKind};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// The tenant of everybody while no keys are demanded.
 pub const DEFAULT_TENANT: &str = "default";
@@ -19,7 +21,8 @@ pub struct Caller {
 }
 
 /// What a caller may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Everything, in every tenant.
     Admin,

@@ -35,6 +35,7 @@ mod listen;
 mod measure;
 mod refusal;
 mod route;
+pub mod settings;
 mod sse;
 mod stream;
 mod text;

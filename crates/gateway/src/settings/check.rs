@@ -1,0 +1,138 @@
+//! What values mean together, which no type can say; and the line at which a value stands.
+
+use toml::de::{DeTable, DeValue};
+
+use super::{Mistake, Route, Settings, Upstream, line_at};
+
+/// A mistake at a path such as `upstreams`, `0`, `url`.
+pub(super) type Wrong = (Vec<String>, String);
+
+/// All mistakes of meaning.
+pub(super) fn check(settings: &Settings) -> Vec<Wrong> {
+    let mut wrong = Vec::new();
+    server(settings, &mut wrong);
+    identity(settings, &mut wrong);
+    for (i, upstream) in settings.upstreams.iter().enumerate() {
+        self::upstream(settings, i, upstream, &mut wrong);
+    }
+    for (i, worker) in settings.workers.iter().enumerate() {
+        web(&["workers", &i.to_string(), "url"], &worker.url, &mut wrong);
+        if worker.secret.is_empty() {
+            add(
+                &mut wrong,
+                &["workers", &i.to_string(), "secret"],
+                "is required: the secret that the worker was given",
+            );
+        }
+    }
+    for (i, route) in settings.routes.iter().enumerate() {
+        self::route(settings, i, route, &mut wrong);
+    }
+    wrong
+}
+
+fn add(wrong: &mut Vec<Wrong>, path: &[&str], what: impl std::fmt::Display) {
+    let path: Vec<String> = path.iter().map(ToString::to_string).collect();
+    let message = format!("{} {what}", path.join("."));
+    wrong.push((path, message));
+}
+
+fn server(settings: &Settings, wrong: &mut Vec<Wrong>) {
+    let server = &settings.server;
+    if server.listen.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
+        add(wrong, &["server", "listen"], format!("is `{}`: write host:port, such as 127.0.0.1:8080", server.listen));
+    }
+    let (certificate, key) = (server.tls.certificate.as_os_str(), server.tls.key.as_os_str());
+    if certificate.is_empty() != key.is_empty() {
+        let missing = if key.is_empty() { "key" } else { "certificate" };
+        add(wrong, &["server", "tls", missing], "is missing: TLS needs both the certificate and its key");
+    }
+    if !(0.0..=1.0).contains(&settings.tracing.sample) {
+        add(wrong, &["tracing", "sample"], format!("is {}, but must be between 0 and 1", settings.tracing.sample));
+    }
+    let currency = &settings.ledger.currency;
+    if currency.len() != 3 || !currency.bytes().all(|b| b.is_ascii_uppercase()) {
+        add(wrong, &["ledger", "currency"], format!("is `{currency}`: write its three letters, such as USD"));
+    }
+}
+
+fn identity(settings: &Settings, wrong: &mut Vec<Wrong>) {
+    let oidc = &settings.auth.oidc;
+    if oidc.issuer.is_empty() {
+        return;
+    }
+    if oidc.roles.is_empty() {
+        add(
+            wrong,
+            &["auth", "oidc", "roles"],
+            "is empty: say which values of the role claim mean admin, user or auditor",
+        );
+    }
+    if oidc.audience.is_empty() {
+        add(wrong, &["auth", "oidc", "audience"], "is empty: tokens meant for others would be accepted");
+    }
+}
+
+fn web(path: &[&str], url: &str, wrong: &mut Vec<Wrong>) {
+    if !(url.starts_with("http://") || url.starts_with("https://")) {
+        add(wrong, path, format!("is `{url}`: write a URL that begins with http:// or https://"));
+    }
+}
+
+fn upstream(settings: &Settings, i: usize, upstream: &Upstream, wrong: &mut Vec<Wrong>) {
+    let place = i.to_string();
+    let mut say = |key: &str, what: String| add(wrong, &["upstreams", &place, key], what);
+    if upstream.name.is_empty() {
+        say("name", "is required: what it is called in routes, metrics and records".to_owned());
+    }
+    if settings.upstreams[..i].iter().any(|other| other.name == upstream.name) {
+        say("name", format!("is `{}`, as an upstream before it is called", upstream.name));
+    }
+    if upstream.models.is_empty() && upstream.embed_models.is_empty() && upstream.image_models.is_empty() {
+        say("models", "is empty: write { name-here = \"name-there\" }".to_owned());
+    }
+    web(&["upstreams", &place, "url"], &upstream.url, wrong);
+}
+
+fn route(settings: &Settings, i: usize, route: &Route, wrong: &mut Vec<Wrong>) {
+    let place = i.to_string();
+    if route.model.is_empty() {
+        add(wrong, &["routes", &place, "model"], "is required: the name requests use");
+    }
+    if route.targets.is_empty() {
+        add(wrong, &["routes", &place, "targets"], "is empty: name at least one model");
+    }
+    if route.targets.contains(&route.model) {
+        add(wrong, &["routes", &place, "targets"], format!("name `{}` itself", route.model));
+    }
+    if settings.routes[..i].iter().any(|other| other.model == route.model) {
+        add(wrong, &["routes", &place, "model"], format!("is `{}`, which another route stands for", route.model));
+    }
+}
+
+/// The mistakes with the lines of their keys, or of the innermost table around a key that is missing.
+pub(super) fn placed(text: &str, wrong: Vec<Wrong>) -> Vec<Mistake> {
+    let table = DeTable::parse(text).ok();
+    let line = |path: &[String]| table.as_ref().map_or(0, |table| line(text, table.get_ref(), path));
+    wrong.into_iter().map(|(path, message)| Mistake { line: line(&path), message }).collect()
+}
+
+fn line(text: &str, table: &DeTable<'_>, path: &[String]) -> usize {
+    let Some((first, rest)) = path.split_first() else { return 0 };
+    let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == first) else { return 0 };
+    let here = line_at(text, key.span().start);
+    let (value, rest) = match (value.get_ref(), rest.split_first()) {
+        (DeValue::Array(items), Some((index, rest))) => match index.parse().ok().and_then(|i: usize| items.get(i)) {
+            Some(item) => (item, rest),
+            None => return here,
+        },
+        _ => (value, rest),
+    };
+    match value.get_ref() {
+        DeValue::Table(inner) => match line(text, inner, rest) {
+            0 => line_at(text, value.span().start),
+            found => found,
+        },
+        _ => here,
+    }
+}
