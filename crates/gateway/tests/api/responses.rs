@@ -155,13 +155,18 @@ async fn logprobs() {
 #[tokio::test]
 async fn failures() {
     let no = || Error::new(ErrorKind::Overloaded, "No.");
-    response(&Fake::refusing(no()), r#","stream":true"#, expect![[r#"
+    response(
+        &Fake::refusing(no()),
+        r#","stream":true"#,
+        expect![[r#"
         429 Too Many Requests
         content-type: application/json
         retry-after: 1
 
         {"error":{"message":"No.","type":"rate_limit_error","param":null,"code":null}}
-    "#]]).await;
+    "#]],
+    )
+    .await;
     let fake = Fake::new(move |_| Ok(vec![Step::Send(started()), Step::Send(says(0, "a")), Step::Fail(no())]));
     response(&fake, r#","stream":true"#, expect![[r#"
         200 OK

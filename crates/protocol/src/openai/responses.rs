@@ -201,7 +201,7 @@ impl ResponseRequest {
                 .map_or(Ok(()), |effort| chat::reasoning(&mut template_args, "reasoning.effort", effort))?;
         }
         let template_args = template_args.into_iter().collect();
-        Ok(Chat { messages, tools, tool_choice, parallel_tool_calls, template_args })
+        Ok(Chat { messages, tools, tool_choice, parallel_tool_calls, template_args, continue_last: false })
     }
 
     fn request(self, chat: Chat, recorded: &Recorded) -> Result<GenerateRequest, Error> {

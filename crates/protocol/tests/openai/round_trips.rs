@@ -159,6 +159,7 @@ fn sayable(mut plain: GenerateRequest, mut chat: Chat) -> (GenerateRequest, Chat
         message.content.get_or_insert_default();
     }
     chat.template_args.clear();
+    chat.continue_last = false;
     let Sampling { temperature, top_p, seed, .. } = plain.sampling;
     plain.sampling = Sampling { temperature, top_p, seed, ..Sampling::default() };
     plain.stop = Stop { max_tokens: plain.stop.max_tokens, ..Stop::default() };

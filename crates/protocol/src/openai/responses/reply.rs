@@ -294,7 +294,7 @@ impl Answer {
             }
             Event::Finished { reason, .. } => self.finish(reason, &mut changes),
             Event::Done(usage) => self.end(usage, &mut changes),
-            Event::Started { .. } | Event::PromptLogprobs(_) | Event::Tokens { .. } => {}
+            Event::Started { .. } | Event::PromptLogprobs(_) | Event::Tokens { .. } | Event::Checked(_) => {}
         }
         changes
     }
