@@ -7,18 +7,19 @@ use protocol::{
     openai::{Envelope, models::ModelBody},
 };
 
-use crate::{Gateway, clock, drain::Drain};
+use crate::{Gateway, clock, console::Console, drain::Drain};
 
 /// Shared by all requests.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) gateway: Gateway,
     pub(crate) drain: Drain,
+    pub(crate) console: Console,
 }
 
 impl App {
     pub(crate) fn new(gateway: Gateway) -> Arc<Self> {
-        Arc::new(Self { gateway, drain: Drain::default() })
+        Arc::new(Self { gateway, drain: Drain::default(), console: Console::default() })
     }
 
     /// The frame of a reply to the request called `id`.

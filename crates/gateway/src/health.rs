@@ -1,4 +1,4 @@
-//! Whether the server lives, whether it should get work, what it serves, and a page for people who open its address.
+//! Whether the server lives, whether it should get work, and what it serves.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use axum::{
     Json,
     extract::{Path, State},
     http::StatusCode,
-    response::{Html, IntoResponse},
+    response::IntoResponse,
 };
 use protocol::{
     Error, ErrorKind,
@@ -49,20 +49,4 @@ pub(crate) async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -
         let error = Error::new(ErrorKind::NotFound, message).with_param("model");
         error.with_code("model_not_found").into()
     })
-}
-
-/// `GET /`.
-pub(crate) async fn home(State(app): State<Arc<App>>) -> Html<String> {
-    let models = app.models();
-    let row =
-        |model: &ModelBody| format!("<li><code>{}</code> {}</li>", plain(&model.id), model.capabilities.join(", "));
-    let rows: String = models.iter().map(row).collect();
-    let chat = models.iter().find(|model| model.capabilities.iter().any(|word| word == "chat"));
-    let name = chat.or(models.first()).map_or("MODEL", |model| &model.id);
-    Html(include_str!("home.html").replace("{{models}}", &rows).replace("{{model}}", &plain(name)))
-}
-
-/// Text as HTML.
-fn plain(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

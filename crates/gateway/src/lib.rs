@@ -27,6 +27,7 @@ mod auth;
 mod body;
 mod caller;
 mod clock;
+mod console;
 mod drain;
 mod embed;
 mod health;
@@ -104,8 +105,8 @@ impl Default for Config {
     }
 }
 
-/// How often metrics are folded when nobody reads them.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// How often metrics are read for the console's charts, which folds them too.
+const TICK: Duration = Duration::from_secs(1);
 
 /// How long connections may take to close once their requests are answered or cut.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -127,7 +128,7 @@ pub async fn serve(
     tokio::select! {
         ended = server => Ok(ended?),
         () = stop => Ok(()),
-        () = upkeep() => Ok(()),
+        () = clockwork(&app) => Ok(()),
     }
 }
 
@@ -144,10 +145,12 @@ async fn stop(app: &App, shutdown: impl Future<Output = ()> + Send, close: onesh
 }
 
 /// Never ends.
-async fn upkeep() {
+async fn clockwork(app: &App) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
-        tokio::time::sleep(UPKEEP).await;
-        measure::upkeep();
+        tick.tick().await;
+        app.console.tick();
     }
 }
 

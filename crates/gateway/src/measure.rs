@@ -29,7 +29,7 @@ const SECONDS: &str = "tessera_http_request_duration_seconds";
 const IN_FLIGHT: &str = "tessera_http_requests_in_flight";
 
 /// From a cached token to a long answer.
-const SECOND_BUCKETS: [f64; 17] =
+pub(crate) const SECOND_BUCKETS: [f64; 17] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 /// For counts: tokens, batch sizes.
 const COUNT_BUCKETS: [f64; 13] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0];
@@ -66,18 +66,16 @@ fn build() -> Result<PrometheusHandle, String> {
     Ok(handle)
 }
 
-/// Folds what was recorded since the last call; without it, histograms that nobody reads grow.
-pub(crate) fn upkeep() {
-    if let Some(handle) = recorder() {
-        handle.run_upkeep();
-    }
+/// The page as it stands. Whoever reads it once in a while also keeps histograms from growing: reading folds them.
+pub(crate) fn render() -> Option<String> {
+    recorder().map(PrometheusHandle::render)
 }
 
 /// `GET /metrics`.
 pub(crate) async fn page() -> Response {
     const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-    match recorder() {
-        Some(handle) => ([(header::CONTENT_TYPE, TEXT)], handle.render()).into_response(),
+    match render() {
+        Some(page) => ([(header::CONTENT_TYPE, TEXT)], page).into_response(),
         None => {
             let message = "The process records its metrics elsewhere.".to_owned();
             Refusal::new(StatusCode::NOT_FOUND, "no_metrics", message).into_response()

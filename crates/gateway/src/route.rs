@@ -16,7 +16,7 @@ use tower_http::{
     cors::{AllowHeaders, AllowOrigin, CorsLayer},
 };
 
-use crate::{app::App, auth, embed, health, id, measure, refusal::Refusal, text};
+use crate::{app::App, auth, console, embed, health, id, measure, refusal::Refusal, text};
 
 /// From the outside in: a name, the count, cross-origin rules, who asks, a net for panics, the route.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -27,7 +27,6 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/embeddings", post(embed::embeddings))
         .route_layer(from_fn_with_state(app.clone(), admit));
     let look = Router::new()
-        .route("/", get(health::home))
         .route("/v1/models", get(health::models))
         .route("/v1/models/{*id}", get(health::model))
         .route("/healthz", get(health::ready))
@@ -36,6 +35,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(measure::page));
     let cors = cors(&app.gateway.config.origins);
     work.merge(look)
+        .merge(console::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(|panic| caught(&panic)))

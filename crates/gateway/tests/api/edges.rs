@@ -239,7 +239,24 @@ async fn metrics_have_bounded_labels() {
 
 #[tokio::test]
 async fn home() {
-    let page = text(send(&Fake::parrot().router(), get("/")).await).await;
-    assert!(page.contains("\"model\": \"talker\"") && page.contains("hf:owner/raw"), "{page}");
-    assert!(!page.contains("{{"), "{page}");
+    check(
+        &Fake::parrot(),
+        get("/"),
+        expect![[r#"
+        200 OK
+        content-type: application/json
+
+        {"name":"tessera","version":"0.1.0","api":"/v1","models":["talker","hf:owner/raw","vectors"]}
+    "#]],
+    )
+    .await;
+    let page = send(
+        &Fake::parrot().router(),
+        Request::get("/").header("accept", "text/html,*/*").body(Body::empty()).unwrap(),
+    )
+    .await;
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.contains("default-src 'none'; script-src 'self'; style-src 'self'"), "{policy}");
+    let page = text(page).await;
+    assert!(page.contains("<option value=\"talker\">") && !page.contains("hf:owner/raw"), "{page}");
 }
