@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
 
-use kernels::{Activation, Device, argmax, log_sum_exp};
+use kernels::{Activation, Device, Isa, argmax, log_sum_exp};
 use model::{Inspection, Model, Norms, Workspace};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -90,9 +90,14 @@ fn check_greedy(name: &str, bound: f32) {
     let recorded: Recorded = recorded(&format!("llama_cpp.{name}.json"));
     let dev = Device::new(2);
     let model = load(&dev, &models().join(&recorded.file));
-    let found = greedy(&dev, &model, &recorded.prompts);
+    let prompts = match dev.isa() {
+        Isa::Amx => recorded.prompts,
+        // Not even llama.cpp's own tokens are the same there.
+        _ => self::recorded(&format!("llama_cpp.{name}.without_amx.json")),
+    };
+    let found = greedy(&dev, &model, &prompts);
     let mut complete = 0;
-    for (i, (found, prompt)) in found.iter().zip(&recorded.prompts).enumerate() {
+    for (i, (found, prompt)) in found.iter().zip(&prompts).enumerate() {
         let Some(step) = (0..STEPS).find(|&step| found[step] != prompt.greedy[step]) else {
             complete += 1;
             continue;
@@ -101,7 +106,7 @@ fn check_greedy(name: &str, bound: f32) {
         println!("{name}: prompt {i} parts at step {step}, where the gap is {gap}");
         assert!(gap < bound, "{name}: prompt {i} parts at step {step}, where the gap is {gap}");
     }
-    println!("{name}: {complete} of {} prompts agree to {STEPS} tokens", recorded.prompts.len());
+    println!("{name}: {complete} of {} prompts agree to {STEPS} tokens", prompts.len());
     assert!(complete >= 15, "{name}: only {complete} prompts agree to {STEPS} tokens");
 }
 

@@ -1,9 +1,13 @@
 """Records what llama.cpp computes with real models.
 
     python record_llama_cpp.py MODELS [NAME..]      # llama-cpp-python 0.3.36; MODELS holds the .gguf files
+    python record_llama_cpp.py --greedy MODELS      # on a machine without AMX, after the above on one with it
 
 Recorded with a build by clang 16 with native flags on a machine with AMX, the build that speed is compared with: gcc 12 compiles
-its AMX kernels wrongly. Builds differ from each other by up to 0.2 % in perplexity (docs/results/engine.md).
+its AMX kernels wrongly. Builds differ from each other by up to 0.2 % in perplexity (docs/results/engine.md). Nor are llama.cpp's
+greedy tokens its own on another instruction set: without AMX it leaves three of its twenty recordings of SmolLM2 (two without flash attention). So the same prompts are
+recorded there once more (clang 19, AVX-512, settings as in `tessera bench compare`), and a test compares with the recording of
+its kind of machine.
 
 For each model: 20 prompts as token ids, 64 greedy tokens each and the gap between the two largest logits at every step. Two
 engines that round activations to int8 are about 0.12 (rms, SmolLM2) apart in every logit, and each of them as far from f32
@@ -131,7 +135,24 @@ def record(name, path, text):
     (HERE / f"llama_cpp.{name}.json").write_text(json.dumps(result, separators=(",", ":")) + "\n")
 
 
+def record_greedy(name, path):
+    """The tokens of the prompts that are recorded already, on this machine."""
+    known = json.loads((HERE / f"llama_cpp.{name}.json").read_text())["prompts"]
+    llm = llama_cpp.Llama(str(path), n_ctx=1024, n_batch=512, n_threads=2, n_threads_batch=2, flash_attn=True, verbose=False)
+    found = []
+    for prompt in known:
+        tokens, gaps = greedy(llm, prompt["prompt"])
+        parts = next((step for step in range(STEPS) if tokens[step] != prompt["greedy"][step]), None)
+        print(name, len(found), "the same" if parts is None else f"parts at {parts}, gap there {prompt['gaps'][parts]}", flush=True)
+        found.append({"prompt": prompt["prompt"], "greedy": tokens, "gaps": gaps})
+    (HERE / f"llama_cpp.{name}.without_amx.json").write_text(json.dumps(found, separators=(",", ":")) + "\n")
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "--greedy":
+        for name, file in FILES.items():
+            record_greedy(name, Path(sys.argv[2]) / file)
+        sys.exit()
     excerpt = (HERE.parent / "data" / "wikitext-2-excerpt.txt").read_text()
     for name in sys.argv[2:] or FILES:
         record(name, Path(sys.argv[1]) / FILES[name], excerpt)
