@@ -1,4 +1,4 @@
-"""The official OpenAI SDK, unmodified, against a running server.
+"""The official OpenAI and Anthropic SDKs, unmodified, against a running server.
 
 The server's address comes from TESSERA_BASE_URL; `cargo xtask test` starts one and sets it. Models are chosen by what
 /v1/models says they can do, so the tests run against any server with a chat model and an embedding model.
@@ -7,6 +7,7 @@ The server's address comes from TESSERA_BASE_URL; `cargo xtask test` starts one 
 import os
 import urllib.request
 
+import anthropic
 import openai
 import pytest
 
@@ -28,6 +29,11 @@ def base_url():
 def client(base_url):
     # A retry would hide a lost request.
     return openai.OpenAI(base_url=base_url, api_key="any", max_retries=0, timeout=300)
+
+
+@pytest.fixture(scope="session")
+def claude(base_url):
+    return anthropic.Anthropic(base_url=base_url.removesuffix("/v1"), api_key="any", max_retries=0, timeout=300)
 
 
 def able(client, word):

@@ -34,6 +34,7 @@ mod health;
 mod id;
 mod listen;
 mod measure;
+mod messages;
 mod refusal;
 mod route;
 pub mod settings;

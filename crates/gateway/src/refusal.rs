@@ -21,6 +21,10 @@ impl Refusal {
     }
 }
 
+/// The error that a response tells of, among its extensions: for layers that say it in another dialect or write it down.
+#[derive(Debug, Clone)]
+pub(crate) struct Failed(pub(crate) Error);
+
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         Self { status: status(error.kind), error }
@@ -62,6 +66,7 @@ impl IntoResponse for Refusal {
         }
         let retry_after = retry_after(&self.error);
         let mut response = (self.status, Json(ErrorBody::from(&self.error))).into_response();
+        response.extensions_mut().insert(Failed(self.error.clone()));
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }

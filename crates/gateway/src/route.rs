@@ -16,7 +16,7 @@ use tower_http::{
     cors::{AllowHeaders, AllowOrigin, CorsLayer},
 };
 
-use crate::{app::App, auth, console, embed, health, id, measure, refusal::Refusal, text};
+use crate::{app::App, auth, console, embed, health, id, measure, messages, refusal::Refusal, text};
 
 /// From the outside in: a name, the count, cross-origin rules, who asks, a net for panics, the route.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -24,6 +24,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/chat/completions", post(text::chat))
         .route("/v1/completions", post(text::completions))
         .route("/v1/responses", post(text::responses))
+        .route("/v1/messages", post(messages::create))
+        .route("/v1/messages/count_tokens", post(messages::count))
         .route("/v1/embeddings", post(embed::embeddings))
         .route_layer(from_fn_with_state(app.clone(), admit));
     let look = Router::new()
@@ -40,6 +42,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(|panic| caught(&panic)))
         .layer(from_fn(auth::identify))
+        .layer(from_fn(messages::speak))
         .layer(cors)
         .layer(from_fn(measure::count))
         .layer(from_fn(id::name))

@@ -10,6 +10,7 @@
 //! without those that were cached.
 
 mod content;
+mod count;
 mod error;
 pub mod fields;
 mod read;
@@ -19,6 +20,7 @@ mod tools;
 mod turns;
 
 pub use content::{Block, Content};
+pub use count::{CountRequest, TokenCount, parse_count};
 pub use error::{ErrorBody, ErrorDetail};
 pub use read::Reader;
 pub use reply::{BlockDelta, Collector, MessageBody, MessageChange, Stream, StreamEvent, UsageBody};

@@ -147,6 +147,10 @@ impl Generate for Fake {
         self.broken.clone().map_or(Ok(()), Err)
     }
 
+    fn count(&self, request: GenerateRequest) -> BoxFuture<'_, Result<usize, Error>> {
+        async move { Ok(asked(&request).split_whitespace().count()) }.boxed()
+    }
+
     fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, Error>> {
         let script = (self.script)(&request);
         let live = self.live.fetch_add(1, Ordering::SeqCst) + 1;

@@ -3,7 +3,7 @@
 use crate::openai::fields::{Object, honoured, recorded, refused};
 
 /// Every object with a table, in the order the documentation prints them.
-pub const OBJECTS: &[&Object] = &[&MESSAGES, &METADATA, &TURN, &TEXT, &TOOL_USE, &TOOL_RESULT, &TOOL];
+pub const OBJECTS: &[&Object] = &[&MESSAGES, &COUNT, &METADATA, &TURN, &TEXT, &TOOL_USE, &TOOL_RESULT, &TOOL];
 
 /// The body of `POST /v1/messages`.
 pub const MESSAGES: Object = Object {
@@ -34,6 +34,22 @@ pub const MESSAGES: Object = Object {
         refused("context_management", "turns are taken as they are sent; shorten the conversation yourself"),
         refused("mcp_servers", "servers of tools are not called from here; give their tools as tools"),
         refused("output_format", "it was replaced by output_config.format; send that instead"),
+    ],
+};
+
+/// The body of `POST /v1/messages/count_tokens`.
+pub const COUNT: Object = Object {
+    name: "a request to count tokens",
+    schema: "CountMessageTokensParams",
+    fields: &[
+        honoured("model", "required; a name from GET /v1/models"),
+        honoured("messages", "at least one"),
+        honoured("system", "a string or text blocks"),
+        honoured("tools", "they are laid out and counted too"),
+        honoured("tool_choice", "with none, tools are not laid out"),
+        honoured("thinking", "given to the chat template"),
+        honoured("output_config", "its effort is given to the chat template"),
+        recorded("cache_control", "the prefix cache needs no marks"),
     ],
 };
 

@@ -1,7 +1,10 @@
 //! The field tables of docs/api.md are those of the code.
 
 use expect_test::expect_file;
-use protocol::openai::fields::{OBJECTS, Object};
+use protocol::{
+    anthropic,
+    openai::fields::{OBJECTS, Object},
+};
 
 const MARK: &str = "<!-- The tables below are generated";
 
@@ -20,6 +23,6 @@ fn documentation_is_current() {
     let page = std::fs::read_to_string(path).unwrap();
     let mark = page.find(MARK).expect("the mark in front of the tables");
     let line = page[mark..].lines().next().unwrap();
-    let tables: String = OBJECTS.iter().map(|object| table(object)).collect();
+    let tables: String = OBJECTS.iter().chain(anthropic::fields::OBJECTS).map(|object| table(object)).collect();
     expect_file![path].assert_eq(&format!("{}{line}\n{tables}", &page[..mark]));
 }
