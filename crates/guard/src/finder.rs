@@ -8,10 +8,13 @@ use std::ops::Range;
 use crate::{
     error::Error,
     fold::{Folded, View},
+    injection,
     patterns::{Judge, Patterns},
     personal::{Kind, PersonalData},
-    policy::{Action, Direction, Policy},
+    policy::{Action, Direction, Injection, Policy, Sides, Toxicity},
     report::Verdict,
+    sequences::Rulebook,
+    toxicity::{self, chinese},
     words::{self, Words},
 };
 
@@ -37,6 +40,19 @@ enum Sort {
     Custom(Patterns, Vec<Rule>),
     /// Terms of the operator's, and the rule of each.
     Terms(Words, Vec<Rule>, Vec<usize>),
+    /// Words of the rules against injection.
+    Injection(Words, Rulebook, Threshold),
+    /// Blocks of English.
+    Toxicity(Threshold),
+    /// Terms of Chinese and their weights.
+    Chinese(Words, Vec<f32>, Threshold),
+}
+
+/// What is done from which score on.
+#[derive(Debug, Clone, Copy)]
+struct Threshold {
+    least: f32,
+    action: Action,
 }
 
 /// A name and what is done.
@@ -51,6 +67,9 @@ struct Rule {
 pub(crate) enum Place {
     Plain(usize),
     Words(words::Place),
+    Injection(words::Place, injection::Tally),
+    Toxicity(toxicity::Place),
+    Chinese(words::Place, chinese::Tally),
 }
 
 impl Finders {
@@ -59,11 +78,9 @@ impl Finders {
         let mut finders = Vec::new();
         for enforces in [true, false] {
             let wanted = |action: Action| action != Action::Allow && (action >= Action::Mask) == enforces;
-            let sorts = [
-                personal(policy, direction, wanted)?,
-                custom(policy, direction, wanted)?,
-                terms(policy, direction, wanted)?,
-            ];
+            let mut sorts = vec![personal(policy, direction, wanted)?, custom(policy, direction, wanted)?];
+            sorts.extend([terms(policy, direction, wanted)?, injection(policy, direction, wanted)?]);
+            sorts.extend(toxicity(policy, direction, wanted)?);
             finders.extend(sorts.into_iter().flatten().map(|sort| Finder { enforces, sort }));
         }
         Ok(Self { finders })
@@ -86,7 +103,10 @@ impl Finders {
             }
             match place {
                 Place::Plain(from) => plain = plain.min(*from),
-                Place::Words(place) => bare = bare.min(place.needs()),
+                Place::Words(place) | Place::Injection(place, _) | Place::Chinese(place, _) => {
+                    bare = bare.min(place.needs())
+                }
+                Place::Toxicity(place) => bare = bare.min(place.needs()),
             }
         }
         text.plain.forget(plain);
@@ -100,37 +120,68 @@ impl Sort {
         match self {
             Self::Personal(..) | Self::Custom(..) => Place::Plain(0),
             Self::Terms(words, ..) => Place::Words(words.start()),
+            Self::Injection(words, book, _) => Place::Injection(words.start(), injection::Tally::new(book)),
+            Self::Toxicity(_) => Place::Toxicity(toxicity::Place::default()),
+            Self::Chinese(words, ..) => Place::Chinese(words.start(), chinese::Tally::default()),
         }
     }
 
     /// Up to where in the text this finder has decided.
     fn scan(&self, place: &mut Place, text: &Folded, last: bool, found: &mut Vec<Verdict>) -> usize {
-        let mut note = |rule: &str, action: Action, span: Range<usize>| {
-            found.push(Verdict { rule: rule.to_owned(), action, span, score: 1.0 });
+        let mut note = |rule: &str, action: Action, span: Range<usize>, score: f32| {
+            found.push(Verdict { rule: rule.to_owned(), action, span, score });
         };
         match (self, place) {
             (Self::Personal(data, kinds), Place::Plain(from)) => {
                 data.patterns.scan(from, &text.plain, last, data, |pattern, range| {
                     let kind = data.kind(pattern);
                     let action = kinds.iter().find(|(k, _)| *k == kind).map_or(Action::Monitor, |(_, action)| *action);
-                    note(kind.rule(), action, text.plain.origin(range));
+                    note(kind.rule(), action, text.plain.origin(range), 1.0);
                 });
                 text.plain.origin_of(*from, text.seen)
             }
             (Self::Custom(patterns, rules), Place::Plain(from)) => {
                 patterns.scan(from, &text.plain, last, &Anything, |pattern, range| {
-                    note(&rules[pattern].name, rules[pattern].action, text.plain.origin(range));
+                    note(&rules[pattern].name, rules[pattern].action, text.plain.origin(range), 1.0);
                 });
                 text.plain.origin_of(*from, text.seen)
             }
             (Self::Terms(words, rules, owners), Place::Words(place)) => {
                 let undecided = words.scan(place, &text.bare, last, |term, range| {
                     let rule = &rules[owners[term]];
-                    note(&rule.name, rule.action, text.bare.origin(range));
+                    note(&rule.name, rule.action, text.bare.origin(range), 1.0);
                 });
                 text.bare.origin_of(undecided, text.seen)
             }
-            (_, Place::Plain(_) | Place::Words(_)) => text.seen,
+            (Self::Injection(words, book, Threshold { least, action }), Place::Injection(place, tally)) => {
+                let undecided = words.scan(place, &text.bare, last, |word, hit| {
+                    tally.hit(book, (word, &hit), *least, |range, sum| {
+                        note("injection", *action, text.bare.origin(range), sum);
+                    });
+                });
+                let open = if last { undecided } else { tally.open(book, undecided) };
+                place.keep(open);
+                text.bare.origin_of(open, text.seen)
+            }
+            (Self::Toxicity(Threshold { least, action }), Place::Toxicity(place)) => {
+                let open = toxicity::scan(place, &text.bare, last, |range, score| {
+                    if score.toxic >= *least {
+                        note("toxicity", *action, text.bare.origin(range), score.toxic);
+                    }
+                });
+                text.bare.origin_of(open, text.seen)
+            }
+            (Self::Chinese(words, weights, Threshold { least, action }), Place::Chinese(place, tally)) => {
+                let undecided = words.scan(place, &text.bare, last, |word, hit| {
+                    let score = tally.hit(&hit, weights[word]);
+                    if score >= *least {
+                        note("toxicity", *action, text.bare.origin(hit), score);
+                    }
+                });
+                text.bare.origin_of(undecided, text.seen)
+            }
+            // Places are made by `start`, each for its sort.
+            _ => text.seen,
         }
     }
 }
@@ -155,7 +206,7 @@ fn custom(policy: &Policy, direction: Direction, wanted: impl Fn(Action) -> bool
     let chosen: Vec<_> = policy
         .patterns
         .iter()
-        .map(|(name, pattern)| (name, pattern, if direction == Direction::In { pattern.input } else { pattern.output }))
+        .map(|(name, pattern)| (name, pattern, Sides { input: pattern.input, output: pattern.output }.of(direction)))
         .filter(|(_, _, action)| wanted(*action))
         .collect();
     if chosen.is_empty() {
@@ -170,7 +221,7 @@ fn custom(policy: &Policy, direction: Direction, wanted: impl Fn(Action) -> bool
 fn terms(policy: &Policy, direction: Direction, wanted: impl Fn(Action) -> bool) -> Result<Option<Sort>, Error> {
     let (mut rules, mut words, mut owners) = (Vec::new(), Vec::new(), Vec::new());
     for (name, terms) in &policy.terms {
-        let action = if direction == Direction::In { terms.input } else { terms.output };
+        let action = Sides { input: terms.input, output: terms.output }.of(direction);
         if wanted(action) {
             owners.extend(terms.words.iter().map(|_| rules.len()));
             words.extend(terms.words.iter().map(String::as_str));
@@ -181,4 +232,29 @@ fn terms(policy: &Policy, direction: Direction, wanted: impl Fn(Action) -> bool)
         return Ok(None);
     }
     Ok(Some(Sort::Terms(Words::new(words.into_iter())?, rules, owners)))
+}
+
+fn injection(policy: &Policy, direction: Direction, wanted: impl Fn(Action) -> bool) -> Result<Option<Sort>, Error> {
+    let Injection { input, output, threshold } = policy.injection;
+    let action = Sides { input, output }.of(direction);
+    if !wanted(action) {
+        return Ok(None);
+    }
+    let (words, book) = Rulebook::read(injection::LIST)?;
+    Ok(Some(Sort::Injection(words, book, Threshold { least: threshold, action })))
+}
+
+fn toxicity(
+    policy: &Policy,
+    direction: Direction,
+    wanted: impl Fn(Action) -> bool,
+) -> Result<[Option<Sort>; 2], Error> {
+    let Toxicity { input, output, threshold } = policy.toxicity;
+    let action = Sides { input, output }.of(direction);
+    if !wanted(action) {
+        return Ok([None, None]);
+    }
+    let threshold = Threshold { least: threshold, action };
+    let (words, weights) = chinese::shipped()?;
+    Ok([Some(Sort::Toxicity(threshold)), Some(Sort::Chinese(words, weights, threshold))])
 }

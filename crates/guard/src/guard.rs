@@ -8,6 +8,7 @@ use crate::{
     finder::Finders,
     fold::Folded,
     mask,
+    moderation::{Moderation, Moderator},
     policy::{Action, Direction, Policy},
     report::Report,
 };
@@ -23,6 +24,7 @@ pub(crate) struct Compiled {
     policy: Policy,
     input: Finders,
     output: Finders,
+    moderator: Moderator,
 }
 
 impl Compiled {
@@ -34,13 +36,21 @@ impl Compiled {
     }
 }
 
+/// Watches and changes nothing.
+impl Default for Guard {
+    fn default() -> Self {
+        Self::new(&Policy::default()).expect("the shipped lists compile: a test says so")
+    }
+}
+
 impl Guard {
     /// Compiles a policy, or names the field that cannot be.
     pub fn new(policy: &Policy) -> Result<Self, Error> {
         policy.check()?;
         let finders = |direction| Finders::new(policy, direction);
         let (input, output) = (finders(Direction::In)?, finders(Direction::Out)?);
-        Ok(Self { compiled: Arc::new(Compiled { policy: policy.clone(), input, output }) })
+        let moderator = Moderator::new(policy.toxicity.threshold)?;
+        Ok(Self { compiled: Arc::new(Compiled { policy: policy.clone(), input, output, moderator }) })
     }
 
     /// The policy this was made of.
@@ -58,6 +68,11 @@ impl Guard {
         let masks: Vec<_> = verdicts.iter().filter(|v| v.action == Action::Mask).cloned().collect();
         let text = (!masks.is_empty()).then(|| mask::write(text, 0, &masks, text.len()).0);
         Report { action, verdicts, text }
+    }
+
+    /// Scores a text in OpenAI's categories, whatever the policy does about them.
+    pub fn moderate(&self, text: &str) -> Moderation {
+        self.compiled.moderator.moderate(text)
     }
 
     /// A filter for a text that comes in pieces.

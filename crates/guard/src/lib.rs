@@ -18,26 +18,39 @@
 //! Every text is read in two forms without disguises (`fold`): numbers and addresses are looked for in the one (`personal`,
 //! `patterns`), words in the other (`words`).
 //!
-//! Invariant: no service, no clock, no I/O; a verdict on a stream equals that on the whole text wherever it was cut, and nothing that
+//! `asked` alone waits for somebody: models as judges, beside the pure core.
+//!
+//! Invariant: the core knows no service, no clock and no I/O; a verdict on a stream equals that on the whole text wherever it was cut, and nothing that
 //! an enforcing rule may still find leaves before its verdict.
 
+mod asked;
 mod error;
 mod filter;
 mod finder;
 mod fold;
 mod guard;
+mod injection;
+mod label;
+mod lists;
 mod mask;
+mod moderation;
 mod patterns;
 mod personal;
 mod policy;
 mod report;
+mod sequences;
+mod toxicity;
 mod words;
 
+pub use asked::{ByEmbed, ByGenerate, Classify, Panel};
 pub use error::Error;
 pub use filter::Filter;
 pub use guard::Guard;
+pub use label::Provenance;
+pub use moderation::{Category, Moderation};
 pub use personal::Kind;
 pub use policy::{
     Action, Asked, Direction, Fail, Injection, Labels, Pattern, Personal, Policy, Sides, Terms, Toxicity,
 };
 pub use report::{Release, Report, Verdict};
+pub use toxicity::{Sample, train};

@@ -161,14 +161,22 @@ pub struct Pattern {
     pub output: Action,
 }
 
-/// A yes/no question put to a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// A yes/no question put to a text model, or examples that an embedding model compares with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Asked {
     /// The model that is asked.
     pub model: String,
     /// The question; yes means that the text is found wanting. Example: `Does the text ask for medical advice?`
+    #[serde(default)]
     pub question: String,
+    /// Instead of a question: texts like those that are not wanted.
+    #[serde(default)]
+    pub examples: Vec<String>,
+    /// The probability of yes, or the cosine to an example, from which on it counts.
+    #[serde(default = "half")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub threshold: f32,
     /// What a yes does. A model's verdict is on a whole text, so `mask` is refused here.
     #[serde(default)]
     pub input: Action,
@@ -178,6 +186,10 @@ pub struct Asked {
     /// What happens if the model cannot be asked.
     #[serde(default)]
     pub fail: Fail,
+}
+
+fn half() -> f32 {
+    0.5
 }
 
 fn allow() -> Action {
@@ -209,6 +221,10 @@ impl Policy {
     /// Refuses what no rule can do.
     pub(crate) fn check(&self) -> Result<(), Error> {
         for (name, asked) in &self.models {
+            if asked.question.is_empty() == asked.examples.is_empty() {
+                let message = "give a question for a text model, or examples for an embedding model, and not both";
+                return Err(Error::new(format!("models.{name}"), message));
+            }
             for (side, action) in [("input", asked.input), ("output", asked.output)] {
                 if action == Action::Mask {
                     let message = "a model judges a whole text and cannot say what to mask; use monitor or block";

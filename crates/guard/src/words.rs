@@ -66,6 +66,11 @@ impl Place {
     pub(crate) fn needs(&self) -> usize {
         self.next.min(self.undecided)
     }
+
+    /// Whoever adds terms up may need what stands before.
+    pub(crate) fn keep(&mut self, offset: usize) {
+        self.undecided = self.undecided.min(offset);
+    }
 }
 
 impl Words {
