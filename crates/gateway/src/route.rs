@@ -16,7 +16,7 @@ use tower_http::{
     cors::{AllowHeaders, AllowOrigin, CorsLayer},
 };
 
-use crate::{app::App, auth, console, embed, health, id, measure, messages, refusal::Refusal, text};
+use crate::{app::App, auth, console, embed, health, id, measure, messages, moderation, refusal::Refusal, text};
 
 /// From the outside in: a name, the count, cross-origin rules, who asks, a net for panics, the route.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -27,6 +27,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/messages", post(messages::create))
         .route("/v1/messages/count_tokens", post(messages::count))
         .route("/v1/embeddings", post(embed::embeddings))
+        .route("/v1/moderations", post(moderation::moderations))
         .route_layer(from_fn_with_state(app.clone(), admit));
     let look = Router::new()
         .route("/v1/models", get(health::models))

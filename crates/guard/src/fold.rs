@@ -138,6 +138,11 @@ impl Folded {
     }
 
     fn push_wide(&mut self, c: char, origin: Origin) {
+        // Most wide characters are these; no disguise is among them.
+        if table::is_han(c) {
+            self.plain.push(c, origin);
+            return self.bare.push(table::simplified(c), origin);
+        }
         if hidden(c) {
             return;
         }

@@ -12,6 +12,7 @@ pub mod completion;
 pub mod embedding;
 pub mod fields;
 pub mod models;
+pub mod moderation;
 pub mod responses;
 
 pub(crate) mod body;

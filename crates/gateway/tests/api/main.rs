@@ -9,6 +9,7 @@ mod edges;
 mod embeddings;
 mod fake;
 mod messages;
+mod moderations;
 mod responses;
 mod sockets;
 

@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run --release -p guard --example lab -- train DATASETS    # writes crates/guard/data/toxicity.bin, the same bytes every time
 //! cargo run --release -p guard --example lab -- measure DATASETS  # prints the tables of docs/results/services.md
+//! cargo run --release -p guard --example lab -- wrong             # own lines that are judged wrongly
 //! ```
 //!
 //! DATASETS is where `cargo xtask test` keeps its data sets (`~/.cache/tessera/tests/datasets`). No row of the labelled
@@ -11,6 +12,7 @@
 #![expect(clippy::print_stdout, reason = "tables on the screen are what this program is for")]
 
 mod data;
+mod disguise;
 mod measure;
 mod table;
 
@@ -22,8 +24,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["train", datasets] => train(Path::new(datasets)),
+        ["wrong"] => measure::wrong(),
         ["measure", datasets] => measure::all(Path::new(datasets)),
-        _ => Err("cargo run --release -p guard --example lab -- train|measure DATASETS".into()),
+        _ => Err("cargo run --release -p guard --example lab -- train|measure DATASETS, or wrong".into()),
     }
 }
 

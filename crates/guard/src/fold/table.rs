@@ -108,6 +108,11 @@ fn styled(c: char) -> char {
     }
 }
 
+/// Whether this is one of the common Chinese characters.
+pub(super) fn is_han(c: char) -> bool {
+    ('\u{4e00}'..='\u{9fff}').contains(&c)
+}
+
 /// The bare form of a character that [`plain`] gave; `None` if it separates words.
 pub(crate) fn bare(c: char) -> Option<char> {
     if c.is_ascii() {
@@ -120,7 +125,7 @@ pub(crate) fn bare(c: char) -> Option<char> {
     if c == '’' || c == '‘' {
         return Some('\0');
     }
-    c.is_alphanumeric().then(|| simplified(c.to_lowercase().next().unwrap_or(c)))
+    c.is_alphanumeric().then(|| c.to_lowercase().next().unwrap_or(c))
 }
 
 /// The Latin letter that this one carries an accent on, or looks like.
@@ -163,7 +168,7 @@ fn latin(c: char) -> Option<u8> {
 }
 
 /// Traditional characters of the words that rules look for, in their simplified form.
-fn simplified(c: char) -> char {
+pub(super) fn simplified(c: char) -> char {
     match c {
         '視' => '视',
         '無' => '无',

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "shared functions of tests are not seen as tests")]
 
+mod asked;
+mod measured;
 mod personal;
 mod stream;
 mod terms;

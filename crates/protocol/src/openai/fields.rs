@@ -67,6 +67,8 @@ pub const OBJECTS: &[&Object] = &[
     &FUNCTION_CALL,
     &COMPLETION,
     &EMBEDDING,
+    &MODERATION,
+    &MODERATION_PART,
     &STREAM_OPTIONS,
     &RESPONSE,
     &RESPONSE_MESSAGE,
@@ -258,6 +260,30 @@ pub const EMBEDDING: Object = Object {
         honoured("dimensions", "1 or more: keep so many and normalise again"),
         honoured("encoding_format", "float (default) or base64 (little-endian f32)"),
         recorded("user", "kept with the record"),
+    ],
+};
+
+/// The body of `POST /v1/moderations`.
+pub const MODERATION: Object = Object {
+    name: "a moderation request",
+    schema: "CreateModerationRequest",
+    fields: &[
+        honoured(
+            "input",
+            "required; a string, an array of up to 2048 strings with a result each, or the text parts of one input",
+        ),
+        honoured("model", "any name is taken: the answer says what judged"),
+    ],
+};
+
+/// A part of a moderation's input.
+pub const MODERATION_PART: Object = Object {
+    name: "a part of a moderation's input",
+    schema: "ModerationInputPart",
+    fields: &[
+        honoured("type", "text"),
+        honoured("text", "required"),
+        refused("image_url", "this server judges text only; leave images out"),
     ],
 };
 

@@ -101,7 +101,9 @@ fn several(inputs: Inputs) -> Result<Vec<String>, Error> {
         .enumerate()
         .map(|(i, input)| match input {
             TextOr::Text(text) if !parts => Ok(text),
-            TextOr::Text(_) => Err(Error::invalid(format!("input[{i}]"), "`input` mixes strings and parts; use one kind.")),
+            TextOr::Text(_) => {
+                Err(Error::invalid(format!("input[{i}]"), "`input` mixes strings and parts; use one kind."))
+            }
             TextOr::Other(part) => part.text(&format!("input[{i}]")),
         })
         .collect::<Result<_, _>>()?;

@@ -5,7 +5,7 @@ use protocol::{
     openai::{
         Recorded, chat, completion, embedding,
         fields::{self, Fate, Object},
-        responses,
+        moderation, responses,
     },
 };
 use serde_json::{Value, json};
@@ -38,15 +38,17 @@ fn every_other_field_is_called_an_extension() {
 type Parse = fn(&Value) -> Result<Recorded, Error>;
 
 /// Each body's table, its smallest form and its parser.
-fn objects() -> [(&'static Object, Value, Parse); 4] {
+fn objects() -> [(&'static Object, Value, Parse); 5] {
     let chat: Parse = |body| chat::parse(body.to_string().as_bytes()).map(|call| call.recorded);
     let completion: Parse = |body| completion::parse(body.to_string().as_bytes()).map(|call| call.recorded);
     let embedding: Parse = |body| embedding::parse(body.to_string().as_bytes()).map(|call| call.recorded);
+    let moderation: Parse = |body| moderation::parse(body.to_string().as_bytes()).map(|call| call.recorded);
     let response: Parse = |body| responses::parse(body.to_string().as_bytes()).map(|call| call.call.recorded);
     [
         (&fields::CHAT, json!({"model": "m", "messages": [{"role": "user", "content": "x"}]}), chat),
         (&fields::COMPLETION, json!({"model": "m", "prompt": "x"}), completion),
         (&fields::EMBEDDING, json!({"model": "m", "input": "x"}), embedding),
+        (&fields::MODERATION, json!({"input": "x"}), moderation),
         (&fields::RESPONSE, json!({"model": "m", "input": "x"}), response),
     ]
 }
