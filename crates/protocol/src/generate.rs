@@ -332,6 +332,11 @@ pub struct TokenLogprob {
     pub top: Vec<(u32, Vec<u8>, f32)>,
 }
 
+impl TokenLogprob {
+    /// The id where nobody says it: OpenAI's wire has texts only.
+    pub const UNKNOWN: u32 = u32::MAX;
+}
+
 /// What a request cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {

@@ -16,6 +16,7 @@ mod error;
 mod generate;
 pub mod openai;
 mod service;
+pub mod sse;
 
 pub use decide::*;
 pub use draw::*;

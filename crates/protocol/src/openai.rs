@@ -22,6 +22,7 @@ mod format;
 mod input;
 mod knobs;
 mod logprobs;
+mod read;
 mod reply;
 mod text_or;
 
@@ -32,5 +33,6 @@ pub use format::{Grammar, JsonSchema, ResponseFormat};
 pub use input::Input;
 pub use knobs::{LogitBias, StopStrings};
 pub use logprobs::{ChatLogprob, ChatLogprobs, ChatTopLogprob, CompletionLogprobs, TopLogprobs};
+pub use read::{Reader, error_of, kind_of_status};
 pub use reply::{Chunk, Collected, Envelope, PromptTokensDetails, Streamed, UsageBody};
 pub use text_or::{Shape, TextOr};
