@@ -218,6 +218,22 @@ pub struct Labels {
 }
 
 impl Policy {
+    /// Whether a text that goes this way may be changed or stopped: one that nobody can read must not pass then.
+    pub fn enforces(&self, direction: Direction) -> bool {
+        let of = |input, output| Sides { input, output }.of(direction);
+        let personal = &self.personal;
+        let mut actions = vec![
+            of(personal.input, personal.output),
+            of(self.injection.input, self.injection.output),
+            of(self.toxicity.input, self.toxicity.output),
+        ];
+        actions.extend(personal.kinds.values().map(|sides| sides.of(direction)));
+        actions.extend(self.terms.values().map(|terms| of(terms.input, terms.output)));
+        actions.extend(self.patterns.values().map(|pattern| of(pattern.input, pattern.output)));
+        actions.extend(self.models.values().map(|asked| of(asked.input, asked.output)));
+        actions.into_iter().any(|action| action > Action::Monitor)
+    }
+
     /// Refuses what no rule can do.
     pub(crate) fn check(&self) -> Result<(), Error> {
         for (name, asked) in &self.models {

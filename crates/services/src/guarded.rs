@@ -1,0 +1,328 @@
+//! What goes in and comes out is checked by a policy, and what was found is among the events.
+//!
+//! Every message of a request is judged whole: masked, or the request is refused. An answer is judged while it comes, each choice by
+//! itself, and so are the arguments of every tool call: what a rule has not decided is held, what is found is masked, and a
+//! finding that blocks ends that answer with [`FinishReason::ContentFilter`] in front of it. Scores spell out their tokens, so they
+//! leave only with text that is free, and not at all where something was masked; token ids do not leave.
+//!
+//! Prompts of token ids have no text to judge, and a policy may not be passed by that door: they are refused where it enforces
+//! anything on the way in.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use guard::{Action, Direction, Filter, Guard, Release, Verdict};
+use protocol::{
+    Error, ErrorKind, Event, EventStream, Finding, FinishReason, Generate, GenerateRequest, Load, ModelCard, Outcome,
+    Prompt, TextOrTokens, TokenLogprob, Usage,
+};
+
+use crate::first;
+
+/// A service behind a policy.
+#[derive(Debug)]
+pub struct Guarded {
+    inner: Arc<dyn Generate>,
+    guard: Guard,
+}
+
+impl Guarded {
+    /// The service behind this policy.
+    pub fn new(inner: Arc<dyn Generate>, guard: Guard) -> Self {
+        Self { inner, guard }
+    }
+
+    async fn ask(&self, mut request: GenerateRequest) -> Result<EventStream, Error> {
+        let findings = self.check(&mut request.prompt)?;
+        request.report_tokens = false;
+        let n = request.n.max(1);
+        let events = self.inner.generate(request).await?;
+        let watch = Watch {
+            guard: self.guard.clone(),
+            events,
+            answers: (0..n).map(|_| Answer::new(&self.guard)).collect(),
+            found: findings.into_iter().map(Event::Checked).collect(),
+            ready: VecDeque::new(),
+            usage: Usage::default(),
+            over: false,
+        };
+        Ok(stream::unfold(watch, async |mut watch| watch.next().await.map(|item| (item, watch))).boxed())
+    }
+
+    /// Judges what comes in and puts masks into it; an error is a finding that blocks.
+    fn check(&self, prompt: &mut Prompt) -> Result<Vec<Finding>, Error> {
+        let mut findings = Vec::new();
+        match prompt {
+            Prompt::Raw(TextOrTokens::Text(text)) => self.check_text("prompt", text, &mut findings)?,
+            Prompt::Raw(TextOrTokens::Tokens(_)) => self.check_tokens()?,
+            Prompt::Chat(chat) => {
+                for (i, message) in chat.messages.iter_mut().enumerate() {
+                    if let Some(content) = &mut message.content {
+                        self.check_text(&format!("messages[{i}].content"), content, &mut findings)?;
+                    }
+                    for (k, call) in message.tool_calls.iter_mut().enumerate() {
+                        let place = format!("messages[{i}].tool_calls[{k}].function.arguments");
+                        self.check_text(&place, &mut call.arguments, &mut findings)?;
+                    }
+                }
+            }
+        }
+        Ok(findings)
+    }
+
+    fn check_text(&self, place: &str, text: &mut String, findings: &mut Vec<Finding>) -> Result<(), Error> {
+        let report = self.guard.check(text, Direction::In);
+        if report.action == Action::Block {
+            let rules: Vec<&str> =
+                report.verdicts.iter().filter(|v| v.action == Action::Block).map(|v| &*v.rule).collect();
+            let message = format!("`{place}` was refused by the policy of this server ({}).", rules.join(", "));
+            return Err(Error::new(ErrorKind::Blocked, message).with_param(place).with_code("content_policy"));
+        }
+        findings.extend(report.verdicts.iter().map(|verdict| finding(None, place, verdict)));
+        if let Some(masked) = report.text {
+            *text = masked;
+        }
+        Ok(())
+    }
+
+    fn check_tokens(&self) -> Result<(), Error> {
+        if !self.guard.policy().enforces(Direction::In) {
+            return Ok(());
+        }
+        let message =
+            "`prompt`: the policy of this server reads what comes in, which token ids do not allow; send text.";
+        Err(Error::new(ErrorKind::Blocked, message).with_param("prompt").with_code("content_policy"))
+    }
+}
+
+/// A verdict for the record; it names the place and never quotes.
+fn finding(choice: Option<usize>, place: &str, verdict: &Verdict) -> Finding {
+    let outcome = match verdict.action {
+        Action::Block => Outcome::Blocked,
+        Action::Mask => Outcome::Masked,
+        Action::Monitor | Action::Allow => Outcome::Noted,
+    };
+    let detail = format!("{place}, bytes {} to {}, score {}", verdict.span.start, verdict.span.end, verdict.score);
+    Finding { choice, rule: verdict.rule.clone(), outcome, detail }
+}
+
+/// An answer that is watched.
+struct Watch {
+    guard: Guard,
+    events: EventStream,
+    answers: Vec<Answer>,
+    /// What was found in the request; it leaves behind the beginning of the answer.
+    found: Vec<Event>,
+    /// What may leave.
+    ready: VecDeque<Event>,
+    /// What is known of the cost, for an answer that ends early.
+    usage: Usage,
+    over: bool,
+}
+
+/// One choice.
+struct Answer {
+    text: Filter,
+    /// Scores of text that is held.
+    scores: Vec<TokenLogprob>,
+    calls: BTreeMap<usize, Filter>,
+    ended: bool,
+}
+
+impl Answer {
+    fn new(guard: &Guard) -> Self {
+        Self { text: guard.stream(Direction::Out), scores: Vec::new(), calls: BTreeMap::new(), ended: false }
+    }
+}
+
+impl Watch {
+    async fn next(&mut self) -> Option<Result<Event, Error>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event));
+            }
+            if self.over {
+                return None;
+            }
+            match self.events.next().await {
+                Some(Ok(event)) => {
+                    if let Err(error) = self.take(event) {
+                        self.over = true;
+                        return Some(Err(error));
+                    }
+                }
+                other => {
+                    self.over = true;
+                    return Some(Err(other.and_then(Result::err).unwrap_or_else(first::cut)));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), Error> {
+        if !matches!(event, Event::Started { .. }) {
+            self.ready.extend(self.found.drain(..));
+        }
+        match event {
+            Event::Text { choice, text, logprobs } => self.text(choice, &text, logprobs)?,
+            Event::ToolCall { choice, index, id, name, arguments } => {
+                self.call(choice, index, (id, name), &arguments)?;
+            }
+            Event::Finished { choice, reason } => self.finish(choice, reason)?,
+            Event::Tokens { .. } => {}
+            Event::Done(usage) => self.end(usage),
+            Event::Started { prompt_tokens, cached_tokens } => {
+                self.usage = Usage { prompt_tokens, cached_tokens, completion_tokens: 0 };
+                self.ready.push_back(event);
+            }
+            other => self.ready.push_back(other),
+        }
+        // All that is wanted has ended: what is still written would be thrown away.
+        let early = !self.over && self.answers.iter().all(|answer| answer.ended);
+        if early && self.blocked() {
+            self.end(self.usage);
+        }
+        Ok(())
+    }
+
+    fn blocked(&self) -> bool {
+        let filtered = |event: &Event| matches!(event, Event::Finished { reason: FinishReason::ContentFilter, .. });
+        self.ready.iter().any(filtered)
+    }
+
+    fn end(&mut self, usage: Usage) {
+        self.ready.push_back(Event::Done(usage));
+        self.over = true;
+        // Dropping the stream cancels the work.
+        self.events = stream::empty().boxed();
+    }
+
+    fn answer(&mut self, choice: usize) -> Result<&mut Answer, Error> {
+        self.answers.get_mut(choice).ok_or_else(|| Error::internal(format!("There is no answer {choice}.")))
+    }
+
+    fn text(&mut self, choice: usize, text: &str, logprobs: Vec<TokenLogprob>) -> Result<(), Error> {
+        self.usage.completion_tokens += 1;
+        let answer = self.answer(choice)?;
+        if answer.ended {
+            return Ok(());
+        }
+        answer.scores.extend(logprobs);
+        let release = answer.text.push(text);
+        self.release_text(choice, release)
+    }
+
+    fn release_text(&mut self, choice: usize, release: Release) -> Result<(), Error> {
+        let answer = self.answer(choice)?;
+        if release.verdicts.iter().any(|verdict| verdict.action > Action::Monitor) {
+            answer.scores.clear();
+        }
+        let free = answer.text.held() == 0;
+        let logprobs = if free { std::mem::take(&mut answer.scores) } else { Vec::new() };
+        if !release.text.is_empty() || !logprobs.is_empty() {
+            self.ready.push_back(Event::Text { choice, text: release.text, logprobs });
+        }
+        self.report(choice, "answer", &release.verdicts, release.blocked)
+    }
+
+    fn call(
+        &mut self,
+        choice: usize,
+        index: usize,
+        (id, name): (Option<String>, Option<String>),
+        arguments: &str,
+    ) -> Result<(), Error> {
+        self.usage.completion_tokens += 1;
+        let (guard, answer) = (self.guard.clone(), self.answer(choice)?);
+        if answer.ended {
+            return Ok(());
+        }
+        let first = !answer.calls.contains_key(&index);
+        let filter = answer.calls.entry(index).or_insert_with(|| guard.stream(Direction::Out));
+        let release = filter.push(arguments);
+        if first {
+            // What was said before the call is complete, and belongs in front of it.
+            self.flush_text(choice)?;
+            self.flush_calls(choice, Some(index))?;
+        }
+        if first || !release.text.is_empty() {
+            self.ready.push_back(Event::ToolCall { choice, index, id, name, arguments: release.text });
+        }
+        self.report(choice, &format!("arguments of call {index}"), &release.verdicts, release.blocked)
+    }
+
+    fn flush_text(&mut self, choice: usize) -> Result<(), Error> {
+        let guard = self.guard.clone();
+        let answer = self.answer(choice)?;
+        let mut text = std::mem::replace(&mut answer.text, guard.stream(Direction::Out));
+        self.release_text(choice, text.finish())
+    }
+
+    /// The calls are complete, but for one.
+    fn flush_calls(&mut self, choice: usize, but: Option<usize>) -> Result<(), Error> {
+        let others: Vec<usize> =
+            self.answer(choice)?.calls.keys().copied().filter(|index| Some(*index) != but).collect();
+        for index in others {
+            let Some(filter) = self.answer(choice)?.calls.get_mut(&index) else { continue };
+            let release = filter.finish();
+            if !release.text.is_empty() {
+                let event = Event::ToolCall { choice, index, id: None, name: None, arguments: release.text };
+                self.ready.push_back(event);
+            }
+            self.report(choice, &format!("arguments of call {index}"), &release.verdicts, release.blocked)?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, choice: usize, reason: FinishReason) -> Result<(), Error> {
+        if self.answer(choice)?.ended {
+            return Ok(());
+        }
+        self.flush_text(choice)?;
+        self.flush_calls(choice, None)?;
+        let answer = self.answer(choice)?;
+        if !std::mem::replace(&mut answer.ended, true) {
+            self.ready.push_back(Event::Finished { choice, reason });
+        }
+        Ok(())
+    }
+
+    /// Puts the verdicts among the events; one that blocks ends the answer.
+    fn report(&mut self, choice: usize, place: &str, verdicts: &[Verdict], blocked: bool) -> Result<(), Error> {
+        let findings = verdicts.iter().map(|verdict| Event::Checked(finding(Some(choice), place, verdict)));
+        self.ready.extend(findings);
+        let answer = self.answer(choice)?;
+        if blocked && !std::mem::replace(&mut answer.ended, true) {
+            self.ready.push_back(Event::Finished { choice, reason: FinishReason::ContentFilter });
+        }
+        Ok(())
+    }
+}
+
+impl Generate for Guarded {
+    /// What leaves may be less than was written, so nobody can resume it.
+    fn models(&self) -> Vec<ModelCard> {
+        let mut cards = self.inner.models();
+        cards.iter_mut().for_each(|card| card.capabilities.replay = false);
+        cards
+    }
+
+    fn ready(&self) -> Result<(), Error> {
+        self.inner.ready()
+    }
+
+    fn load(&self) -> Option<Load> {
+        self.inner.load()
+    }
+
+    fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, Error>> {
+        self.ask(request).boxed()
+    }
+
+    fn count(&self, request: GenerateRequest) -> BoxFuture<'_, Result<usize, Error>> {
+        self.inner.count(request)
+    }
+}

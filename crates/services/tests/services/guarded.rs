@@ -1,0 +1,152 @@
+//! A policy around a service: what goes in, what comes out, and what the record says about it.
+
+use std::sync::atomic::Ordering;
+
+use guard::{Action, Guard, Pattern, Policy, Terms};
+use proptest::{collection::vec, prelude::*};
+use protocol::{
+    ErrorKind, Event, Finding, FinishReason, Generate, GenerateRequest, Outcome, Prompt, TextOrTokens, TokenLogprob,
+};
+use services::Guarded;
+
+use crate::fake::{Fake, Step, done, ends, events, request, says, started, text};
+
+/// The word `tulip` is masked, `cactus` blocks; mails are masked on the way in.
+fn policy() -> Policy {
+    let mut policy = Policy::default();
+    let term = |word: &str, action| Terms { words: vec![word.to_owned()], input: action, output: action };
+    policy.terms.insert("flower".to_owned(), term("tulip", Action::Mask));
+    policy.terms.insert("thorn".to_owned(), term("cactus", Action::Block));
+    let regex = Pattern { regex: "[0-9]{4}".to_owned(), input: Action::Allow, output: Action::Mask };
+    policy.patterns.insert("number".to_owned(), regex);
+    policy.personal.input = Action::Mask;
+    policy
+}
+
+fn guarded(fake: &Fake) -> Guarded {
+    Guarded::new(fake.arc(), Guard::new(&policy()).unwrap())
+}
+
+fn asks(words: &str) -> GenerateRequest {
+    let mut request = request();
+    let Prompt::Chat(chat) = &mut request.prompt else { panic!("a chat") };
+    chat.messages[0].content = Some(words.to_owned());
+    request
+}
+
+fn call(first: bool, arguments: &str) -> Event {
+    let word = |word: &str| first.then(|| word.to_owned());
+    Event::ToolCall { choice: 0, index: 0, id: word("1"), name: word("f"), arguments: arguments.to_owned() }
+}
+
+/// Text and arguments that leave, the end, and the rules with their outcomes.
+fn told(events: &[Event]) -> (String, String, Option<FinishReason>, Vec<(String, Outcome)>) {
+    let (mut text, mut arguments, mut end, mut found) = (String::new(), String::new(), None, Vec::new());
+    for event in events {
+        match event {
+            Event::Text { text: more, .. } => text += more,
+            Event::ToolCall { arguments: more, .. } => arguments += more,
+            Event::Finished { reason, .. } => end = Some(*reason),
+            Event::Checked(Finding { rule, outcome, .. }) => found.push((rule.clone(), *outcome)),
+            _ => {}
+        }
+    }
+    (text, arguments, end, found)
+}
+
+#[tokio::test]
+async fn requests_are_masked_or_refused() {
+    let fake = Fake::new([]);
+    let service = guarded(&fake);
+    let heard = events(&service, asks("A tulip for ada@example.org")).await.unwrap();
+    let (.., found) = told(&heard);
+    assert_eq!(found, [("terms.flower".to_owned(), Outcome::Masked), ("personal.email".to_owned(), Outcome::Masked)]);
+    assert!(matches!(heard[0], Event::Started { .. }), "findings come behind the beginning: {heard:?}");
+    let Prompt::Chat(chat) = &fake.asked.lock()[0].prompt else { panic!("a chat") };
+    assert_eq!(chat.messages[0].content.as_deref(), Some("A [flower] for [email]"));
+    let refused = events(&service, asks("a cactus")).await.unwrap_err();
+    assert_eq!((refused.kind, refused.param.as_deref()), (ErrorKind::Blocked, Some("messages[0].content")));
+    assert!(!refused.message.contains("cactus"), "{refused}");
+    let ids = GenerateRequest { prompt: Prompt::Raw(TextOrTokens::Tokens(vec![1])), ..request() };
+    assert_eq!(events(&service, ids.clone()).await.unwrap_err().kind, ErrorKind::Blocked);
+    assert_eq!(fake.times(), 1);
+    // A policy that only watches lets them pass.
+    let watched = Guarded::new(fake.arc(), Guard::new(&Policy::default()).unwrap());
+    events(&watched, ids).await.unwrap();
+    assert!(watched.models().iter().all(|card| !card.capabilities.replay));
+}
+
+#[tokio::test]
+async fn an_answer_ends_in_front_of_what_blocks() {
+    let mut steps = says("one two ");
+    steps.insert(2, Step::Send(text("three cac")));
+    steps.insert(3, Step::Send(text("tus four")));
+    // Nobody waits for what is thrown away.
+    steps.insert(4, Step::Hang);
+    let fake = Fake::new([Ok(steps)]);
+    let heard = events(&guarded(&fake), request()).await.unwrap();
+    let (text, _, end, found) = told(&heard);
+    assert!("one two three ".starts_with(&text), "{text}");
+    assert_eq!(end, Some(FinishReason::ContentFilter));
+    assert_eq!(found, [("terms.thorn".to_owned(), Outcome::Blocked)]);
+    assert!(matches!(heard.last(), Some(Event::Done(_))));
+    assert_eq!(fake.live.load(Ordering::SeqCst), 0, "the work is cancelled");
+}
+
+#[tokio::test]
+async fn arguments_are_checked_like_text() {
+    let play = async |pieces: &[Event]| {
+        let events_ = [started()].into_iter().chain(pieces.iter().cloned()).chain([ends(), done()]);
+        let fake = Fake::new([Ok(events_.map(Step::Send).collect())]);
+        told(&events(&guarded(&fake), request()).await.unwrap())
+    };
+    let (said, arguments, end, _) =
+        play(&[text("look: "), call(true, ""), call(false, "{\"a\":\"tu"), call(false, "lip\"}")]).await;
+    assert_eq!((said.as_str(), arguments.as_str()), ("look: ", "{\"a\":\"[flower]\"}"));
+    assert_eq!(end, Some(FinishReason::Stop));
+    let (_, arguments, end, _) = play(&[call(true, "{\"a\":\"cac"), call(false, "tus\"}")]).await;
+    assert!(!arguments.contains("cac"), "{arguments}");
+    assert_eq!(end, Some(FinishReason::ContentFilter));
+}
+
+/// Scores say what their tokens say: those of masked text do not leave.
+#[tokio::test]
+async fn scores_do_not_tell_what_text_may_not() {
+    let scored = |word: &str| {
+        let score = TokenLogprob { id: 1, bytes: word.as_bytes().to_vec(), logprob: Some(-1.0), top: Vec::new() };
+        Event::Text { choice: 0, text: word.to_owned(), logprobs: vec![score] }
+    };
+    let words = ["plain", " ", "12", "34", " ", "end."].map(scored);
+    let tokens = Event::Tokens { choice: 0, ids: vec![7] };
+    let all = [started(), tokens].into_iter().chain(words).chain([ends(), done()]);
+    let fake = Fake::new([Ok(all.map(Step::Send).collect())]);
+    let heard = events(&guarded(&fake), GenerateRequest { report_tokens: true, ..request() }).await.unwrap();
+    assert_eq!(told(&heard).0, "plain [number] end.");
+    let mut bytes = Vec::new();
+    for event in &heard {
+        assert!(!matches!(event, Event::Tokens { .. }));
+        if let Event::Text { logprobs, .. } = event {
+            bytes.extend(logprobs.iter().flat_map(|score| score.bytes.clone()));
+        }
+    }
+    let bytes = String::from_utf8(bytes).unwrap();
+    assert!(!bytes.contains("12") && !bytes.contains("34"), "{bytes}");
+}
+
+proptest! {
+    /// However an answer is cut, the banned word never leaves, and nothing else is lost.
+    #[test]
+    fn cuts_do_not_matter(before in "[a-z ]{0,12}", after in "[a-z ]{0,12}", cuts in vec(any::<prop::sample::Index>(), 0..6)) {
+        let whole = format!("{before} tulip {after}");
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(whole.len() + 1)).collect();
+        cuts.extend([0, whole.len()]);
+        cuts.sort_unstable();
+        let pieces = cuts.windows(2).map(|ends| text(&whole[ends[0]..ends[1]]));
+        let all = [started()].into_iter().chain(pieces).chain([ends(), done()]);
+        let fake = Fake::new([Ok(all.map(Step::Send).collect())]);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let heard = runtime.block_on(events(&guarded(&fake), request())).unwrap();
+        let expected = Guard::new(&policy()).unwrap().check(&whole, guard::Direction::Out).text.unwrap();
+        prop_assert_eq!(told(&heard).0, expected);
+    }
+}

@@ -1,0 +1,13 @@
+//! Services under scripts of faults, in paused time; upstreams over real sockets.
+#![expect(clippy::unwrap_used, reason = "shared functions of a test binary")]
+
+mod balanced;
+mod breaker;
+mod capable;
+mod fake;
+mod fallback;
+mod guarded;
+mod migrating;
+mod recordings;
+mod server;
+mod sockets;
