@@ -1,6 +1,6 @@
 //! A policy around a service: what goes in, what comes out, and what the record says about it.
 
-use std::sync::atomic::Ordering;
+use std::sync::{LazyLock, atomic::Ordering};
 
 use guard::{Action, Guard, Pattern, Policy, Terms};
 use proptest::{collection::vec, prelude::*};
@@ -23,8 +23,11 @@ fn policy() -> Policy {
     policy
 }
 
+/// Compiling a policy takes longer than all that is done with it here.
+static GUARD: LazyLock<Guard> = LazyLock::new(|| Guard::new(&policy()).unwrap());
+
 fn guarded(fake: &Fake) -> Guarded {
-    Guarded::new(fake.arc(), Guard::new(&policy()).unwrap())
+    Guarded::new(fake.arc(), GUARD.clone())
 }
 
 fn asks(words: &str) -> GenerateRequest {
@@ -62,7 +65,8 @@ async fn requests_are_masked_or_refused() {
     let (.., found) = told(&heard);
     assert_eq!(found, [("terms.flower".to_owned(), Outcome::Masked), ("personal.email".to_owned(), Outcome::Masked)]);
     assert!(matches!(heard[0], Event::Started { .. }), "findings come behind the beginning: {heard:?}");
-    let Prompt::Chat(chat) = &fake.asked.lock()[0].prompt else { panic!("a chat") };
+    let asked = fake.asked.lock()[0].clone();
+    let Prompt::Chat(chat) = &asked.prompt else { panic!("a chat") };
     assert_eq!(chat.messages[0].content.as_deref(), Some("A [flower] for [email]"));
     let refused = events(&service, asks("a cactus")).await.unwrap_err();
     assert_eq!((refused.kind, refused.param.as_deref()), (ErrorKind::Blocked, Some("messages[0].content")));
@@ -146,7 +150,7 @@ proptest! {
         let fake = Fake::new([Ok(all.map(Step::Send).collect())]);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let heard = runtime.block_on(events(&guarded(&fake), request())).unwrap();
-        let expected = Guard::new(&policy()).unwrap().check(&whole, guard::Direction::Out).text.unwrap();
+        let expected = GUARD.check(&whole, guard::Direction::Out).text.unwrap();
         prop_assert_eq!(told(&heard).0, expected);
     }
 }
