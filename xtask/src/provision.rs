@@ -1,5 +1,5 @@
 //! What tests need and cargo does not bring: Python packages, models, data sets. All of it goes into a cache directory of the
-//! user's, once, and nothing is installed into the system.
+//! user's, once, and nothing is installed into the system but PostgreSQL, which is no package of Python's.
 //!
 //! Python packages go into a directory of their own by `pip install --target`, named after the content of their requirements:
 //! that needs no virtual environment (which some systems split off into a package of its own) and a changed pin means a new
@@ -91,6 +91,27 @@ pub(crate) fn python_with(requirements: &Path, environment: &[(&str, &str)]) -> 
         fs::write(complete, "")?;
     }
     Ok(Python { program, packages })
+}
+
+/// PostgreSQL's programs; tests start servers of their own. Installed from the system's packages where they are missing and we may.
+pub(crate) fn postgres() -> Result<()> {
+    if postgres_is_here() {
+        return Ok(());
+    }
+    let apt = |args: &[&str]| run(Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive"));
+    // An old list of packages names versions that are gone; one that cannot be renewed may do.
+    let _ = apt(&["update", "-q"]);
+    apt(&["install", "-q", "-y", "--no-install-recommends", "postgresql"])
+        .context("PostgreSQL is missing, and installing it needs root and apt: install the package `postgresql`")?;
+    if postgres_is_here() { Ok(()) } else { bail!("PostgreSQL was installed, but its `initdb` is not to be found") }
+}
+
+/// Debian keeps the server's programs out of the path.
+fn postgres_is_here() -> bool {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut folders = versions.map(|version| version.path().join("bin")).chain(env::split_paths(&path));
+    folders.any(|folder| folder.join("initdb").is_file())
 }
 
 fn hash(value: &impl Hash) -> u64 {

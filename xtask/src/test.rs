@@ -58,6 +58,7 @@ fn provision(steps: &mut Steps) -> Needs {
         needs.data = Some(provision::models()?);
         Ok(())
     });
+    steps.step("PostgreSQL", provision::postgres);
     steps.step("Python packages", || {
         needs.python = Some(provision::python_with(&root().join("tests/sdk/requirements.txt"), &[])?);
         Ok(())
@@ -69,7 +70,8 @@ fn provision(steps: &mut Steps) -> Needs {
 fn tests(needs: &Needs) -> Result<()> {
     let mut command = check::tests(check::Kind::All);
     with_data(&mut command, needs.models().as_deref(), needs.datasets().as_deref());
-    run(&mut command)
+    // Here a test that does not find PostgreSQL fails, instead of saying so.
+    run(command.env("TESSERA_TEST_POSTGRES", "1"))
 }
 
 /// Tells tests where models and data sets are.

@@ -166,6 +166,17 @@ impl Body {
     }
 }
 
+impl Body {
+    /// The hash its content must have; empty if it has none.
+    pub(crate) fn content(&self) -> &str {
+        match self {
+            Self::Accepted(body) => &body.content,
+            Self::Settled(body) => &body.content,
+            Self::Erased(_) | Self::Expired(_) => "",
+        }
+    }
+}
+
 impl AcceptedBody {
     pub(crate) fn new(accepted: &Accepted, at: i64, gateway: &str, content: String) -> Result<Self> {
         let Accepted { request_id, tenant, key_id, kind, model, config_hash, parameters, holds, .. } = accepted;

@@ -9,6 +9,7 @@
 //! writer held up for that moment.
 
 use std::{
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -130,6 +131,11 @@ impl Keeper {
         let checkpoint = shared.keyring.signer.sign(edge.size(), edge.root()?);
         let at = shared.settings.clock.now();
         let mut statements = vec![keep_checkpoint(&checkpoint, at)];
+        let sql = "INSERT INTO edges (level, size, data) VALUES ($1, $2, $3)
+                   ON CONFLICT (level) DO UPDATE SET size = excluded.size, data = excluded.data";
+        for (level, data) in (0_u64..).zip(edge.unfinished()) {
+            statements.push((sql, vec![level.into(), edge.size().into(), data.into()]));
+        }
         match self.newest {
             Some((size, signed_at)) if signed_at < self.kept_at.saturating_add(SPAN) && signed_at != self.kept_at => {
                 statements.push(("DELETE FROM checkpoints WHERE size = $1", vec![size.into()]));
@@ -150,7 +156,11 @@ impl Keeper {
         let log = beside(database, "-wal");
         let synced = tokio::task::spawn_blocking(move || {
             // Closing a file drops the process's POSIX locks on it; SQLite has none on this one.
-            std::fs::File::open(&log).and_then(|file| file.sync_data()).map_err(|error| Error::file(log, &error))
+            match std::fs::File::open(&log).and_then(|file| file.sync_data()) {
+                // The last connection was closed: SQLite copied the log into the database, synced that and removed the log.
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                synced => synced.map_err(|error| Error::file(log, &error)),
+            }
         });
         let synced = synced.await.unwrap_or_else(|error| Err(Error::Store(error.to_string())));
         if let Err(error) = &synced {

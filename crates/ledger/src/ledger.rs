@@ -34,6 +34,8 @@ use crate::{
 
 /// Entries that may wait to be written; beyond, requests are told to come back.
 const WAITING: usize = 8192;
+/// The most that one request may hold: sums of these stay far from where integers end.
+const MOST: i64 = 1_000_000_000_000_000;
 
 /// The append-only truth: who asked what, what came of it, what it cost. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -122,6 +124,10 @@ impl Ledger {
         if self.shared.waiting.load(Ordering::Relaxed) >= WAITING {
             return Err(Error::Overloaded);
         }
+        let sensible = |amount: i64| (0..=MOST).contains(&amount);
+        if !accepted.holds.iter().all(|hold| sensible(hold.money) && sensible(hold.tokens)) {
+            return Err(Error::Malformed(format!("a hold is between 0 and {MOST}")));
+        }
         let at = self.shared.settings.clock.now();
         let plain = Plain::new(&Input { input: std::mem::take(&mut accepted.input) })?;
         let body = AcceptedBody::new(&accepted, at, &self.shared.gateway, plain.hash())?;
@@ -167,6 +173,11 @@ impl Ledger {
         self.shared.keyring.signer.verifier()
     }
 
+    /// The file with its secrets.
+    pub fn key_file(&self) -> &Path {
+        &self.shared.settings.keys
+    }
+
     /// That records can be written; an error says why not.
     pub fn health(&self) -> Result<()> {
         self.shared.health()
@@ -174,6 +185,10 @@ impl Ledger {
 
     /// Writes what waits, syncs, signs a last checkpoint and stops. Nothing can be written through any handle afterwards.
     pub async fn close(&self) {
+        // What waits is written before the last checkpoint is signed; the second time also what that found to be aborted.
+        for _ in 0..2 {
+            let _ = self.run(vec![]).await;
+        }
         let _ = self.tasks.stop.send(true);
         let handles: Vec<_> = self.tasks.handles.lock().drain(..).rev().collect();
         let mut handles = handles.into_iter();

@@ -11,22 +11,27 @@
 //!   checked and held where spending is counted.
 //!
 //! # How
-//! One task writes ([`writer`]): it puts what waits into one transaction. Another one ([`keeper`]) syncs, signs and sweeps up behind dead
+//! One task writes (`writer`): it puts what waits into one transaction. Another one (`keeper`) syncs, signs and sweeps up behind dead
 //! gateways. On one PostgreSQL several gateways share log, budgets and keys: places in the log are given under a lock of the database.
 //!
 //! Invariant: entries are written once and never changed; nobody is answered before the commit; no amount of money is ever a float; no read of
 //! records is without a [`Scope`].
 
 mod clock;
+mod copy;
 mod counters;
+mod date;
 mod entry;
+mod erase;
 mod error;
+mod export;
 mod keeper;
 mod keyring;
 mod keys;
 mod ledger;
 mod money;
 mod note;
+mod proof;
 mod read;
 mod record;
 mod schema;
@@ -35,15 +40,19 @@ mod store;
 mod tree;
 mod usage;
 mod vault;
+mod verify;
 mod writer;
 
 pub use clock::Clock;
+pub use date::{parse_timestamp, timestamp};
 pub use error::{Error, Result};
 pub use keys::{ApiKey, Grant, Keys, Limits, PREFIX, Role};
 pub use ledger::{Ledger, Pending, Settling};
 pub use money::{Account, Balance, Budget, Charge, Hold, Item, Period, Window, amount};
 pub use note::{Checkpoint, Root, Verifier};
+pub use proof::{Consistency, Proof, Proven};
 pub use read::{Filter, Page, Records, Scope};
 pub use record::{Accepted, Answered, Content, Kind, Latency, Outcome, Place, Record, Route, Settled};
 pub use settings::Settings;
 pub use usage::{Line, Usage};
+pub use verify::{Problem, Verification};

@@ -183,7 +183,7 @@ fn worse(a: Content, b: Content) -> Content {
 }
 
 /// The content of an entry from the columns `sealed`, key id and wrapped key; its hash is compared with the one in the log.
-fn opened(
+pub(crate) fn opened(
     keyring: &Keyring,
     row: &Row,
     column: usize,

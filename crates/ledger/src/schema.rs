@@ -1,7 +1,7 @@
 //! The tables, the same in both databases.
 //!
 //! `entries` is the log: written once, never changed; its columns repeat what queries look for in the body, and `verify` compares the two.
-//! `tiles` holds full tiles of 256 hashes; the right edge follows from what is under it. `contents` and `subjects` are what erasure takes away.
+//! `tiles` holds full tiles of 256 hashes, `edges` the unfinished ones of the newest checkpoint (only to name what was changed under it). `contents` and `subjects` are what erasure takes away.
 
 use crate::{
     Result,
@@ -32,6 +32,11 @@ CREATE TABLE tiles (
     data {blob} NOT NULL,
     PRIMARY KEY (level, n)
 ){clustered};
+CREATE TABLE edges (
+    level BIGINT PRIMARY KEY,
+    size BIGINT NOT NULL,
+    data {blob} NOT NULL
+);
 CREATE TABLE checkpoints (
     size {id} PRIMARY KEY,
     at BIGINT NOT NULL,
@@ -52,6 +57,7 @@ CREATE TABLE contents (
     sealed {blob} NOT NULL
 );
 CREATE INDEX contents_of_subject ON contents (subject_id);
+CREATE INDEX contents_by_age ON contents (at);
 CREATE TABLE usage (
     request_id TEXT NOT NULL,
     item TEXT NOT NULL,
@@ -103,8 +109,7 @@ pub(crate) async fn prepare(link: &mut Link) -> Result<()> {
 
 async fn steps(link: &mut Link) -> Result<()> {
     link.run("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BIGINT NOT NULL)", vec![]).await?;
-    let found = link.rows("SELECT value FROM meta WHERE name = 'schema'", vec![]).await?;
-    let present = found.first().map_or(Ok(0), |row| row.count(0))?;
+    let present = version(link).await?;
     for (number, step) in STEPS.iter().enumerate().skip(usize::try_from(present).unwrap_or(usize::MAX)) {
         let dialect = link.dialect();
         let step =
@@ -116,4 +121,10 @@ async fn steps(link: &mut Link) -> Result<()> {
         link.run(set, vec![(number as u64 + 1).into()]).await?;
     }
     link.commit().await
+}
+
+/// How many steps were taken.
+pub(crate) async fn version(link: &mut Link) -> Result<u64> {
+    let found = link.rows("SELECT value FROM meta WHERE name = 'schema'", vec![]).await?;
+    found.first().map_or(Ok(0), |row| row.count(0))
 }

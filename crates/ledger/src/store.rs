@@ -2,17 +2,21 @@
 //!
 //! SQLite and PostgreSQL read the same SQL here: `$1` placeholders, `ON CONFLICT`, rows of values. [`Value`] and [`Row`] carry what goes
 //! in and comes out; where the two differ stands in one table, [`Dialect`]. Nothing else in the crate knows which of them it speaks to,
-//! except for the durability of SQLite's log ([`crate::keeper`]) and for copies (`backup`).
+//! except for the durability of SQLite's log (the keeper) and for copies (`backup`).
 //!
 //! *SQLite* runs in WAL mode with `synchronous=NORMAL`: a commit is a `write()` to the log file, so what was acknowledged survives a
-//! killed process and, once [`crate::keeper`] has synced the log (every flush interval), a crash of the system or a loss of power. A torn tail is
+//! killed process and, once the keeper has synced the log (every flush interval), a crash of the system or a loss of power. A torn tail is
 //! recognised by the log's checksums and dropped as a whole transaction. The writer never checkpoints by itself
 //! (`wal_autocheckpoint=0`): that would block requests behind two syncs, so the keeper does it.
 //!
 //! *PostgreSQL* commits with `synchronous_commit=on`: a commit waits for the disk, group commit makes up for it, and nothing is lost
 //! when gateway, server process or machine die.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use sqlx::{
     AssertSqlSafe, Connection, Postgres, Row as _, SqlSafeStr, SqlStr, Sqlite,
@@ -44,12 +48,20 @@ pub(crate) struct Dialect {
     pub(crate) clustered: &'static str,
     /// Begins a transaction that will write.
     pub(crate) begin: &'static str,
+    /// Begins a transaction that reads one state of all tables.
+    pub(crate) snapshot: &'static str,
     /// Takes the lock under which entries get their places; held until the transaction ends.
     pub(crate) lock: Option<&'static str>,
 }
 
-const SQLITE: Dialect =
-    Dialect { blob: "BLOB", id: "INTEGER", clustered: " WITHOUT ROWID", begin: "BEGIN IMMEDIATE", lock: None };
+const SQLITE: Dialect = Dialect {
+    blob: "BLOB",
+    id: "INTEGER",
+    clustered: " WITHOUT ROWID",
+    begin: "BEGIN IMMEDIATE",
+    snapshot: "BEGIN",
+    lock: None,
+};
 
 /// The number is the word "tessera" in ASCII: one lock for all gateways on the database.
 const POSTGRES: Dialect = Dialect {
@@ -57,6 +69,7 @@ const POSTGRES: Dialect = Dialect {
     id: "BIGINT",
     clustered: "",
     begin: "BEGIN",
+    snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
     lock: Some("SELECT pg_advisory_xact_lock(32762643847147105)"),
 };
 
@@ -64,6 +77,8 @@ const POSTGRES: Dialect = Dialect {
 #[derive(Debug, Clone)]
 pub(crate) enum Value {
     Int(i64),
+    /// A number or nothing.
+    Maybe(Option<i64>),
     Text(String),
     Blob(Vec<u8>),
 }
@@ -168,6 +183,9 @@ impl Store {
         let store = if url.starts_with("sqlite:") {
             let options = sqlite_options(url)?;
             let path = options.get_filename().to_owned();
+            if let Some(directory) = path.parent() {
+                std::fs::create_dir_all(directory).map_err(|error| Error::file(directory, &error))?;
+            }
             let readers = SqlitePoolOptions::new().max_connections(READERS);
             Self::Sqlite { pool: readers.connect_lazy_with(options.clone()), options, path }
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
@@ -177,7 +195,9 @@ impl Store {
         } else {
             return Err(Error::Settings(format!("{url}: a ledger lives at sqlite:PATH or postgres://HOST/DATABASE")));
         };
-        schema::prepare(&mut store.link().await?).await?;
+        let mut link = store.link().await?;
+        schema::prepare(&mut link).await?;
+        link.close().await?;
         Ok(store)
     }
 
@@ -230,6 +250,12 @@ fn sqlite_options(url: &str) -> Result<SqliteConnectOptions> {
 }
 
 impl Link {
+    /// Reads a file that may not be written to.
+    pub(crate) async fn file(path: &Path) -> Result<Self> {
+        let options = SqliteConnectOptions::new().filename(path).read_only(true);
+        Ok(Self::Sqlite(SqliteConnection::connect_with(&options).await?))
+    }
+
     pub(crate) fn dialect(&self) -> &'static Dialect {
         match self {
             Self::Sqlite(_) => &SQLITE,
@@ -271,8 +297,22 @@ impl Link {
         Ok(())
     }
 
+    /// Begins a transaction that reads one state of all tables, whatever is written meanwhile.
+    pub(crate) async fn snapshot(&mut self) -> Result<()> {
+        self.run(self.dialect().snapshot, vec![]).await.map(drop)
+    }
+
     pub(crate) async fn commit(&mut self) -> Result<()> {
         self.run("COMMIT", vec![]).await.map(drop)
+    }
+
+    /// Ends the connection, once all it did is done.
+    pub(crate) async fn close(self) -> Result<()> {
+        let closed = match self {
+            Self::Sqlite(link) => link.close().await,
+            Self::Postgres(link) => link.close().await,
+        };
+        Ok(closed?)
     }
 
     /// Gives a transaction up; that there is none is no error.
@@ -287,6 +327,7 @@ type PostgresQuery<'q> = Query<'q, Postgres, <Postgres as sqlx::Database>::Argum
 fn bind_sqlite(query: SqliteQuery<'_>, args: Vec<Value>) -> SqliteQuery<'_> {
     args.into_iter().fold(query, |query, arg| match arg {
         Value::Int(value) => query.bind(value),
+        Value::Maybe(value) => query.bind(value),
         Value::Text(value) => query.bind(value),
         Value::Blob(value) => query.bind(value),
     })
@@ -295,6 +336,7 @@ fn bind_sqlite(query: SqliteQuery<'_>, args: Vec<Value>) -> SqliteQuery<'_> {
 fn bind_postgres(query: PostgresQuery<'_>, args: Vec<Value>) -> PostgresQuery<'_> {
     args.into_iter().fold(query, |query, arg| match arg {
         Value::Int(value) => query.bind(value),
+        Value::Maybe(value) => query.bind(value),
         Value::Text(value) => query.bind(value),
         Value::Blob(value) => query.bind(value),
     })

@@ -67,6 +67,11 @@ impl Edge {
         tlog::tree_hash(self.size, self).map_err(|error| Error::Altered(error.to_string()))
     }
 
+    /// The unfinished tile of every level.
+    pub(crate) fn unfinished(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.levels.iter().map(|hashes| bytes(hashes))
+    }
+
     /// Reads it from the store.
     pub(crate) async fn load(store: &Store) -> Result<Self> {
         let size = size(store).await?;

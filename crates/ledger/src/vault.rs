@@ -32,6 +32,11 @@ impl Plain {
         hex(&Sha256::digest(&self.0))
     }
 
+    /// Salt and content: what the hash is over.
+    pub(crate) fn salted(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The content without its salt.
     pub(crate) fn content(&self) -> &[u8] {
         self.0.get(SALT..).unwrap_or_default()

@@ -188,14 +188,22 @@ impl Writer {
         done
     }
 
-    /// Writes a batch and whatever waits from before, and answers.
+    /// Writes what waits from before, then a batch, and answers.
     async fn write(&mut self, batch: Vec<Write>) {
-        let waiting: HashMap<_, _> =
-            self.backlog.iter().map(|(write, since)| (write.columns.request_id.clone(), *since)).collect();
-        let mut batch: Vec<Write> = self.backlog.drain(..).map(|(write, _)| write).chain(batch).collect();
-        if batch.is_empty() {
-            return;
+        let mut waiting = std::mem::take(&mut self.backlog).into_iter();
+        while let Some((write, since)) = waiting.next() {
+            // One by one: what the store will never take must not hold up the others.
+            self.attempt(vec![write], since).await;
+            if connected(&mut self.link, &self.shared).await.is_err() {
+                self.backlog.extend(waiting);
+                break;
+            }
         }
+        self.attempt(batch, Instant::now()).await;
+    }
+
+    /// Writes a batch; once more, if that fails.
+    async fn attempt(&mut self, mut batch: Vec<Write>, since: Instant) {
         let mut outcome = self.commit(&mut batch).await;
         if outcome.is_err() {
             self.disconnect().await;
@@ -209,13 +217,17 @@ impl Writer {
             Err(error) => {
                 tracing::error!(%error, entries = batch.len(), "the ledger could not be written");
                 self.disconnect().await;
-                self.keep(batch, &waiting, &error);
+                self.keep(batch, since, &error);
             }
         }
     }
 
     fn written(&mut self, batch: Vec<Write>, places: &[u64]) {
         self.shared.note_written(&batch, places, &self.edge);
+        if batch.iter().any(|write| write.columns.phase == Phase::Event) {
+            // A person may have been erased: the key at hand is worth nothing any more.
+            self.subjects.clear();
+        }
         for (mut write, place) in batch.into_iter().zip(places) {
             let heard = write.answer(Ok(*place));
             if !heard && write.columns.phase == Phase::Accepted {
@@ -235,18 +247,15 @@ impl Writer {
     }
 
     /// Refuses what has not begun and keeps what is done.
-    fn keep(&mut self, batch: Vec<Write>, waiting: &HashMap<String, Instant>, error: &Error) {
-        let now = Instant::now();
+    fn keep(&mut self, batch: Vec<Write>, since: Instant, error: &Error) {
+        let given_up = since.elapsed() > PATIENCE || self.shared.health().is_err();
         for mut write in batch {
-            if !write.must() {
-                write.answer(Err(error.clone()));
-                continue;
-            }
-            let since = waiting.get(&write.columns.request_id).copied().unwrap_or(now);
-            if now.duration_since(since) > PATIENCE {
+            if !write.must() || given_up {
                 write.answer(Err(error.clone()));
             }
-            self.backlog.push_back((write, since));
+            if write.must() {
+                self.backlog.push_back((write, since));
+            }
         }
     }
 

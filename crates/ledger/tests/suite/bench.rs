@@ -12,6 +12,7 @@ use std::{
 
 use ledger::{Accepted, Clock, Kind, Ledger, Settings};
 use serde_json::json;
+use sqlx::Connection as _;
 
 use crate::postgres::Server;
 
@@ -36,6 +37,18 @@ impl Bench {
         Self { url: server.database(case), directory: Directory::new(), ahead: Arc::default() }
     }
 
+    /// A store that is there already.
+    pub(crate) fn at(url: &str) -> Self {
+        Self { url: url.into(), directory: Directory::new(), ahead: Arc::default() }
+    }
+
+    /// Takes over the key file of another ledger, as whoever restores its backup has to.
+    pub(crate) fn share_keys(&self, other: &Ledger) {
+        let to = self.settings().keys;
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(other.key_file(), to).unwrap();
+    }
+
     pub(crate) fn settings(&self) -> Settings {
         let ahead = self.ahead.clone();
         let system = Clock::system();
@@ -50,6 +63,25 @@ impl Bench {
 
     pub(crate) async fn open(&self) -> Ledger {
         Ledger::open(self.settings()).await.unwrap()
+    }
+
+    /// Does something to the store behind the ledger's back; how many rows it changed.
+    pub(crate) async fn sql(&self, sql: &str) -> u64 {
+        let sql = sqlx::AssertSqlSafe(sql);
+        if self.url.starts_with("sqlite:") {
+            let mut link = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+            let done = sqlx::query(sql).execute(&mut link).await.unwrap().rows_affected();
+            link.close().await.unwrap();
+            return done;
+        }
+        let mut link = sqlx::PgConnection::connect(&self.url).await.unwrap();
+        let done = sqlx::query(sql).execute(&mut link).await.unwrap().rows_affected();
+        link.close().await.unwrap();
+        done
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Time passes.

@@ -1,11 +1,15 @@
 //! One suite, run on both stores: every case gets a [`Bench`] and does not know which database is under it.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 mod bench;
+mod contents;
+mod copies;
+mod keys;
 mod money;
 mod postgres;
 mod records;
+mod tamper;
 
 use std::{future::Future, pin::Pin};
 
@@ -34,7 +38,15 @@ macro_rules! cases {
 cases! {
     records: a_request_is_two_entries_and_reads_as_one_story, a_dropped_request_is_settled_as_aborted,
         an_id_is_used_once, tenants_see_their_own, what_a_dead_gateway_left_open_is_closed_as_lost;
-    money: a_budget_for_m_admits_exactly_m_of_n;
+    money: a_budget_for_m_admits_exactly_m_of_n, every_balance_is_the_fold_of_what_was_charged;
+    tamper: a_log_that_nobody_touched_verifies, whatever_is_touched_is_named, a_cut_off_end_shows_against_a_checkpoint_from_outside,
+        a_log_that_was_altered_is_not_signed_on, proofs_hold_offline_and_only_for_what_they_prove;
+    contents: an_erased_person_is_gone_and_the_log_verifies, an_erasure_is_seen_by_other_gateways,
+        old_contents_expire_and_the_log_stays;
+    copies: a_backup_is_taken_while_running_and_restored_verified, a_backup_that_does_not_verify_is_not_restored,
+        an_export_verifies_from_its_files_alone;
+    keys: a_secret_is_shown_once_and_found, a_revocation_is_seen_by_another_gateway,
+        two_gateways_share_log_and_budgets;
 }
 
 /// One server for all cases: starting one takes longer than most of them.
