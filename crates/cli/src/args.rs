@@ -2,11 +2,14 @@
 
 use clap::{Command, Parser, Subcommand};
 
-use crate::{bench, chat, embed, eval, generate, models, serve, up};
+use crate::{audit, bench, chat, embed, eval, generate, models, serve, up};
 
 /// How the help sorts the verbs.
-const GROUPS: [(&str, &[&str]); 3] =
-    [("Run", &["up", "serve", "chat", "generate", "embed"]), ("Improve", &["eval"]), ("Inspect", &["models", "bench"])];
+const GROUPS: [(&str, &[&str]); 3] = [
+    ("Run", &["up", "serve", "chat", "generate", "embed"]),
+    ("Improve", &["eval"]),
+    ("Inspect", &["audit", "models", "bench"]),
+];
 
 const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}\n{after-help}\n\nOptions:\n{options}\n";
 
@@ -36,6 +39,8 @@ pub(crate) enum Verb {
     Eval(eval::EvalArgs),
     /// Fetch, list, inspect and remove models.
     Models(models::ModelsArgs),
+    /// Read, prove and verify the log of requests; erase, back up, restore.
+    Audit(audit::AuditArgs),
     /// Measure speed: of the machine, the kernels, a service, beside a peer.
     Bench(bench::BenchArgs),
 }

@@ -7,6 +7,7 @@
 //! Invariant: no logic of its own; no secret is printed or logged.
 
 mod args;
+mod audit;
 mod bench;
 mod chat;
 mod embed;
@@ -70,6 +71,7 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Embed(args) => embed::run(args).await,
         Verb::Eval(args) => eval::run(args).await,
         Verb::Models(args) => models::run(args).await,
+        Verb::Audit(args) => Box::pin(audit::run(args)).await,
         Verb::Bench(args) => bench::run(args).await,
     }
 }
