@@ -57,7 +57,7 @@ class Chart {
       ...this.size(),
       legend: { show: false },
       cursor: { y: false, points: { size: 6 }, sync: { key: "traffic" } },
-      scales: { x: { range: (_, __, last) => [last - ROWS * step, last] }, y: { range: (_, __, most) => [0, Math.max(most * 1.15, this.format === format.bytes ? 1024 : 1)] } },
+      scales: { x: { range: (_, first, last) => [Math.min(last - 60 * step, Math.max(first, last - ROWS * step)), last] }, y: { range: (_, __, most) => [0, Math.max(most * 1.15, this.format === format.bytes ? 1024 : 1)] } },
       axes: [
         { ...axis, grid: { show: false }, size: 24, space: 70, values: (_, times) => times.map(clock) },
         { ...axis, size: 52, space: 34, ...(this.format === format.bytes && { incrs: POWERS }), values: (_, values) => values.map((value) => this.format(value)) },
@@ -71,7 +71,7 @@ class Chart {
 
   data() {
     const rows = this.lines.map((line) => columns[line.key] ?? []);
-    const drawn = this.stacked ? rows.map((_, i) => rows[i].map((_, at) => sum(rows.slice(i), at))) : rows;
+    const drawn = this.stacked ? rows.map((_, i) => rows[i].map((value, at) => (value == null ? null : sum(rows.slice(i), at)))) : rows;
     return [columns.at ?? [], ...drawn];
   }
 

@@ -183,7 +183,7 @@ pub(super) fn heading(title: &str, beside: &Markup) -> Markup {
 pub(super) fn empty(title: &str, next: &Markup) -> Markup {
     html! {
         div.empty {
-            svg.unset viewBox="0 0 62 20" aria-hidden="true" {
+            svg.outline viewBox="0 0 62 20" aria-hidden="true" {
                 @for (x, set) in [(0, true), (21, true), (42, false)] {
                     rect.set[set] x=(x + 1) y="1" width="18" height="18" rx="2" {}
                 }
