@@ -112,6 +112,8 @@ pub struct DecisionCard {
     pub schema: serde_json::Value,
     /// The graph to draw: `{"nodes": [{"id", "name", "kind", "x", "y"}], "edges": [{"from", "to"}]}`.
     pub graph: serde_json::Value,
+    /// What is wrong with its files as they are now; the last good version, if there is one, decides meanwhile.
+    pub problem: Option<String>,
 }
 
 /// What a caller may know about a model.

@@ -5,7 +5,7 @@
 
 use std::{future::Future, time::Duration};
 
-use futures_util::{StreamExt, future, stream};
+use futures_util::{StreamExt, stream};
 use protocol::{Conclusion, Error, Step, StepEvent, StepStream};
 use tokio::{sync::mpsc, time::Instant};
 

@@ -105,6 +105,13 @@ impl Broken {
     }
 }
 
+impl Node {
+    /// Input and output hand on what they get.
+    pub(crate) fn is_end(&self) -> bool {
+        matches!(self.kind, Kind::Input(_) | Kind::Output(_))
+    }
+}
+
 impl Graph {
     /// Reads a graph in the JDM format. Sub-decisions are not looked up yet: whoever has all graphs checks the links.
     pub fn parse(text: &str) -> Result<Self, Broken> {

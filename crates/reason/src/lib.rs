@@ -7,11 +7,19 @@
 //! Invariant: a model only chooses among what code found or computes again; no value that a decision is made from, and no
 //! step that is called verified, is a model's word. Nothing is spawned: the work goes on while its stream is polled.
 
+mod cases;
+mod clock;
+mod decide;
+mod explain;
+mod facts;
 mod flow;
 mod graph;
+mod library;
 mod models;
 mod reason;
 mod solve;
 
+pub use cases::{CaseReport, check};
 pub use graph::{Broken, Graph};
+pub use library::Library;
 pub use reason::Reason;

@@ -13,6 +13,11 @@ impl Models {
         Self(services)
     }
 
+    /// There is no service at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The service and the card of the model called `name`; an empty name means the first model there is.
     pub(crate) fn pick(&self, name: &str) -> Result<(Arc<dyn Generate>, ModelCard), Error> {
         let fits = |card: &ModelCard| name.is_empty() || card.id == name;

@@ -3,31 +3,33 @@
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
-use protocol::{Decide, DecideRequest, DecisionCard, Error, ErrorKind, Generate, SolveRequest, StepStream};
+use protocol::{Decide, DecideRequest, DecisionCard, Error, Generate, SolveRequest, StepStream};
 
-use crate::{models::Models, solve};
+use crate::{clock, decide::Decider, library::Library, models::Models, solve};
 
 /// Decides by rules and solves by checked chains.
 #[derive(Debug)]
 pub struct Reason {
+    library: Library,
     models: Models,
 }
 
 impl Reason {
-    /// Over these text services; the first model of the first one is the default.
-    pub fn new(models: Vec<Arc<dyn Generate>>) -> Self {
-        Self { models: Models::new(models) }
+    /// Over these decisions and these text services, the first model of the first one being the default. Without a service texts
+    /// are read by cues alone, and nothing is solved.
+    pub fn new(library: Library, models: Vec<Arc<dyn Generate>>) -> Self {
+        Self { library, models: Models::new(models) }
     }
 }
 
 impl Decide for Reason {
     fn decisions(&self) -> Vec<DecisionCard> {
-        Vec::new()
+        self.library.current().cards()
     }
 
     fn decide(&self, request: DecideRequest) -> BoxFuture<'_, Result<StepStream, Error>> {
-        let message = format!("There is no decision `{}` here.", request.decision);
-        ready(Err(Error::new(ErrorKind::NotFound, message).with_param("decision"))).boxed()
+        let decider = Decider::new(&self.library, &self.models, clock::today(), request);
+        ready(decider.map(Decider::stream)).boxed()
     }
 
     fn solve(&self, request: SolveRequest) -> BoxFuture<'_, Result<StepStream, Error>> {

@@ -1,0 +1,219 @@
+//! What a decision needs to know: a JSON schema whose properties say how a text speaks of them.
+//!
+//! The file is a JSON schema like any other. What only reading needs stands in it under `x-fact` (one per property) and
+//! `x-decision` (one for the whole), and every error there names the property.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::propose::Period;
+
+/// The language of questions and explanations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Language {
+    #[default]
+    English,
+    Chinese,
+}
+
+impl Language {
+    /// Of a BCP 47 tag; whatever is not Chinese is answered in English.
+    pub(crate) fn of_tag(tag: &str) -> Self {
+        if tag.to_ascii_lowercase().starts_with("zh") { Self::Chinese } else { Self::English }
+    }
+
+    /// Of a text: Chinese if a tenth of its letters are.
+    pub(crate) fn of_text(text: &str) -> Self {
+        let letters = text.chars().filter(|c| c.is_alphabetic()).count();
+        let han = text.chars().filter(|c| ('\u{4e00}'..='\u{9fff}').contains(c)).count();
+        if han > 0 && han * 10 >= letters { Self::Chinese } else { Self::English }
+    }
+}
+
+/// A text in English and, where somebody wrote it, in Chinese.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Words {
+    pub(crate) en: String,
+    #[serde(default)]
+    pub(crate) zh: Option<String>,
+}
+
+impl Words {
+    pub(crate) fn in_language(&self, language: Language) -> &str {
+        match (language, &self.zh) {
+            (Language::Chinese, Some(zh)) => zh,
+            _ => &self.en,
+        }
+    }
+}
+
+/// The facts of one decision.
+pub(crate) struct Facts {
+    /// The schema as it stands in the file, for cards.
+    pub(crate) json: Value,
+    pub(crate) title: String,
+    pub(crate) slots: Vec<Slot>,
+    /// Nodes, fields and values in words, for explanations.
+    pub(crate) words: BTreeMap<String, Words>,
+    pub(crate) examples: Vec<Example>,
+    validator: jsonschema::Validator,
+}
+
+impl fmt::Debug for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Facts").field("title", &self.title).field("slots", &self.slots).finish_non_exhaustive()
+    }
+}
+
+/// A fact a decision can use.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Slot {
+    pub(crate) name: String,
+    pub(crate) title: Words,
+    pub(crate) required: bool,
+    pub(crate) reading: Reading,
+}
+
+/// How a text speaks of a fact.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Reading {
+    pub(crate) kind: Kind,
+    /// For amounts per time: the period the graph counts in. For durations: the unit.
+    #[serde(default)]
+    pub(crate) per: Option<Period>,
+    /// The property's title in Chinese.
+    #[serde(default)]
+    zh: Option<String>,
+    /// Words that stand near it, one list for all languages. A `*` behind a word takes its endings too.
+    #[serde(default)]
+    pub(crate) cues: Vec<String>,
+    /// Of a choice: the words that stand for each value.
+    #[serde(default)]
+    pub(crate) words: BTreeMap<String, Vec<String>>,
+    /// Several amounts that its cues stand beside are added up.
+    #[serde(default)]
+    pub(crate) sum: bool,
+    /// What to ask where it is absent.
+    #[serde(default)]
+    pub(crate) ask: Option<Words>,
+}
+
+/// What may fill a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// An amount of money, per [`Reading::per`] if that is given.
+    Money,
+    /// A plain number.
+    Number,
+    /// A share, in percent.
+    Percent,
+    /// A length of time, in [`Reading::per`].
+    Duration,
+    /// A day, as `YYYY-MM-DD`.
+    Date,
+    /// One of the values in [`Reading::words`].
+    Choice,
+    /// The currency of the amounts, as an ISO 4217 code, where they have one and the same.
+    Currency,
+    /// The day on which is decided.
+    Today,
+}
+
+/// A text with its facts, to show a model what is wanted.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Example {
+    pub(crate) text: String,
+    /// The quote for each slot.
+    pub(crate) quotes: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Extras {
+    words: BTreeMap<String, Words>,
+    examples: Vec<Example>,
+}
+
+impl Facts {
+    /// Reads a schema. The error says which property is at fault.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let json: Value = serde_json::from_str(text).map_err(|error| format!("this is not JSON: {error}"))?;
+        let validator =
+            jsonschema::validator_for(&json).map_err(|error| format!("this is not a JSON schema: {error}"))?;
+        let properties = json["properties"].as_object().ok_or("the schema has no `properties`")?;
+        let required: Vec<&str> = json["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        if let Some(unknown) = required.iter().find(|name| !properties.contains_key(**name)) {
+            return Err(format!("`{unknown}` is required and not among the properties"));
+        }
+        let slot = |(name, property): (&String, &Value)| {
+            slot(name, property, required.contains(&name.as_str()))
+                .map_err(|error| format!("property `{name}`: {error}"))
+        };
+        let slots = properties.iter().map(slot).collect::<Result<Vec<_>, _>>()?;
+        let extras = json.get("x-decision").map(Extras::deserialize).transpose();
+        let Extras { mut words, examples } =
+            extras.map_err(|error| format!("x-decision: {error}"))?.unwrap_or_default();
+        for slot in &slots {
+            words.entry(slot.name.clone()).or_insert_with(|| slot.title.clone());
+        }
+        let title = json["title"].as_str().unwrap_or_default().to_owned();
+        Ok(Self { title, slots, words, examples, validator, json })
+    }
+
+    pub(crate) fn slot(&self, name: &str) -> Option<&Slot> {
+        self.slots.iter().find(|slot| slot.name == name)
+    }
+
+    /// That these facts fit the schema as far as they go: what is missing is not an error here, it is asked for.
+    pub(crate) fn check(&self, facts: &Map<String, Value>) -> Result<(), (String, String)> {
+        for name in facts.keys() {
+            if self.slot(name).is_none() {
+                let known: Vec<String> = self.slots.iter().map(|slot| format!("`{}`", slot.name)).collect();
+                return Err((
+                    name.clone(),
+                    format!("This decision knows no such fact; it knows {}.", known.join(", ")),
+                ));
+            }
+        }
+        let value = Value::Object(facts.clone());
+        for error in self.validator.iter_errors(&value) {
+            let path = error.instance_path().to_string();
+            let name = path.trim_start_matches('/').split('/').next().unwrap_or_default().to_owned();
+            if !name.is_empty() {
+                return Err((name, format!("It does not fit the schema: {error}.")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn slot(name: &str, property: &Value, required: bool) -> Result<Slot, String> {
+    let en = property["title"].as_str().ok_or("it has no `title`")?.to_owned();
+    let reading = property.get("x-fact").ok_or("it has no `x-fact`, which says how a text speaks of it")?;
+    let reading = Reading::deserialize(reading).map_err(|error| format!("x-fact: {error}"))?;
+    if reading.kind == Kind::Duration && reading.per.is_none() {
+        return Err("x-fact: a duration needs `per`, the unit it is counted in".to_owned());
+    }
+    if reading.kind == Kind::Choice && reading.words.is_empty() {
+        return Err("x-fact: a choice needs `words`, a list for each of its values".to_owned());
+    }
+    let title = Words { en, zh: reading.zh.clone() };
+    Ok(Slot { name: name.to_owned(), title, required, reading })
+}
+
+impl Slot {
+    /// What to ask where the fact is absent.
+    pub(crate) fn question(&self, language: Language) -> String {
+        match (&self.reading.ask, language) {
+            (Some(ask), _) => ask.in_language(language).to_owned(),
+            (None, Language::English) => format!("What is the {}?", self.title.en.to_lowercase()),
+            (None, Language::Chinese) => format!("请问{}是多少？", self.title.in_language(language)),
+        }
+    }
+}
