@@ -2,11 +2,11 @@
 
 use clap::{Command, Parser, Subcommand};
 
-use crate::{audit, bench, chat, embed, eval, generate, models, serve, up};
+use crate::{audit, bench, chat, decide, embed, eval, generate, models, serve, up};
 
 /// How the help sorts the verbs.
 const GROUPS: [(&str, &[&str]); 3] = [
-    ("Run", &["up", "serve", "chat", "generate", "embed"]),
+    ("Run", &["up", "serve", "chat", "generate", "decide", "embed"]),
     ("Improve", &["eval"]),
     ("Inspect", &["audit", "models", "bench"]),
 ];
@@ -33,6 +33,8 @@ pub(crate) enum Verb {
     Chat(chat::ChatArgs),
     /// Give one answer to one prompt.
     Generate(generate::GenerateArgs),
+    /// Decide by rules, from facts or a text.
+    Decide(decide::DecideArgs),
     /// Turn texts into vectors.
     Embed(embed::EmbedArgs),
     /// Measure the quality of a model.

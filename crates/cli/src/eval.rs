@@ -5,9 +5,11 @@ use std::{fs, path::PathBuf, sync::Arc};
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use engine::Engine;
-use eval::{ChoiceOptions, Corpus, Retrieval, RetrievalOptions, Scorer, Task, Windows};
+use eval::{ChoiceOptions, Corpus, FactCase, Reader, Retrieval, RetrievalOptions, Scorer, Task, Windows};
 use hub::Kind;
 use indicatif::ProgressBar;
+use protocol::Decide;
+use reason::Reason;
 
 use crate::{
     model::{self, EngineArgs},
@@ -34,6 +36,8 @@ enum EvalVerb {
     Needle(NeedleArgs),
     /// Questions find their passages by vectors: the quality of an embedding model
     Search(SearchArgs),
+    /// What a decision reads out of texts whose facts are known, and what the model makes of them under a plain schema
+    Facts(FactsArgs),
 }
 
 /// The model, and the form of the result.
@@ -166,6 +170,22 @@ struct SearchArgs {
     engine: EngineArgs,
 }
 
+/// Options of `eval facts`.
+#[derive(Debug, Args)]
+struct FactsArgs {
+    /// The texts: one JSON object per line with "text" and "facts"
+    #[arg(long, value_name = "FILE")]
+    texts: PathBuf,
+    /// The decision that reads them
+    #[arg(long, value_name = "NAME", default_value = "credit-approval")]
+    decision: String,
+    /// Use no model at all: cues alone
+    #[arg(long)]
+    no_model: bool,
+    #[command(flatten)]
+    subject: SubjectArgs,
+}
+
 /// Measures.
 pub(crate) async fn run(args: EvalArgs) -> anyhow::Result<()> {
     match args.verb {
@@ -174,6 +194,7 @@ pub(crate) async fn run(args: EvalArgs) -> anyhow::Result<()> {
         EvalVerb::Choice(args) => choice(args).await,
         EvalVerb::Needle(args) => needle(args).await,
         EvalVerb::Search(args) => search(args).await,
+        EvalVerb::Facts(args) => facts(args).await,
     }
 }
 
@@ -262,6 +283,22 @@ async fn search(args: SearchArgs) -> anyhow::Result<()> {
     let result = eval::search(engine.as_ref(), "", &pairs, &|done, all| bar.at(done, all)).await?;
     drop(bar);
     screen::show(args.json, &result, result.report())
+}
+
+async fn facts(args: FactsArgs) -> anyhow::Result<()> {
+    let cases = FactCase::load(&args.texts)?;
+    let engine = if args.no_model { None } else { Some(args.subject.load().await?) };
+    let reason = Reason::new(engine.iter().map(|engine| engine.clone() as _).collect());
+    let card = reason.decisions().into_iter().find(|card| card.id == args.decision).context("no such decision")?;
+    let readers =
+        [Reader::Decision(&reason)].into_iter().chain(engine.iter().map(|engine| Reader::Schema(engine.as_ref())));
+    let mut results = Vec::new();
+    for reader in readers {
+        let bar = Counter::new("texts");
+        results.push(eval::facts(reader, &card, &cases, &|done, all| bar.at(done, all)).await?);
+    }
+    let text = results.iter().map(|result| result.report().to_string()).collect::<Vec<_>>().join("\n");
+    screen::show(args.subject.json, &results, text)
 }
 
 /// A bar that goes away with its measurement.

@@ -10,6 +10,7 @@ mod args;
 mod audit;
 mod bench;
 mod chat;
+mod decide;
 mod embed;
 mod eval;
 mod generate;
@@ -68,6 +69,7 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Serve(args) => serve::run(args).await,
         Verb::Chat(args) => chat::run(args).await,
         Verb::Generate(args) => generate::run(args).await,
+        Verb::Decide(args) => decide::run(args).await,
         Verb::Embed(args) => embed::run(args).await,
         Verb::Eval(args) => eval::run(args).await,
         Verb::Models(args) => models::run(args).await,

@@ -1,13 +1,17 @@
-//! A server that speaks the OpenAI API, as a service like the engine: `chat` and `generate` do not see the difference.
+//! A server that speaks the OpenAI API, as a service like the engine: `chat` and `generate` do not see the difference. Ours
+//! also decides ([`Remote::decide`]).
 
 use std::{collections::VecDeque, fmt, time::Duration};
 
-use futures_util::{FutureExt, future::BoxFuture, stream};
+use futures_util::{FutureExt, Stream, future::BoxFuture, stream};
 use protocol::{
-    Error, ErrorKind, Event, EventStream, FinishReason, Generate, GenerateRequest, ModelCard, Prompt, Usage,
+    Conclusion, DecideRequest, Decision, Error, ErrorKind, Event, EventStream, FinishReason, Generate, GenerateRequest,
+    ModelCard, Prompt, Step, StepEvent, StepStream, Usage,
     openai::{ErrorBody, chat::ChatRequest, completion::CompletionRequest, models::ModelList},
+    reasoning::DecisionBody,
 };
 use reqwest::{Client, Response};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// A server elsewhere.
@@ -58,10 +62,24 @@ impl Remote {
         }
         let builder = self.client.post(self.address(place)).header("content-type", "application/json");
         let response = self.send(builder.body(body.to_string())).await?;
-        let reader = Reader { response, buffer: Vec::new(), events: VecDeque::new(), over: false };
-        Ok(Box::pin(stream::try_unfold(reader, |mut reader| async {
-            Ok(reader.next().await?.map(|event| (event, reader)))
-        })))
+        Ok(Box::pin(Reader::stream(response, events_of)))
+    }
+
+    /// Has the server decide, step by step.
+    pub(crate) async fn decide(&self, request: DecideRequest) -> Result<StepStream, Error> {
+        let body = DecisionBody {
+            decision: request.decision,
+            text: request.text,
+            facts: request.facts,
+            model: Some(request.model).filter(|model| !model.is_empty()),
+            language: request.language,
+            stream: true,
+        };
+        let body = serde_json::to_string(&body).map_err(broken)?;
+        let address = self.address("reasoning/decisions");
+        let response =
+            self.send(self.client.post(address).header("content-type", "application/json").body(body)).await?;
+        Ok(Box::pin(Reader::stream(response, steps_of)))
     }
 
     async fn send(&self, mut builder: reqwest::RequestBuilder) -> Result<Response, Error> {
@@ -94,15 +112,22 @@ impl Generate for Remote {
 }
 
 /// A stream of server-sent events becomes plain events.
-struct Reader {
+struct Reader<E> {
     response: Response,
     buffer: Vec<u8>,
-    events: VecDeque<Event>,
+    events: VecDeque<E>,
+    /// Reads the data of one.
+    read: fn(&Value) -> Vec<E>,
     over: bool,
 }
 
-impl Reader {
-    async fn next(&mut self) -> Result<Option<Event>, Error> {
+impl<E> Reader<E> {
+    fn stream(response: Response, read: fn(&Value) -> Vec<E>) -> impl Stream<Item = Result<E, Error>> {
+        let reader = Self { response, buffer: Vec::new(), events: VecDeque::new(), read, over: false };
+        stream::try_unfold(reader, |mut reader| async { Ok(reader.next().await?.map(|event| (event, reader))) })
+    }
+
+    async fn next(&mut self) -> Result<Option<E>, Error> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
@@ -131,7 +156,9 @@ impl Reader {
         if let Some(message) = chunk["error"]["message"].as_str() {
             return Err(Error::internal(message));
         }
-        self.events.extend(events_of(&chunk));
+        // Paths of reasoning end with their outcome and have no mark.
+        self.over |= chunk["status"].is_string();
+        self.events.extend((self.read)(&chunk));
         Ok(())
     }
 }
@@ -160,6 +187,16 @@ fn events_of(chunk: &Value) -> Vec<Event> {
         events.push(Event::Done(Usage { prompt_tokens, cached_tokens: cached, completion_tokens }));
     }
     events
+}
+
+/// The events of one message of a decision's stream: its head, a step or its end.
+fn steps_of(message: &Value) -> Vec<StepEvent> {
+    if message["status"].is_string() {
+        let decision = Decision::deserialize(message).map(|decision| Box::new(Conclusion::Decision(decision)));
+        return decision.map(StepEvent::Done).into_iter().collect();
+    }
+    let head = message["version"].as_str().map(|version| StepEvent::Started { version: version.to_owned() });
+    head.or_else(|| Step::deserialize(message).ok().map(StepEvent::Step)).into_iter().collect()
 }
 
 /// A failure of the connection or of what came over it.

@@ -7,10 +7,12 @@ use clap::Args;
 use engine::Engine;
 use gateway::{Config, Gateway, Listener};
 use hub::Kind;
-use protocol::{Embed, Generate};
+use protocol::{Decide, Embed, Generate};
+use reason::{Library, Reason};
 use tokio::sync::oneshot;
 
 use crate::{
+    decide::LibraryArgs,
     model::{self, EngineArgs},
     screen, size,
 };
@@ -30,6 +32,8 @@ pub(crate) struct ServeArgs {
     listen: String,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    library: LibraryArgs,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
 }
@@ -71,7 +75,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let chat = load_all(&names, &args.engine).await?;
     let embed = load_all(&args.embed_model, &args.engine).await?;
     let address = listener.local_addr();
-    let gateway = compose(chat, embed, args.limits.config());
+    let gateway = compose(chat, embed, args.library.library(), args.limits.config());
     screen::note(format_args!("Serving {} at http://{address}/v1 (Ctrl-C stops)", offered(&gateway)));
     until_signal(listener, gateway).await
 }
@@ -84,11 +88,13 @@ async fn load_all(names: &[String], args: &EngineArgs) -> anyhow::Result<Vec<Arc
     Ok(engines)
 }
 
-/// Every engine generates and embeds as far as its model can; embedding models come first where vectors are asked for.
-pub(crate) fn compose(chat: Vec<Arc<Engine>>, embed: Vec<Arc<Engine>>, config: Config) -> Gateway {
-    let generate = chat.iter().map(|engine| engine.clone() as Arc<dyn Generate>).collect();
+/// Every engine generates and embeds as far as its model can; embedding models come first where vectors are asked for. Decisions are
+/// made over the same models.
+pub(crate) fn compose(chat: Vec<Arc<Engine>>, embed: Vec<Arc<Engine>>, library: Library, config: Config) -> Gateway {
+    let generate: Vec<_> = chat.iter().map(|engine| engine.clone() as Arc<dyn Generate>).collect();
+    let decide: Arc<dyn Decide> = Arc::new(Reason::new(generate.clone()).with_library(library));
     let embed = embed.into_iter().chain(chat).map(|engine| engine as Arc<dyn Embed>).collect();
-    Gateway { config, ..Gateway::new(generate, embed) }
+    Gateway { decide: vec![decide], config, ..Gateway::new(generate, embed) }
 }
 
 /// The names of the models on offer.

@@ -7,6 +7,7 @@ use gateway::Listener;
 use hub::Kind;
 
 use crate::{
+    decide::LibraryArgs,
     model::{self, EngineArgs},
     screen,
     serve::{self, LimitArgs},
@@ -34,6 +35,8 @@ pub(crate) struct UpArgs {
     #[command(flatten)]
     engine: EngineArgs,
     #[command(flatten)]
+    library: LibraryArgs,
+    #[command(flatten)]
     limits: LimitArgs,
 }
 
@@ -51,7 +54,7 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
         let (chat, embed) = tokio::try_join!(model::load(&chat, &args.engine), model::load(&embed, &args.engine))?;
         (chat, vec![embed])
     };
-    let gateway = serve::compose(vec![chat], embed, args.limits.config());
+    let gateway = serve::compose(vec![chat], embed, args.library.library(), args.limits.config());
     let first = gateway.generate.first().and_then(|service| service.models().into_iter().next());
     let name = first.map(|card| card.id).unwrap_or_default();
     screen::note(welcome(listener.local_addr(), &name, &serve::offered(&gateway)));

@@ -3,7 +3,7 @@
 //! Everything here holds a [`protocol::Generate`] or [`protocol::Embed`] and nothing else, so one task scores the engine in this
 //! process, a gateway elsewhere or a provider. [`Scorer`] is the one way to ask for log-probabilities; [`perplexity()`],
 //! [`divergence()`], [`multiple_choice`] and [`retrieval()`] are built on it ([`search()`] measures vectors), with the definitions of lm-eval and llama.cpp where
-//! they have one, so that figures compare. Every figure is an [`Estimate`]: a value, its 95 % interval and how many observations
+//! they have one, so that figures compare; [`facts()`] measures what a decision reads out of texts. Every figure is an [`Estimate`]: a value, its 95 % interval and how many observations
 //! it stands on. Results are plain serde values, and each becomes a [`Report`] that prints as a table. [`bench`] measures speed.
 //!
 //! Nothing is spawned: the futures run wherever the caller polls them.
@@ -16,6 +16,7 @@ mod corpus;
 mod dataset;
 mod divergence;
 mod error;
+mod facts;
 mod perplexity;
 mod report;
 mod retrieval;
@@ -28,6 +29,7 @@ pub use corpus::{Corpus, Windows};
 pub use dataset::Task;
 pub use divergence::{Divergence, divergence};
 pub use error::Error;
+pub use facts::{FactCase, FactsResult, Mistake, Reader, facts};
 pub use perplexity::{Perplexity, perplexity};
 pub use report::{Report, Row};
 pub use retrieval::{Cell, Retrieval, RetrievalOptions, RetrievalResult, retrieval};

@@ -1,7 +1,7 @@
 //! Asking a service for the log-probabilities of given tokens, and for plain answers.
 
 use futures_util::StreamExt;
-use protocol::{Event, Generate, GenerateRequest, Prompt, TextOrTokens, TokenLogprob, Usage};
+use protocol::{Event, EventStream, Generate, GenerateRequest, Prompt, TextOrTokens, TokenLogprob, Usage};
 
 use crate::Error;
 
@@ -85,17 +85,21 @@ impl<'a> Scorer<'a> {
         let mut request = GenerateRequest::new(prompt, max_tokens);
         request.model.clone_from(&self.model);
         request.sampling.temperature = 0.0;
-        let mut events = self.service.generate(request).await?;
-        let mut answer = Answer::default();
-        while let Some(event) = events.next().await {
-            match event? {
-                Event::Text { choice: 0, text, .. } => answer.text.push_str(&text),
-                Event::Done(usage) => answer.usage = usage,
-                _ => {}
-            }
-        }
-        Ok(answer)
+        collect(self.service.generate(request).await?).await
     }
+}
+
+/// The first answer of a stream, whole.
+pub(crate) async fn collect(mut events: EventStream) -> Result<Answer, Error> {
+    let mut answer = Answer::default();
+    while let Some(event) = events.next().await {
+        match event? {
+            Event::Text { choice: 0, text, .. } => answer.text.push_str(&text),
+            Event::Done(usage) => answer.usage = usage,
+            _ => {}
+        }
+    }
+    Ok(answer)
 }
 
 /// The score of a token that must have one.

@@ -7,7 +7,7 @@ use protocol::{
     openai::{Envelope, models::ModelBody},
 };
 
-use crate::{Gateway, clock, console::Console, drain::Drain};
+use crate::{Gateway, clock, console::Console, drain::Drain, reasoning::Paths};
 
 /// Shared by all requests.
 #[derive(Debug)]
@@ -15,11 +15,12 @@ pub(crate) struct App {
     pub(crate) gateway: Gateway,
     pub(crate) drain: Drain,
     pub(crate) console: Console,
+    pub(crate) paths: Paths,
 }
 
 impl App {
     pub(crate) fn new(gateway: Gateway) -> Arc<Self> {
-        Arc::new(Self { gateway, drain: Drain::default(), console: Console::default() })
+        Arc::new(Self { gateway, drain: Drain::default(), console: Console::default(), paths: Paths::default() })
     }
 
     /// The frame of a reply to the request called `id`.
@@ -48,9 +49,10 @@ impl App {
 
     /// That every service can answer; else what the first one that cannot says.
     pub(crate) fn ready(&self) -> Result<(), Error> {
-        let Gateway { generate, embed, .. } = &self.gateway;
+        let Gateway { generate, embed, decide, .. } = &self.gateway;
         generate.iter().try_for_each(|service| service.ready())?;
-        embed.iter().try_for_each(|service| service.ready())
+        embed.iter().try_for_each(|service| service.ready())?;
+        decide.iter().try_for_each(|service| service.ready())
     }
 
     /// The service that continues raw text with this model.

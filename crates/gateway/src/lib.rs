@@ -36,6 +36,7 @@ mod listen;
 mod measure;
 mod messages;
 mod moderation;
+mod reasoning;
 mod refusal;
 mod route;
 pub mod settings;
@@ -51,7 +52,7 @@ use std::{
 };
 
 use guard::Guard;
-use protocol::{Embed, Generate};
+use protocol::{Decide, Embed, Generate};
 use tokio::sync::oneshot;
 
 pub use caller::{Caller, DEFAULT_TENANT, Role};
@@ -69,6 +70,8 @@ pub struct Gateway {
     pub embed: Vec<Arc<dyn Embed>>,
     /// What judges texts at `/v1/moderations`.
     pub guard: Guard,
+    /// Reasoning services, asked in order for the decision a request names.
+    pub decide: Vec<Arc<dyn Decide>>,
     /// Limits.
     pub config: Config,
 }
@@ -76,7 +79,7 @@ pub struct Gateway {
 impl Gateway {
     /// These services under the default limits.
     pub fn new(generate: Vec<Arc<dyn Generate>>, embed: Vec<Arc<dyn Embed>>) -> Self {
-        Self { generate, embed, guard: Guard::default(), config: Config::default() }
+        Self { generate, embed, decide: Vec::new(), guard: Guard::default(), config: Config::default() }
     }
 }
 

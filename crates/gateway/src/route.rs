@@ -16,7 +16,9 @@ use tower_http::{
     cors::{AllowHeaders, AllowOrigin, CorsLayer},
 };
 
-use crate::{app::App, auth, console, embed, health, id, measure, messages, moderation, refusal::Refusal, text};
+use crate::{
+    app::App, auth, console, embed, health, id, measure, messages, moderation, reasoning, refusal::Refusal, text,
+};
 
 /// From the outside in: a name, the count, cross-origin rules, who asks, a net for panics, the route.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -28,6 +30,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/messages/count_tokens", post(messages::count))
         .route("/v1/embeddings", post(embed::embeddings))
         .route("/v1/moderations", post(moderation::moderations))
+        .merge(reasoning::work())
         .route_layer(from_fn_with_state(app.clone(), admit));
     let look = Router::new()
         .route("/v1/models", get(health::models))
@@ -35,7 +38,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(health::ready))
         .route("/healthz/ready", get(health::ready))
         .route("/healthz/live", get(health::live))
-        .route("/metrics", get(measure::page));
+        .route("/metrics", get(measure::page))
+        .merge(reasoning::look());
     let cors = cors(&app.gateway.config.origins);
     work.merge(look)
         .merge(console::routes())

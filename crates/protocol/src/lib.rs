@@ -15,6 +15,7 @@ mod embed;
 mod error;
 mod generate;
 pub mod openai;
+pub mod reasoning;
 mod service;
 pub mod sse;
 

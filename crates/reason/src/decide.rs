@@ -1,5 +1,8 @@
 //! One decision: facts from the caller and the text, questions where some are missing, else the walk through the graph.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use protocol::{
@@ -14,7 +17,7 @@ use crate::{
         cues::{Cues, choices},
         date::Day,
         judge::{Judge, Judgement, Matter, Method},
-        propose::{Proposal, propose},
+        propose::{Proposal, What, propose},
         schema::{Facts, Kind, Language},
     },
     flow::{self, Steps, Stopwatch},
@@ -134,14 +137,14 @@ impl Decider {
         Ok(assigned)
     }
 
-    /// For every proposal the open slots it could fill; words of choices speak for themselves, so nobody is asked about them.
+    /// For every proposal the open slots it could fill. Words that stand for a value speak for themselves: nobody is asked.
     fn fits(&self, facts: &Facts, proposals: &[Proposal], cues: &Cues) -> Vec<Vec<usize>> {
-        let open = |slot: &usize| {
-            let slot = &facts.slots[*slot];
-            !self.request.facts.contains_key(&slot.name) && slot.reading.kind != Kind::Choice
-        };
+        let open = |slot: &usize| !self.request.facts.contains_key(&facts.slots[*slot].name);
         let slots: Vec<usize> = (0..facts.slots.len()).filter(open).collect();
         let of = |proposal: &Proposal| {
+            if matches!(proposal.what, What::Choice { .. }) {
+                return Vec::new();
+            }
             let fitting = slots.iter().filter(|slot| reading(facts, &facts.slots[**slot], proposal).is_some());
             fitting.copied().collect::<Vec<_>>()
         };

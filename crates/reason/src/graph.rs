@@ -118,6 +118,11 @@ impl Graph {
         load::parse(text)
     }
 
+    /// What the graph makes of these facts, without any other decision at hand.
+    pub fn evaluate(&self, facts: Value) -> Result<Value, Broken> {
+        evaluate(self, &Graphs::new(), facts, &mut |_| {})
+    }
+
     /// The graph to draw, in the shape of [`protocol::DecisionCard::graph`].
     pub(crate) fn drawing(&self) -> Value {
         let node = |node: &Node| {

@@ -15,10 +15,16 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// Over these decisions and these text services, the first model of the first one being the default. Without a service texts
-    /// are read by cues alone, and nothing is solved.
-    pub fn new(library: Library, models: Vec<Arc<dyn Generate>>) -> Self {
-        Self { library, models: Models::new(models) }
+    /// Over these text services, the first model of the first one being the default, with the decisions inside this binary. Without
+    /// a service texts are read by cues alone, and nothing is solved.
+    pub fn new(models: Vec<Arc<dyn Generate>>) -> Self {
+        Self { library: Library::shipped(), models: Models::new(models) }
+    }
+
+    /// The same with other decisions.
+    #[must_use]
+    pub fn with_library(self, library: Library) -> Self {
+        Self { library, ..self }
     }
 }
 

@@ -10,6 +10,7 @@ mod embeddings;
 mod fake;
 mod messages;
 mod moderations;
+mod reasoning;
 mod responses;
 mod sockets;
 

@@ -2,9 +2,10 @@
 //!
 //! The weight of a proposal for a slot is
 //!
-//! `CUE · cue + MODEL · model + currency - doubt`
+//! `CUE · cue + MODEL · model + sole + currency - doubt`
 //!
 //! where `cue` is how near the slot's words stand ([`super::cues`]), `model` is the model's calibrated probability ([`super::judge`]),
+//! `sole` is given to the only day, share or length of time in the text where only one slot wants one,
 //! `currency` is a little for an amount of money that names one, and `doubt` is subtracted where the reading has to assume
 //! something, such as a period that was not said. Of all ways to give every slot at most one proposal, and every piece of text to at
 //! most one slot, the one with the highest sum of `weight - NEEDED` is taken; what stays below [`NEEDED`] is absent.
@@ -30,6 +31,8 @@ const CUE: f64 = 1.0;
 const MODEL: f64 = 0.6;
 /// What a proposal must weigh to be taken.
 const NEEDED: f64 = 0.4;
+/// For the only proposal of a kind that only one slot wants.
+const SOLE: f64 = 0.5;
 /// For an amount with a currency where money is wanted.
 const CURRENCY: f64 = 0.1;
 /// Against an amount whose period was not said, where one is wanted.
@@ -79,19 +82,19 @@ pub(crate) fn reading(facts: &Facts, slot: &Slot, proposal: &Proposal) -> Option
         }
         (What::Date(day), Kind::Date) => (Value::String(day.to_string()), 0.0),
         // The words themselves say which value it is.
-        (What::Choice { slot: of, value }, Kind::Choice) if *of == slot.name => (typed(value), -1.0),
+        (What::Choice { slot: of, value }, _) if *of == slot.name => (typed(value), -1.0),
         _ => return None,
     };
     let alone: Map<String, Value> = [(slot.name.clone(), value.clone())].into_iter().collect();
     facts.check(&alone).is_ok().then_some((value, doubt))
 }
 
-/// Choices may be between yes and no.
+/// Words may stand for yes or no, for a number or for a text.
 fn typed(value: &str) -> Value {
     match value {
         "true" => Value::Bool(true),
         "false" => Value::Bool(false),
-        _ => Value::String(value.to_owned()),
+        _ => value.parse().map_or_else(|_| Value::String(value.to_owned()), number::json),
     }
 }
 
@@ -133,13 +136,24 @@ impl Read<'_> {
         let one = |(place, proposal): (usize, &Proposal)| {
             let (value, doubt) = reading(self.facts, known, proposal)?;
             let cue = self.cues.weight(slot, &proposal.span);
-            let weight = CUE * cue + MODEL * self.judgement.weights[place][slot] - doubt;
+            let sole = if self.is_sole(slot) { SOLE } else { 0.0 };
+            let weight = CUE * cue + MODEL * self.judgement.weights[place][slot] + sole - doubt;
             (weight > NEEDED).then_some(Candidate { proposal: place, value, weight })
         };
         let mut found: Vec<Candidate> = self.proposals.iter().enumerate().filter_map(one).collect();
         found.sort_by(|a, b| b.weight.total_cmp(&a.weight));
         found.truncate(CANDIDATES);
         found
+    }
+
+    /// Whether a slot is the only one of its kind, and one proposal the only one that fits it. Any number may be money or not, so
+    /// there nothing follows from that.
+    fn is_sole(&self, slot: usize) -> bool {
+        let slot = &self.facts.slots[slot];
+        let kind = slot.reading.kind;
+        matches!(kind, Kind::Date | Kind::Percent | Kind::Duration)
+            && self.facts.slots.iter().filter(|other| other.reading.kind == kind).count() == 1
+            && self.proposals.iter().filter(|proposal| reading(self.facts, slot, proposal).is_some()).count() == 1
     }
 
     fn fact(&self, chosen: &Candidate) -> Fact {

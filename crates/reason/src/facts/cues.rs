@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::{
     clause,
     propose::{Proposal, What},
-    schema::{Facts, Kind},
+    schema::Facts,
 };
 
 /// Bytes at which a cue of the same clause weighs half.
@@ -60,11 +60,11 @@ impl Cues {
     }
 }
 
-/// Words that stand for a value of a choice, as proposals; of words that overlap the longest counts.
+/// Words that stand for a value by themselves, as proposals; of words that overlap the longest counts.
 pub(crate) fn choices(text: &str, facts: &Facts) -> Vec<Proposal> {
     let lower = lowered(text);
     let mut found = Vec::new();
-    for slot in facts.slots.iter().filter(|slot| slot.reading.kind == Kind::Choice) {
+    for slot in &facts.slots {
         let mut of_slot = Vec::new();
         for (value, word) in
             slot.reading.words.iter().flat_map(|(value, words)| words.iter().map(move |word| (value, word)))

@@ -4,16 +4,16 @@ use std::fmt;
 
 /// A day, counted from 1970-01-01.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Day(i64);
+pub(crate) struct Day(i64);
 
 impl Day {
     /// The day that many seconds after 1970 began.
-    pub fn of_unix_seconds(seconds: u64) -> Self {
+    pub(crate) fn of_unix_seconds(seconds: u64) -> Self {
         Self(i64::try_from(seconds / 86_400).unwrap_or(i64::MAX))
     }
 
     /// A day by its date, if there is one. The algorithm is Howard Hinnant's `days_from_civil`.
-    pub fn of_date(year: i64, month: u32, day: u32) -> Option<Self> {
+    pub(crate) fn of_date(year: i64, month: u32, day: u32) -> Option<Self> {
         let plausible = (1..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
         let shifted = year - i64::from(month <= 2);
         let (era, of_era) = (shifted.div_euclid(400), shifted.rem_euclid(400));

@@ -44,11 +44,13 @@ pub(super) fn chinese(text: &str) -> Option<Decimal> {
                 section += digit.take().unwrap_or(1) * unit;
                 last = unit;
             }
-            '万' | '萬' | '亿' | '億' => {
-                let unit = unit(c)?;
-                total = (total + section + digit.take().unwrap_or(0)).checked_mul(unit)?;
-                section = 0;
-                last = unit;
+            '万' | '萬' => {
+                total = total.checked_add((section + digit.take().unwrap_or(0)).checked_mul(10_000)?)?;
+                (section, last) = (0, 10_000);
+            }
+            '亿' | '億' => {
+                total = (total + section + digit.take().unwrap_or(0)).checked_mul(100_000_000)?;
+                (section, last) = (0, 100_000_000);
             }
             _ if digit.is_some() => return None,
             _ => digit = Some(figure(c)?),
@@ -78,8 +80,6 @@ fn unit(c: char) -> Option<i64> {
         '十' => 10,
         '百' => 100,
         '千' => 1000,
-        '万' | '萬' => 10_000,
-        '亿' | '億' => 100_000_000,
         _ => return None,
     })
 }

@@ -34,7 +34,7 @@ pub(crate) enum What {
     Age(Decimal),
     /// A day.
     Date(Day),
-    /// A word that stands for a value of a choice: the slot's name and the value.
+    /// Words that stand for a value by themselves: the slot's name and the value.
     Choice { slot: String, value: String },
 }
 
@@ -126,12 +126,12 @@ impl Patterns {
             )?,
             percent: pattern("^\\s?(?:%|％|percent\\b|per cent\\b|pct\\b)")?,
             duration: pattern(
-                "^[\\s-]?(?:full |more )?(?P<unit>days?|weeks?|wks?|months?|mos?|quarters?|years?|yrs?|hours?|天|日|周|个?星期|个?礼拜|个月|年|小时)(?P<half>半)?(?P<edge>\\b|$|[^a-z])",
+                "^[\\s-]?(?:full |more )?(?P<unit>days?|weeks?|wks?|months?|mos?|quarters?|years?|yrs?|hours?|天|日|周|个?星期|个?礼拜|个月|期|年|小时)(?P<half>半)?(?P<edge>\\b|$|[^a-z])",
             )?,
             age: pattern("^[\\s-]?(?:years?[\\s-]old|yrs? old|y/o|岁)")?,
             currency: pattern(&format!("^\\s?(?:{CURRENCIES})"))?,
             period_behind: pattern(
-                "^\\s?(?P<spoken>一)?(?:(?:/|per\\s|an?\\s|each\\s|every\\s|(?:in|for) an?\\s|每|一|的?)\\s?(?P<unit>months?|mo\\b|mth|years?|yrs?\\b|annum|weeks?|wk\\b|days?|hours?|hr\\b|quarters?|个?月|年|个?星期|周|天|日|小时|季度)|(?P<word>monthly|yearly|annually|weekly|daily|hourly|quarterly|p\\.?a\\b\\.?|p\\.?m\\b\\.?|pcm\\b))(?P<ago>\\s+(?:ago|later|back)|前|后)?",
+                "^\\s?(?P<spoken>一)?(?:(?P<word>monthly|yearly|annually|weekly|daily|hourly|quarterly|p\\.?a\\b\\.?|p\\.?m\\b\\.?|pcm\\b)|(?:/|per\\s|an?\\s|each\\s|every\\s|(?:in|for) an?\\s|每|一|的?)\\s?(?P<unit>months?|mo\\b|mth|years?|yrs?\\b|annum|weeks?|wk\\b|days?|hours?|hr\\b|quarters?|个?月|年|个?星期|周|天|日|小时|季度))(?P<ago>\\s+(?:ago|later|back)|前|后)?",
             )?,
             period_around: pattern(
                 "(?P<month>monthly|(?:per|each|every|a)\\smonth|/\\s?month|月薪|月收入|月工资|月入|每个?月|月供|月租|按月)|(?P<year>annual(?:ly)?|yearly|(?:per|each|every|a)\\syear|年薪|年收入|年入|每年|全年)|(?P<week>weekly|(?:per|each|every|a)\\sweek|周薪|每周)|(?P<day>daily|(?:per|each|every|a)\\sday|日薪|每天)|(?P<hour>hourly|(?:per|an|every)\\shour|时薪|每小时)",
@@ -154,7 +154,8 @@ static PATTERNS: LazyLock<Option<Patterns>> = LazyLock::new(|| Patterns::new().o
 /// What stands in `text`, in its order. Days without a year are the last ones that were so called, seen from `today`.
 pub(crate) fn propose(text: &str, today: Day) -> Vec<Proposal> {
     let Some(patterns) = PATTERNS.as_ref() else { return Vec::new() };
-    let mut reader = Reader { text, today, patterns, clauses: clause::split(text), found: Vec::new() };
+    let mut reader =
+        Reader { text, today, patterns, clauses: clause::split(text), found: Vec::new(), void: Vec::new() };
     reader.dates();
     reader.numbers();
     reader.found.sort_by_key(|proposal| (proposal.span.start, proposal.span.end));
@@ -167,6 +168,8 @@ struct Reader<'a> {
     patterns: &'a Patterns,
     clauses: Vec<Range<usize>>,
     found: Vec<Proposal>,
+    /// Where dates stand that no calendar has.
+    void: Vec<Range<usize>>,
 }
 
 impl<'a> Reader<'a> {
@@ -214,8 +217,10 @@ impl<'a> Reader<'a> {
             Some(year) => Day::of_date(i64::from(year), month, day),
             None => self.last(month, day),
         };
-        if let Some(date) = date.filter(|_| !self.taken(&whole.range())) {
-            self.add(whole.range(), What::Date(date));
+        match date {
+            _ if self.taken(&whole.range()) => {}
+            Some(date) => self.add(whole.range(), What::Date(date)),
+            None => self.void.push(whole.range()),
         }
     }
 
@@ -228,7 +233,11 @@ impl<'a> Reader<'a> {
 
     /// Whether something was read from these bytes already.
     fn taken(&self, span: &Range<usize>) -> bool {
-        self.found.iter().any(|other| other.span.start < span.end && span.start < other.span.end)
+        self.found
+            .iter()
+            .map(|other| &other.span)
+            .chain(&self.void)
+            .any(|other| other.start < span.end && span.start < other.end)
     }
 
     fn numbers(&mut self) {

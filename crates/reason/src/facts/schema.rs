@@ -91,7 +91,7 @@ pub(crate) struct Reading {
     /// Words that stand near it, one list for all languages. A `*` behind a word takes its endings too.
     #[serde(default)]
     pub(crate) cues: Vec<String>,
-    /// Of a choice: the words that stand for each value.
+    /// The words that stand for a value by themselves, such as those of a choice, or `0` for "no debts".
     #[serde(default)]
     pub(crate) words: BTreeMap<String, Vec<String>>,
     /// Several amounts that its cues stand beside are added up.

@@ -153,7 +153,7 @@ fn a_value_that_would_hold_itself_is_a_copy() {
         "expressionNode",
         json!({"expressions": [{"id": "1", "key": "a", "value": "1"}, {"id": "2", "key": "b", "value": "$"}]}),
     )]));
-    let found = evaluate(&graph, &Graphs::new(), json!({}), &mut |_| {}).unwrap();
+    let found = graph.evaluate(json!({})).unwrap();
     assert_eq!(found, json!({"a": 1, "b": {"a": 1}}));
 }
 

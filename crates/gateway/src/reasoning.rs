@@ -1,0 +1,221 @@
+//! `/v1/reasoning`: decisions, their paths, and following one while it grows.
+//!
+//! Whoever asks drives the work: its steps come with the answer's stream, and hanging up cancels it. Every step is kept in
+//! [`paths`] before it is sent, so whoever follows sees what the asker sees, and a replay shows it again.
+
+mod paths;
+
+use std::{convert::Infallible, pin::Pin, sync::Arc};
+
+use axum::{
+    Extension, Json, Router,
+    extract::{Path, State},
+    response::{
+        IntoResponse, Response,
+        sse::{Event as Frame, KeepAlive, Sse},
+    },
+    routing::{get, post},
+};
+use futures_util::{Stream, StreamExt, future, stream};
+use protocol::{
+    Decide, Error, ErrorKind, Step, StepEvent, StepStream,
+    openai::ErrorBody,
+    reasoning::{Answer, DecisionBody, list},
+};
+use serde_json::{Value, json};
+
+use crate::{Caller, Role, app::App, ask::Ask, refusal::Refusal};
+use paths::Kept;
+pub(crate) use paths::Paths;
+
+/// Routes that are work.
+pub(crate) fn work() -> Router<Arc<App>> {
+    Router::new().route("/v1/reasoning/decisions", post(decide))
+}
+
+/// Routes that only look.
+pub(crate) fn look() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/reasoning/decisions", get(decisions))
+        .route("/v1/reasoning/{id}", get(replay))
+        .route("/v1/reasoning/{id}/events", get(follow))
+}
+
+/// `GET /v1/reasoning/decisions`.
+async fn decisions(State(app): State<Arc<App>>) -> Json<Value> {
+    let cards: Vec<_> = app.gateway.decide.iter().flat_map(|service| service.decisions()).collect();
+    Json(list(&cards))
+}
+
+/// `POST /v1/reasoning/decisions`.
+async fn decide(ask: Ask) -> Result<Response, Refusal> {
+    let mut body = DecisionBody::parse(&ask.body)?;
+    let service = ask.app.decides(&body.decision)?;
+    if body.text.is_some() {
+        body.model = ask.app.reader(body.model.take(), &ask.caller)?;
+    } else if ask.caller.role == Role::Auditor {
+        ask.caller.may_use(&body.decision)?;
+    }
+    let answer = Answer::new(&ask.id.0, Some(body.decision.clone()), body.text.clone().unwrap_or_default());
+    let (streamed, deadline) = (body.stream, ask.app.gateway.config.deadline);
+    let request = body.request(ask.id.0.clone(), ask.caller.tenant.clone(), deadline);
+    let steps = service.decide(request).await?;
+    deliver(&ask, answer, steps, streamed).await
+}
+
+impl App {
+    /// The service that makes this decision.
+    fn decides(&self, decision: &str) -> Result<Arc<dyn Decide>, Error> {
+        let services = &self.gateway.decide;
+        let makes = |service: &&Arc<dyn Decide>| service.decisions().iter().any(|card| card.id == decision);
+        // The first one says best what there is instead.
+        services.iter().find(makes).or(services.first()).cloned().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "No decisions are made here: the server runs without that service.")
+        })
+    }
+
+    /// The model that reads a text: the one named, else the first this caller may use; nothing where there is no model at all.
+    fn reader(&self, named: Option<String>, caller: &Caller) -> Result<Option<String>, Error> {
+        let cards = self.gateway.generate.iter().flat_map(|service| service.models());
+        let names: Vec<String> = named.map_or_else(|| cards.map(|card| card.id).collect(), |name| vec![name]);
+        let allowed = names.iter().find(|name| caller.may_use(name).is_ok());
+        match (allowed, names.first()) {
+            (Some(name), _) => Ok(Some(name.clone())),
+            (None, Some(name)) => caller.may_use(name).map(|()| None),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// Answers with the steps as they come, or with the whole path.
+pub(crate) async fn deliver(ask: &Ask, answer: Answer, steps: StepStream, streamed: bool) -> Result<Response, Refusal> {
+    let mut work =
+        Work { steps, cut: Box::pin(ask.app.drain.cut()), kept: ask.app.paths.keep(&ask.caller, answer), over: false };
+    if !streamed {
+        while work.next().await.is_some() {}
+        let answer = work.kept.answer();
+        return match &answer.end {
+            Some(Err(error)) => Err(error.clone().into()),
+            _ => Ok(Json(answer.body()).into_response()),
+        };
+    }
+    // The status is not sent before the first event: a failure right at the start gets its own.
+    let first = work.next().await;
+    if let Some(Err(error)) = work.kept.answer().end {
+        return Err(error.into());
+    }
+    let rest = stream::unfold(work, |mut work| async move { work.next().await.map(|frame| (frame, work)) });
+    Ok(sse(&ask.app, stream::iter(first).chain(rest)))
+}
+
+/// Work that somebody waits for.
+struct Work {
+    steps: StepStream,
+    cut: Pin<Box<dyn Future<Output = Error> + Send>>,
+    kept: Kept,
+    over: bool,
+}
+
+impl Work {
+    /// The next event, kept and then shown.
+    async fn next(&mut self) -> Option<Shown> {
+        if self.over {
+            return None;
+        }
+        let item = match future::select(self.steps.next(), &mut self.cut).await {
+            future::Either::Left((Some(item), _)) => item,
+            future::Either::Left((None, _)) => Err(Error::internal("The service ended its answer early; try again.")),
+            future::Either::Right((error, _)) => Err(error),
+        };
+        self.over = matches!(item, Ok(StepEvent::Done(_)) | Err(_));
+        if let Err(error) = &item {
+            tracing::warn!(%error, "a path of reasoning ends in an error");
+        }
+        self.kept.push(item)
+    }
+}
+
+/// An event as it is sent: its name and its data.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Shown {
+    name: &'static str,
+    data: Value,
+}
+
+impl Shown {
+    fn head(answer: &Answer) -> Option<Self> {
+        answer.version.as_ref().map(|_| Self { name: "started", data: answer.head() })
+    }
+
+    fn end(answer: &Answer) -> Option<Self> {
+        Some(match answer.end.as_ref()? {
+            Ok(_) => Self { name: answer.name(), data: answer.body() },
+            Err(error) => Self { name: "error", data: json!(ErrorBody::from(error)) },
+        })
+    }
+
+    fn step(step: &Step) -> Self {
+        Self { name: "step", data: json!(step) }
+    }
+
+    /// The events of a path from the `from`-th on: its head, its steps, its end.
+    fn of(answer: &Answer, from: usize) -> Vec<Self> {
+        let steps = answer.steps.iter().map(Self::step);
+        Self::head(answer).into_iter().chain(steps).chain(Self::end(answer)).skip(from).collect()
+    }
+
+    /// How many there are.
+    fn count(answer: &Answer) -> usize {
+        usize::from(answer.version.is_some()) + answer.steps.len() + usize::from(answer.end.is_some())
+    }
+
+    /// The last of them.
+    fn last(answer: &Answer) -> Option<Self> {
+        Self::end(answer).or_else(|| answer.steps.last().map(Self::step)).or_else(|| Self::head(answer))
+    }
+
+    fn frame(self) -> Frame {
+        // Strings and numbers only: this cannot fail, and a comment is the harmless form of "cannot".
+        let frame = Frame::default().event(self.name);
+        frame.json_data(self.data).unwrap_or_else(|error| Frame::default().comment(error.to_string()))
+    }
+}
+
+fn sse(app: &App, events: impl Stream<Item = Shown> + Send + 'static) -> Response {
+    let comments = KeepAlive::new().interval(app.gateway.config.keep_alive).text("keep-alive");
+    Sse::new(events.map(|shown| Ok::<_, Infallible>(shown.frame()))).keep_alive(comments).into_response()
+}
+
+/// `GET /v1/reasoning/{id}`.
+async fn replay(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    Ok(Json(app.paths.find(&caller, &id)?.answer().body()))
+}
+
+/// `GET /v1/reasoning/{id}/events`: from the beginning, and on as long as it grows.
+async fn follow(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    let path = app.paths.find(&caller, &id)?;
+    let cut = Box::pin(app.drain.cut());
+    let batches = stream::unfold((path, cut, 0, false), |(mut path, mut cut, seen, over)| async move {
+        if over {
+            return None;
+        }
+        let (events, over) = {
+            let grown = std::pin::pin!(path.grown(seen));
+            match future::select(grown, &mut cut).await {
+                future::Either::Left((grown, _)) => grown,
+                future::Either::Right(_) => (Vec::new(), true),
+            }
+        };
+        let seen = seen + events.len();
+        Some((stream::iter(events), (path, cut, seen, over)))
+    });
+    Ok(sse(&app, batches.flatten()))
+}

@@ -1,0 +1,248 @@
+//! `/v1/reasoning`: whole answers, streams, replays and followers, over a scripted service.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use expect_test::{Expect, expect};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use protocol::{
+    Conclusion, Decide, DecideRequest, Decision, DecisionCard, Error, ErrorKind, Fact, Question, Quote, SolveRequest,
+    Step, StepEvent, StepStream,
+};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::{fake::Fake, get, post, send, shown, text};
+
+const PATH: &str = "/v1/reasoning/decisions";
+
+/// Decides by the name of the decision: `small` decides, `asks` asks, `fails` fails behind a step, `slow` waits before its end,
+/// `refuses` refuses.
+#[derive(Debug)]
+struct Scripted;
+
+fn step(action: &str, result: Value) -> StepEvent {
+    StepEvent::Step(Step {
+        step: 1,
+        action: action.to_owned(),
+        result,
+        rule: Some("x > 1".to_owned()),
+        inputs: json!({"x": 2}),
+        duration_us: 7,
+        node: Some("n".to_owned()),
+    })
+}
+
+fn done(decision: Decision) -> StepEvent {
+    StepEvent::Done(Box::new(Conclusion::Decision(decision)))
+}
+
+fn decided() -> Decision {
+    let quote = Quote { text: "2".to_owned(), start: 2, end: 3 };
+    Decision {
+        output: Some(json!({"decision": "yes"})),
+        facts: [("x".to_owned(), Fact { value: json!(2), quote: Some(quote) })].into(),
+        explanation: "Sum: 3.".to_owned(),
+        ..Decision::default()
+    }
+}
+
+impl Decide for Scripted {
+    fn decisions(&self) -> Vec<DecisionCard> {
+        let card = |id: &str| DecisionCard {
+            id: id.to_owned(),
+            title: "A title".to_owned(),
+            version: "v1".to_owned(),
+            schema: json!({"type": "object"}),
+            graph: json!({"nodes": [], "edges": []}),
+            problem: None,
+        };
+        ["small", "asks", "fails", "slow", "refuses"].map(card).into()
+    }
+
+    fn decide(&self, request: DecideRequest) -> BoxFuture<'_, Result<StepStream, Error>> {
+        let started = StepEvent::Started { version: "v1".to_owned() };
+        let question = Question { fact: "x".to_owned(), question: "What is x?".to_owned() };
+        let events = match request.decision.as_str() {
+            "small" => vec![Ok(started), Ok(step("Sum", json!({"y": 3}))), Ok(done(decided()))],
+            "slow" => vec![Ok(started), Ok(step("Sum", json!({"y": 3}))), Ok(done(decided()))],
+            "asks" => vec![Ok(started), Ok(done(Decision { missing: vec![question], ..Decision::default() }))],
+            "fails" => vec![Ok(started), Ok(step("Sum", json!(null))), Err(Error::internal("It broke."))],
+            _ => return async { Err(Error::invalid("facts.x", "No such fact.")) }.boxed(),
+        };
+        let wait = if request.decision == "slow" { Duration::from_secs(3) } else { Duration::ZERO };
+        let paced = stream::iter(events).then(move |event| async move {
+            if matches!(event, Ok(StepEvent::Done(_))) {
+                sleep(wait).await;
+            }
+            event
+        });
+        async move { Ok(paced.boxed()) }.boxed()
+    }
+
+    fn solve(&self, _: SolveRequest) -> BoxFuture<'_, Result<StepStream, Error>> {
+        async { Err(Error::new(ErrorKind::Unsupported, "Nothing is solved here.")) }.boxed()
+    }
+}
+
+fn app() -> Router {
+    let mut gateway = Fake::parrot().gateway();
+    gateway.decide = vec![Arc::new(Scripted)];
+    gateway::router(gateway)
+}
+
+async fn check(app: &Router, body: &str, expected: Expect) {
+    expected.assert_eq(&shown(send(app, post(PATH, body)).await).await);
+}
+
+#[tokio::test]
+async fn whole_and_replayed() {
+    let app = app();
+    let answer = expect![[r#"
+        200 OK
+        content-type: application/json
+
+        {"request_id":"t1","object":"decision","status":"decided","decision":"small","version":"v1","output":{"decision":"yes"},"facts":{"x":{"value":2,"quote":{"text":"2","start":2,"end":3}}},"missing":[],"explanation":"Sum: 3.","usage":{"prompt_tokens":0,"cached_tokens":0,"completion_tokens":0},"steps":[{"step":1,"action":"Sum","result":{"y":3},"rule":"x > 1","inputs":{"x":2},"duration_us":7,"node":"n"}]}
+    "#]];
+    let found = shown(send(&app, post(PATH, r#"{"decision": "small", "text": "a 2"}"#)).await).await;
+    answer.assert_eq(&found);
+    assert_eq!(shown(send(&app, get("/v1/reasoning/t1")).await).await, found);
+    let missing = expect![[r#"
+        404 Not Found
+        content-type: application/json
+
+        {"error":{"message":"There is no path of reasoning `t2` here, or not any more.","type":"invalid_request_error","param":null,"code":"path_not_found"}}
+    "#]];
+    missing.assert_eq(&shown(send(&app, get("/v1/reasoning/t2")).await).await);
+}
+
+#[tokio::test]
+async fn what_is_missing_is_asked_for() {
+    check(&app(), r#"{"decision": "asks", "facts": {"y": 1}}"#, expect![[r#"
+        200 OK
+        content-type: application/json
+
+        {"request_id":"t1","object":"decision","status":"incomplete","decision":"asks","version":"v1","output":null,"facts":{},"missing":[{"fact":"x","question":"What is x?"}],"explanation":"","usage":{"prompt_tokens":0,"cached_tokens":0,"completion_tokens":0},"steps":[]}
+    "#]])
+    .await;
+}
+
+#[tokio::test]
+async fn streamed_and_followed_afterwards() {
+    let app = app();
+    let events = expect![[r#"
+        200 OK
+        content-type: text/event-stream
+
+        event: started
+        data: {"request_id":"t1","decision":"small","version":"v1"}
+
+        event: step
+        data: {"step":1,"action":"Sum","result":{"y":3},"rule":"x > 1","inputs":{"x":2},"duration_us":7,"node":"n"}
+
+        event: decision
+        data: {"request_id":"t1","object":"decision","status":"decided","decision":"small","version":"v1","output":{"decision":"yes"},"facts":{"x":{"value":2,"quote":{"text":"2","start":2,"end":3}}},"missing":[],"explanation":"Sum: 3.","usage":{"prompt_tokens":0,"cached_tokens":0,"completion_tokens":0},"steps":[{"step":1,"action":"Sum","result":{"y":3},"rule":"x > 1","inputs":{"x":2},"duration_us":7,"node":"n"}]}
+
+
+    "#]];
+    let found = shown(send(&app, post(PATH, r#"{"decision": "small", "text": "a 2", "stream": true}"#)).await).await;
+    events.assert_eq(&found);
+    assert_eq!(shown(send(&app, get("/v1/reasoning/t1/events")).await).await, found);
+}
+
+#[tokio::test]
+async fn failures() {
+    let app = app();
+    check(
+        &app,
+        r#"{"decision": "fails", "facts": {"x": 1}, "stream": true}"#,
+        expect![[r#"
+        200 OK
+        content-type: text/event-stream
+
+        event: started
+        data: {"request_id":"t1","decision":"fails","version":"v1"}
+
+        event: step
+        data: {"step":1,"action":"Sum","result":null,"rule":"x > 1","inputs":{"x":2},"duration_us":7,"node":"n"}
+
+        event: error
+        data: {"error":{"message":"It broke.","type":"server_error","param":null,"code":null}}
+
+
+    "#]],
+    )
+    .await;
+    check(
+        &app,
+        r#"{"decision": "fails", "facts": {"x": 1}}"#,
+        expect![[r#"
+        500 Internal Server Error
+        content-type: application/json
+
+        {"error":{"message":"It broke.","type":"server_error","param":null,"code":null}}
+    "#]],
+    )
+    .await;
+    // A path that failed is there to be looked at.
+    assert!(text(send(&app, get("/v1/reasoning/t1")).await).await.contains(r#""status":"failed""#));
+    check(
+        &app,
+        r#"{"decision": "refuses", "facts": {"x": 1}, "stream": true}"#,
+        expect![[r#"
+        400 Bad Request
+        content-type: application/json
+
+        {"error":{"message":"No such fact.","type":"invalid_request_error","param":"facts.x","code":null}}
+    "#]],
+    )
+    .await;
+    check(&app, r#"{"decision": "small", "text": "2", "temperature": 1}"#, expect![[r#"
+        400 Bad Request
+        content-type: application/json
+
+        {"error":{"message":"`temperature`: unknown field `temperature`, expected one of `decision`, `text`, `facts`, `model`, `language`, `stream`.","type":"invalid_request_error","param":"temperature","code":null}}
+    "#]])
+    .await;
+    let without = Fake::parrot().router();
+    check(&without, r#"{"decision": "small", "facts": {"x": 1}}"#, expect![[r#"
+        400 Bad Request
+        content-type: application/json
+
+        {"error":{"message":"No decisions are made here: the server runs without that service.","type":"invalid_request_error","param":null,"code":null}}
+    "#]])
+    .await;
+}
+
+#[tokio::test]
+async fn decisions_are_listed() {
+    let list: Value = serde_json::from_str(&text(send(&app(), get(PATH)).await).await).unwrap();
+    assert_eq!(list["data"].as_array().unwrap().len(), 5);
+    assert_eq!(list["data"][0]["id"], "small");
+    assert_eq!(list["data"][0]["problem"], Value::Null);
+}
+
+/// Whoever follows gets the steps so far at once, and the end when it comes.
+#[tokio::test(start_paused = true)]
+async fn followed_while_it_runs() {
+    let app = app();
+    let asked = tokio::spawn({
+        let app = app.clone();
+        async move { text(send(&app, post(PATH, r#"{"decision": "slow", "facts": {"x": 1}, "stream": true}"#)).await).await }
+    });
+    sleep(Duration::from_secs(1)).await;
+    assert!(text(send(&app, get("/v1/reasoning/t1")).await).await.contains(r#""status":"running""#));
+    let followed = text(send(&app, get("/v1/reasoning/t1/events")).await).await;
+    assert_eq!(asked.await.unwrap(), followed);
+    assert!(followed.contains("event: decision"));
+}
+
+/// Hanging up cancels the work, and the path says so.
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_leaves() {
+    let app = app();
+    let asked = send(&app, post(PATH, r#"{"decision": "slow", "facts": {"x": 1}, "stream": true}"#)).await;
+    drop(asked);
+    let left = text(send(&app, get("/v1/reasoning/t1")).await).await;
+    assert!(left.contains(r#""status":"failed""#) && left.contains("cancelled"), "{left}");
+}
