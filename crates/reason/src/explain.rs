@@ -3,10 +3,14 @@
 //! Everything said comes from the graph's own cells and values; the schema's `words` give them names in English and Chinese.
 //! Nothing here is written by a model.
 
-use std::collections::{BTreeMap, HashMap};
-use std::{hash::BuildHasher, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::BuildHasher,
+    sync::Arc,
+};
 
 use protocol::Step;
+use rust_decimal::Decimal;
 use serde_json::Value;
 use zen_types::decision::{DecisionTableContent, SwitchNodeContent};
 
@@ -118,6 +122,7 @@ impl<'a> Speaker<'a> {
 
     fn sentence(&self, step: &Step) -> Option<String> {
         let result = self.value(&step.result);
+        let result = unnamed(&step.action, &result);
         if result.is_empty() {
             return None;
         }
@@ -161,8 +166,16 @@ impl<'a> Speaker<'a> {
     }
 }
 
-/// Commas between thousands.
+/// A result without the action's own name in front, where a field is called like its node.
+fn unnamed<'t>(action: &str, result: &'t str) -> &'t str {
+    let named = result.get(..action.len()).is_some_and(|head| head.eq_ignore_ascii_case(action));
+    if named { result[action.len()..].trim_start_matches([':', '：', ' ']) } else { result }
+}
+
+/// A number with commas between thousands, and at most four places: an explanation is read, the step has them all.
 fn grouped(number: &str) -> String {
+    let rounded = number.parse::<Decimal>().map(|number| number.round_dp(4).normalize().to_string());
+    let number = rounded.as_deref().unwrap_or(number);
     let (sign, digits) = number.strip_prefix('-').map_or(("", number), |digits| ("-", digits));
     let (whole, part) = digits.split_once('.').map_or((digits, None), |(whole, part)| (whole, Some(part)));
     if !whole.bytes().all(|b| b.is_ascii_digit()) {
@@ -175,7 +188,7 @@ fn grouped(number: &str) -> String {
         }
         said.push(digit);
     }
-    let part = part.filter(|part| *part != "0").map(|part| format!(".{part}")).unwrap_or_default();
+    let part = part.map(|part| format!(".{part}")).unwrap_or_default();
     format!("{sign}{said}{part}")
 }
 
@@ -191,6 +204,7 @@ mod tests {
         check("1000", "1,000");
         check("-1234567.5", "-1,234,567.5");
         check("20000.0", "20,000");
+        check("1.2702370516206536", "1.2702");
         check("1e30", "1e30");
     }
 }

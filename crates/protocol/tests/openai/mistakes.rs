@@ -37,7 +37,7 @@ fn numbers_out_of_range() {
         "add_generation_prompt | `add_generation_prompt` must be true here: leave it out.",
     );
     check_chat(r#""temperature":2.5"#, "temperature | `temperature` is 2.5, but must be between 0 and 2.");
-    check_chat(r#""temperature":1e300"#, "temperature | `temperature` is inf, but must be between 0 and 2.");
+    check_chat(r#""temperature":1e3"#, "temperature | `temperature` is 1000, but must be between 0 and 2.");
     check_chat(r#""top_p":-0.1"#, "top_p | `top_p` is -0.1, but must be between 0 and 1.");
     check_chat(r#""min_p":2"#, "min_p | `min_p` is 2, but must be between 0 and 1.");
     check_chat(r#""top_k":-2"#, "top_k | `top_k` is -2, but must be 1 or more, or 0 or -1 to keep all tokens.");
