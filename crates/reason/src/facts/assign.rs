@@ -74,7 +74,9 @@ pub(crate) fn reading(facts: &Facts, slot: &Slot, proposal: &Proposal) -> Option
             let doubt = if currency.is_some() { doubt - CURRENCY } else { doubt };
             (number::json(value.round_dp(2)), doubt)
         }
-        (What::Amount { value, currency: None, per: None }, Kind::Number) => (number::json(*value), 0.0),
+        (What::Amount { value, currency: None, per: None } | What::Count(value), Kind::Number) => {
+            (number::json(*value), 0.0)
+        }
         (What::Percent(value), Kind::Percent) => (number::json(*value), 0.0),
         (What::Duration { count, unit }, Kind::Duration) => {
             let length: Decimal = unit.length_to(wanted?, *count)?;

@@ -4,9 +4,9 @@ use std::{ops::Range, sync::LazyLock};
 
 use regex::Regex;
 
-/// Marks that are not part of a number, and words that join clauses.
+/// Marks that are not part of a number, and words that join clauses. A colon joins a name and its value.
 static BREAK: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"(?i)[;:!?。；：！？，、\n]|[,.](?:\s|$)|\s(?:and|but|while|plus|whereas|with|to)\s|\s[-–—]\s|而且|并且|但是|但|另外|还有").ok()
+    Regex::new(r"(?i)[;!?。；！？，、\n]|[,.](?:\s|$)|\s(?:and|but|while|plus|whereas|with|to)\s|\s[-–—]\s|而且|并且|但是|但|另外|还有").ok()
 });
 
 /// The clauses of `text`, in order; together they cover it.

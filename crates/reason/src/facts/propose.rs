@@ -26,6 +26,8 @@ pub(crate) struct Proposal {
 pub(crate) enum What {
     /// A number: money where a currency stands beside it, otherwise whatever fits.
     Amount { value: Decimal, currency: Option<&'static str>, per: Option<Period> },
+    /// A number of things, which is no money: `two cards`, 2次.
+    Count(Decimal),
     /// A share, in percent.
     Percent(Decimal),
     /// A length of time.
@@ -88,6 +90,8 @@ impl Period {
     }
 }
 
+const NUMERALS: &str = "一二两三四五六七八九十百千万";
+
 /// Patterns of this file; one that did not compile would find nothing, and tests find that.
 struct Patterns {
     number: Regex,
@@ -134,7 +138,7 @@ impl Patterns {
                 "^\\s?(?P<spoken>一)?(?:(?P<word>monthly|yearly|annually|weekly|daily|hourly|quarterly|p\\.?a\\b\\.?|p\\.?m\\b\\.?|pcm\\b)|(?:/|per\\s|an?\\s|each\\s|every\\s|(?:in|for) an?\\s|每|一|的?)\\s?(?P<unit>months?|mo\\b|mth|years?|yrs?\\b|annum|weeks?|wk\\b|days?|hours?|hr\\b|quarters?|个?月|年|个?星期|周|天|日|小时|季度))(?P<ago>\\s+(?:ago|later|back)|前|后)?",
             )?,
             period_around: pattern(
-                "(?P<month>monthly|(?:per|each|every|a)\\smonth|/\\s?month|月薪|月收入|月工资|月入|每个?月|月供|月租|按月)|(?P<year>annual(?:ly)?|yearly|(?:per|each|every|a)\\syear|年薪|年收入|年入|每年|全年)|(?P<week>weekly|(?:per|each|every|a)\\sweek|周薪|每周)|(?P<day>daily|(?:per|each|every|a)\\sday|日薪|每天)|(?P<hour>hourly|(?:per|an|every)\\shour|时薪|每小时)",
+                "(?P<month>monthly|(?:per|each|every|a)\\smonth|/\\s?month|月薪|月收入|月工资|月入|每个?月|一个月|月供|月租|按月)|(?P<year>annual(?:ly)?|yearly|(?:per|each|every|a)\\syear|年薪|年收入|年入|每年|一年|全年)|(?P<week>weekly|(?:per|each|every|a)\\sweek|周薪|每周)|(?P<day>daily|(?:per|each|every|a)\\sday|日薪|每天)|(?P<hour>hourly|(?:per|an|every)\\shour|时薪|每小时)",
             )?,
             full_date: pattern("\\b(?P<y>\\d{4})[-/.](?P<m>\\d{1,2})[-/.](?P<d>\\d{1,2})\\b")?,
             named_date: pattern(&format!(
@@ -294,6 +298,10 @@ impl<'a> Reader<'a> {
         if currency.is_none() && self.is_only_a_word(written, end) {
             return end;
         }
+        if currency.is_none() && self.is_count(written, end) {
+            self.add(span.start..end, What::Count(value));
+            return end;
+        }
         self.amount(span.start, end, value, currency)
     }
 
@@ -325,6 +333,15 @@ impl<'a> Reader<'a> {
             return Some(end + unit.end());
         }
         let after = end + half.map_or(unit.end(), |half| half.end());
+        let next = self.rest(after).chars().next();
+        // 周转 and 年薪 are words of their own.
+        if half.is_none() && next.is_some_and(|next| "转薪收末初底级".contains(next)) {
+            return None;
+        }
+        // 一个月1万 says what the amount is per.
+        if written == "一" && next.is_some_and(|next| next.is_ascii_digit() || NUMERALS.contains(next)) {
+            return Some(after);
+        }
         let count = if half.is_some() { value + Decimal::new(5, 1) } else { value };
         if let Some(ago) = self.patterns.ago.find(self.rest(after)) {
             let days = period.length_to(Period::Day, count)?.round();
@@ -343,6 +360,12 @@ impl<'a> Reader<'a> {
         let scaled = self.text[..end].ends_with(['万', '千', '百', '亿']) || written.chars().count() > 1;
         let spoken = written.is_ascii() && !written.eq_ignore_ascii_case("one");
         !(spoken || (scaled && !written.is_ascii()) || self.patterns.classifier.is_match(self.rest(end)))
+    }
+
+    /// Small numbers in words, and numbers with a classifier behind them.
+    fn is_count(&self, written: &str, end: usize) -> bool {
+        let small = number::WORDS.iter().any(|(word, _)| written.eq_ignore_ascii_case(word));
+        small && self.text[..end].ends_with(written) || self.patterns.classifier.is_match(self.rest(end))
     }
 
     fn amount(&mut self, start: usize, end: usize, value: Decimal, currency: Option<&'static str>) -> usize {

@@ -23,6 +23,7 @@ fn said(text: &str) -> Vec<String> {
             let currency = currency.map(|currency| format!(" {currency}")).unwrap_or_default();
             format!("{}{currency}{per}", value.normalize())
         }
+        What::Count(value) => format!("{} things", value.normalize()),
         What::Percent(value) => format!("{}%", value.normalize()),
         What::Duration { count, unit } => format!("{} {unit:?}", count.normalize()).to_lowercase(),
         What::Age(value) => format!("age {value}"),
@@ -60,6 +61,10 @@ fn amounts() {
     check("每月收入20000元", &["20000元 = 20000 CNY/month"]);
     check("年薪30万", &["30万 = 300000/year"]);
     check("一千万", &["一千万 = 10000000"]);
+    check("1,500 on two cards", &["1,500 = 1500", "two = 2 things"]);
+    check("逾期3次", &["3 = 3 things"]);
+    check("工资一个月1万2", &["1万2 = 12000/month"]);
+    check("借10万周转", &["10万 = 100000"]);
     check("$500 weekly", &["$500 weekly = 500 USD/week"]);
     check("nothing here, only one of them, mp3 and A4", &[]);
     check("万一一样千万别十分", &[]);
