@@ -333,11 +333,10 @@ impl<'a> Reader<'a> {
             return Some(end + unit.end());
         }
         let after = end + half.map_or(unit.end(), |half| half.end());
-        let next = self.rest(after).chars().next();
-        // 周转 and 年薪 are words of their own.
-        if half.is_none() && next.is_some_and(|next| "转薪收末初底级".contains(next)) {
+        if half.is_none() && self.is_inside_a_word(after) {
             return None;
         }
+        let next = self.rest(after).chars().next();
         // 一个月1万 says what the amount is per.
         if written == "一" && next.is_some_and(|next| next.is_ascii_digit() || NUMERALS.contains(next)) {
             return Some(after);
@@ -349,6 +348,11 @@ impl<'a> Reader<'a> {
         }
         self.add(start..after, What::Duration { count, unit: period });
         Some(after)
+    }
+
+    /// 周转 and 年薪 are words of their own, no units.
+    fn is_inside_a_word(&self, at: usize) -> bool {
+        self.rest(at).starts_with(|next: char| "转薪收末初底级".contains(next))
     }
 
     /// Single numerals are words (`one of them`, 一样) unless a unit or a classifier makes them numbers.
@@ -369,7 +373,12 @@ impl<'a> Reader<'a> {
     }
 
     fn amount(&mut self, start: usize, end: usize, value: Decimal, currency: Option<&'static str>) -> usize {
-        let behind = self.patterns.period_behind.captures(self.rest(end)).filter(|found| found.name("ago").is_none());
+        let behind = self.patterns.period_behind.captures(self.rest(end));
+        let is_period = |found: &Captures<'_>| {
+            let read = found.get(0).map_or(end, |whole| end + whole.end());
+            found.name("ago").is_none() && !self.is_inside_a_word(read)
+        };
+        let behind = behind.filter(is_period);
         let Some(found) = behind else {
             let per = self.period_around(start, end);
             self.add(start..end, What::Amount { value, currency, per });
