@@ -165,7 +165,7 @@ impl Route {
             Answer::Text(media) => json!({ *media: {"schema": {"type": "string"}} }),
         };
         if self.streams {
-            content["text/event-stream"] = json!({"schema": {"type": "string"}});
+            content["text/event-stream"] = json!({ "schema": event() });
         }
         let mut responses = Map::new();
         responses.insert("200".to_owned(), json!({"description": "It went well.", "content": content}));
@@ -177,6 +177,16 @@ impl Route {
         }
         responses.into()
     }
+}
+
+/// What one event of a stream is; OpenAPI 3.1 has no word for the stream of them.
+fn event() -> Value {
+    json!({
+        "type": "object",
+        "description": "One event of the stream. Where the dialect has no names, `event` is left out; `data` is JSON, or `[DONE]`.",
+        "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+        "required": ["data"],
+    })
 }
 
 /// When a status is sent.
