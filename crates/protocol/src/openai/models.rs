@@ -30,6 +30,7 @@ pub struct ModelBody {
     /// Which of `chat`, `completions`, `embeddings` and `images` it answers.
     pub capabilities: Vec<String>,
     /// What its answers can be held to, and what callers can learn about them.
+    #[serde(default)]
     pub features: Capabilities,
 }
 
