@@ -21,6 +21,7 @@
 //! Invariant: no engine, model or kernel is known here; no field of a request is ignored in silence; only loopback
 //! addresses are bound until API keys exist.
 
+mod api;
 mod app;
 mod ask;
 mod auth;
@@ -29,6 +30,7 @@ mod caller;
 mod clock;
 mod console;
 mod drain;
+mod draw;
 mod embed;
 mod health;
 mod id;
@@ -51,9 +53,10 @@ use std::{
 };
 
 use guard::Guard;
-use protocol::{Embed, Generate};
+use protocol::{Draw, Embed, Generate};
 use tokio::sync::oneshot;
 
+pub use api::openapi;
 pub use caller::{Caller, DEFAULT_TENANT, Role};
 pub use listen::{Error, Listener, bind};
 pub use measure::install_metrics;
@@ -67,6 +70,8 @@ pub struct Gateway {
     pub generate: Vec<Arc<dyn Generate>>,
     /// Embedding services, asked in order for the model a request names.
     pub embed: Vec<Arc<dyn Embed>>,
+    /// Image services, asked in order for the model a request names.
+    pub draw: Vec<Arc<dyn Draw>>,
     /// What judges texts at `/v1/moderations`.
     pub guard: Guard,
     /// Limits.
@@ -74,9 +79,9 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// These services under the default limits.
+    /// These services under the default limits, and none for images.
     pub fn new(generate: Vec<Arc<dyn Generate>>, embed: Vec<Arc<dyn Embed>>) -> Self {
-        Self { generate, embed, guard: Guard::default(), config: Config::default() }
+        Self { generate, embed, draw: Vec::new(), guard: Guard::default(), config: Config::default() }
     }
 }
 

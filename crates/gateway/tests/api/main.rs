@@ -8,8 +8,10 @@ mod drain;
 mod edges;
 mod embeddings;
 mod fake;
+mod images;
 mod messages;
 mod moderations;
+mod openapi;
 mod responses;
 mod sockets;
 
