@@ -32,6 +32,7 @@ mod drain;
 mod embed;
 mod health;
 mod id;
+mod internal;
 mod listen;
 mod measure;
 mod messages;
@@ -52,6 +53,7 @@ use std::{
 
 use guard::Guard;
 use protocol::{Embed, Generate};
+use services::remote::Gatekeeper;
 use tokio::sync::oneshot;
 
 pub use caller::{Caller, DEFAULT_TENANT, Role};
@@ -69,6 +71,10 @@ pub struct Gateway {
     pub embed: Vec<Arc<dyn Embed>>,
     /// What judges texts at `/v1/moderations`.
     pub guard: Guard,
+    /// Who may ask this process as a worker; `None`: nobody.
+    pub worker: Option<Arc<Gatekeeper>>,
+    /// It answers clients. A process that is only a worker answers gateways, probes and Prometheus.
+    pub public: bool,
     /// Limits.
     pub config: Config,
 }
@@ -76,7 +82,7 @@ pub struct Gateway {
 impl Gateway {
     /// These services under the default limits.
     pub fn new(generate: Vec<Arc<dyn Generate>>, embed: Vec<Arc<dyn Embed>>) -> Self {
-        Self { generate, embed, guard: Guard::default(), config: Config::default() }
+        Self { generate, embed, guard: Guard::default(), worker: None, public: true, config: Config::default() }
     }
 }
 

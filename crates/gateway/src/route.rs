@@ -16,29 +16,25 @@ use tower_http::{
     cors::{AllowHeaders, AllowOrigin, CorsLayer},
 };
 
-use crate::{app::App, auth, console, embed, health, id, measure, messages, moderation, refusal::Refusal, text};
+use crate::{
+    app::App, auth, console, embed, health, id, internal, measure, messages, moderation, refusal::Refusal, text,
+};
 
 /// From the outside in: a name, the count, cross-origin rules, who asks, a net for panics, the route.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let work = Router::new()
-        .route("/v1/chat/completions", post(text::chat))
-        .route("/v1/completions", post(text::completions))
-        .route("/v1/responses", post(text::responses))
-        .route("/v1/messages", post(messages::create))
-        .route("/v1/messages/count_tokens", post(messages::count))
-        .route("/v1/embeddings", post(embed::embeddings))
-        .route("/v1/moderations", post(moderation::moderations))
-        .route_layer(from_fn_with_state(app.clone(), admit));
-    let look = Router::new()
-        .route("/v1/models", get(health::models))
-        .route("/v1/models/{*id}", get(health::model))
+    let (mut work, mut look) = internal::routes();
+    if app.gateway.public {
+        work = work.merge(public_work());
+        look = look.merge(public_look());
+    }
+    let work = work.route_layer(from_fn_with_state(app.clone(), admit));
+    let look = look
         .route("/healthz", get(health::ready))
         .route("/healthz/ready", get(health::ready))
         .route("/healthz/live", get(health::live))
         .route("/metrics", get(measure::page));
     let cors = cors(&app.gateway.config.origins);
     work.merge(look)
-        .merge(console::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(|panic| caught(&panic)))
@@ -48,6 +44,26 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .layer(from_fn(measure::count))
         .layer(from_fn(id::name))
         .with_state(app)
+}
+
+/// What clients ask for.
+fn public_work() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/chat/completions", post(text::chat))
+        .route("/v1/completions", post(text::completions))
+        .route("/v1/responses", post(text::responses))
+        .route("/v1/messages", post(messages::create))
+        .route("/v1/messages/count_tokens", post(messages::count))
+        .route("/v1/embeddings", post(embed::embeddings))
+        .route("/v1/moderations", post(moderation::moderations))
+}
+
+/// What clients and people look at.
+fn public_look() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/models", get(health::models))
+        .route("/v1/models/{*id}", get(health::model))
+        .merge(console::routes())
 }
 
 /// Counts work in for the drain, until the last byte of its answer; refuses it while stopping.

@@ -8,6 +8,7 @@ mod drain;
 mod edges;
 mod embeddings;
 mod fake;
+mod internal;
 mod messages;
 mod moderations;
 mod responses;
