@@ -136,6 +136,11 @@ impl Route {
         Self { failure, ..self }
     }
 
+    /// It tells how the process is rather than doing what clients ask for: a process that is only a worker has it too.
+    pub(crate) fn serves_probes(&self) -> bool {
+        self.tag == "server"
+    }
+
     /// The path as OpenAPI writes it, and its parameters.
     fn documented_path(&self) -> (String, Vec<&'static str>) {
         let parts = self.path.split('/');

@@ -34,6 +34,7 @@ mod draw;
 mod embed;
 mod health;
 mod id;
+mod internal;
 mod listen;
 mod measure;
 mod messages;
@@ -54,6 +55,7 @@ use std::{
 
 use guard::Guard;
 use protocol::{Draw, Embed, Generate};
+use services::remote::Gatekeeper;
 use tokio::sync::oneshot;
 
 pub use api::openapi;
@@ -74,6 +76,10 @@ pub struct Gateway {
     pub draw: Vec<Arc<dyn Draw>>,
     /// What judges texts at `/v1/moderations`.
     pub guard: Guard,
+    /// Who may ask this process as a worker; `None`: nobody.
+    pub worker: Option<Arc<Gatekeeper>>,
+    /// It answers clients. A process that is only a worker answers gateways, probes and Prometheus.
+    pub public: bool,
     /// Limits.
     pub config: Config,
 }
@@ -81,7 +87,8 @@ pub struct Gateway {
 impl Gateway {
     /// These services under the default limits, and none for images.
     pub fn new(generate: Vec<Arc<dyn Generate>>, embed: Vec<Arc<dyn Embed>>) -> Self {
-        Self { generate, embed, draw: Vec::new(), guard: Guard::default(), config: Config::default() }
+        let (draw, guard, config) = (Vec::new(), Guard::default(), Config::default());
+        Self { generate, embed, draw, guard, worker: None, public: true, config }
     }
 }
 

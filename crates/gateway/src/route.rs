@@ -18,19 +18,22 @@ use tower_http::{
 use crate::{
     api::{self, Route},
     app::App,
-    auth, console, id, measure, messages,
+    auth, console, id, internal, measure, messages,
     refusal::Refusal,
 };
 
 /// From the outside in: a name, the count, cross-origin rules, who asks, a net for panics, the route.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let (work, look): (Vec<_>, Vec<_>) = api::routes().into_iter().partition(|route| route.work);
+    let public = app.gateway.public;
+    let offered = api::routes().into_iter().filter(|route| public || route.serves_probes());
+    let (work, look): (Vec<_>, Vec<_>) = offered.partition(|route| route.work);
     let put = |router: Router<Arc<App>>, route: Route| router.route(route.path, route.handler);
-    let work = work.into_iter().fold(Router::new(), put).route_layer(from_fn_with_state(app.clone(), admit));
-    let look = look.into_iter().fold(Router::new(), put);
+    let (internal_work, internal_look) = internal::routes();
+    let work = work.into_iter().fold(internal_work, put).route_layer(from_fn_with_state(app.clone(), admit));
+    let look = look.into_iter().fold(internal_look, put);
+    let look = if public { look.merge(console::routes()) } else { look };
     let cors = cors(&app.gateway.config.origins);
     work.merge(look)
-        .merge(console::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(|panic| caught(&panic)))

@@ -9,6 +9,7 @@ mod edges;
 mod embeddings;
 mod fake;
 mod images;
+mod internal;
 mod messages;
 mod moderations;
 mod openapi;
