@@ -6,6 +6,8 @@ from pydantic import BaseModel
 
 ASK = [{"role": "user", "content": "What is the capital of France?"}]
 BRIEF = "You answer in one short sentence."
+# The SDK has no argument for it any more; the wire has.
+GREEDY = {"temperature": 0}
 WEATHER = {
     "name": "weather",
     "description": "The weather of a city.",
@@ -25,7 +27,7 @@ class City(BaseModel):
 
 
 def ask(claude, model, **more):
-    settings = {"model": model, "messages": ASK, "system": BRIEF, "max_tokens": 24, "temperature": 0} | more
+    settings = {"model": model, "messages": ASK, "system": BRIEF, "max_tokens": 24, "extra_body": GREEDY} | more
     return claude.messages.create(**settings)
 
 
@@ -48,7 +50,7 @@ def test_streamed_equals_whole(claude, chat_model):
     assert events[-1].type == "message_stop" and events[-2].delta.stop_reason == whole.stop_reason
     pieces = [event.delta.text for event in events if event.type == "content_block_delta"]
     assert "".join(pieces) == whole.content[0].text
-    settings = {"model": chat_model, "messages": ASK, "system": BRIEF, "max_tokens": 24, "temperature": 0}
+    settings = {"model": chat_model, "messages": ASK, "system": BRIEF, "max_tokens": 24, "extra_body": GREEDY}
     with claude.messages.stream(**settings) as stream:
         assert "".join(stream.text_stream) == whole.content[0].text
         assert stream.get_final_message().usage.output_tokens == whole.usage.output_tokens
@@ -64,7 +66,7 @@ def test_stop_sequence(claude, chat_model):
 
 def test_tools(claude, chat_model):
     more = {"messages": RAIN, "tools": [WEATHER], "max_tokens": 200}
-    first = ask(claude, chat_model, **more, tool_choice={"type": "any"})
+    first = ask(claude, chat_model, **more, tool_choice={"type": "any", "disable_parallel_tool_use": True})
     calls = [block for block in first.content if block.type == "tool_use"]
     assert first.stop_reason == "tool_use" and calls
     assert all(call.name == "weather" and isinstance(call.input["city"], str) for call in calls)
@@ -78,7 +80,7 @@ def test_tools_streamed(claude, chat_model):
     named = {"type": "tool", "name": "weather", "disable_parallel_tool_use": True}
     more = {"messages": RAIN, "tools": [WEATHER], "max_tokens": 200, "tool_choice": named}
     whole = ask(claude, chat_model, **more)
-    with claude.messages.stream(model=chat_model, system=BRIEF, temperature=0, **more) as stream:
+    with claude.messages.stream(model=chat_model, system=BRIEF, extra_body=GREEDY, **more) as stream:
         final = stream.get_final_message()
     assert [block.input for block in final.content] == [block.input for block in whole.content]
     assert final.stop_reason == "tool_use"

@@ -96,7 +96,7 @@ def test_parse(client, chat_model):
 
 
 def test_tools(client, chat_model):
-    first = ask(client, chat_model, input="The weather in Oslo?", tools=[WEATHER], tool_choice="required", max_output_tokens=200)
+    first = ask(client, chat_model, input="The weather in Oslo?", tools=[WEATHER], tool_choice="required", parallel_tool_calls=False, max_output_tokens=200)
     calls = [item for item in first.output if item.type == "function_call"]
     assert calls and all(call.name == "weather" and call.call_id and call.status == "completed" for call in calls)
     for call in calls:
@@ -113,7 +113,7 @@ def test_tools(client, chat_model):
 
 
 def test_tools_streamed(client, chat_model):
-    settings = {"input": "The weather in Oslo?", "tools": [WEATHER], "max_output_tokens": 200}
+    settings = {"input": "The weather in Oslo?", "tools": [WEATHER], "parallel_tool_calls": False, "max_output_tokens": 200}
     named = {"type": "function", "name": "weather"}
     whole = ask(client, chat_model, **settings, tool_choice=named)
     events = list(ask(client, chat_model, **settings, tool_choice=named, stream=True))

@@ -9,6 +9,7 @@
 mod bench;
 mod check;
 mod fuzz;
+mod openapi;
 mod provision;
 mod run;
 mod sdk;

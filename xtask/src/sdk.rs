@@ -53,27 +53,13 @@ impl Server {
             .spawn()
             .context("cannot start tessera serve")?;
         let mut server = Self { child, address };
-        server.wait_until_ready()?;
+        wait_until_ready(&mut server.child, address, "tessera serve")?;
         Ok(server)
     }
 
     /// Where the OpenAI API is.
     pub(crate) fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
-    }
-
-    fn wait_until_ready(&mut self) -> Result<()> {
-        let start = now();
-        while start.elapsed() < READY_WITHIN {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("tessera serve ended with {status} before it was ready");
-            }
-            if ready(self.address) {
-                return Ok(());
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
-        bail!("tessera serve was not ready within {} s", READY_WITHIN.as_secs())
     }
 
     /// Asks it to end, as a service manager does, and expects that it ends well.
@@ -99,8 +85,23 @@ impl Drop for Server {
     }
 }
 
+/// Waits until the server that `child` is answers on `address`.
+pub(crate) fn wait_until_ready(child: &mut Child, address: SocketAddr, name: &str) -> Result<()> {
+    let start = now();
+    while start.elapsed() < READY_WITHIN {
+        if let Some(status) = child.try_wait()? {
+            bail!("{name} ended with {status} before it was ready");
+        }
+        if ready(address) {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    bail!("{name} was not ready within {} s", READY_WITHIN.as_secs())
+}
+
 /// A port that was free a moment ago.
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::{
-    check,
+    check, openapi,
     provision::{self, Python},
     run::{Steps, cargo, root, run},
     sdk, slow, tidy,
@@ -40,11 +40,15 @@ pub(crate) fn test(slow: bool) -> Result<()> {
     let needs = provision(&mut steps);
     steps.step("tests", || tests(&needs));
     steps.step("doc tests", || run(&mut cargo(&["test", "--workspace", "--doc"])));
+    steps.step("the gateway against its OpenAPI document", openapi::test);
     match (&needs.python, needs.models()) {
         (Some(python), Some(models)) => {
-            steps.step("OpenAI clients against a served model", || sdk::test(python, &models));
+            steps.step("OpenAI's and Anthropic's clients against a served model", || sdk::test(python, &models));
         }
-        _ => steps.missing("OpenAI clients against a served model", "Python packages or models are missing, see above"),
+        _ => steps.missing(
+            "OpenAI's and Anthropic's clients against a served model",
+            "Python packages or models are missing, see above",
+        ),
     }
     if slow {
         slow::test(&mut steps, &needs);

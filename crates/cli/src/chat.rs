@@ -10,8 +10,8 @@ use protocol::{Chat, Event, Generate, Message, Prompt, Usage};
 use rustyline::{DefaultEditor, error::ReadlineError};
 
 use crate::{
+    elsewhere,
     model::{self, EngineArgs},
-    remote::Remote,
     sampling::SamplingArgs,
     screen, serve,
 };
@@ -49,7 +49,7 @@ impl SourceArgs {
     /// The service, and the name of the model to ask it for.
     pub(crate) async fn open(&self, engine: &EngineArgs) -> anyhow::Result<(Arc<dyn Generate>, String)> {
         if let Some(url) = &self.url {
-            return Ok((Arc::new(Remote::connect(url).await?), self.model.clone().unwrap_or_default()));
+            return Ok((Arc::new(elsewhere::server(url).await?), self.model.clone().unwrap_or_default()));
         }
         let name = self.model.clone().unwrap_or_else(|| model::default_name(Kind::Chat));
         Ok((model::load(&name, engine).await?, String::new()))

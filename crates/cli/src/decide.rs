@@ -9,7 +9,7 @@ use protocol::{Conclusion, Decide, DecideRequest, Decision, Step, StepEvent, Ste
 use reason::{Library, Reason};
 use serde_json::{Map, Value};
 
-use crate::{chat::SourceArgs, model::EngineArgs, remote::Remote, screen};
+use crate::{chat::SourceArgs, model::EngineArgs, remote, screen};
 
 /// Where decisions of one's own lie, if the directory is there.
 pub(crate) const DIRECTORY: &str = "decisions";
@@ -83,7 +83,7 @@ async fn open(args: &DecideArgs) -> anyhow::Result<StepStream> {
     };
     if let Some(url) = &args.source.url {
         let model = args.source.model.clone().unwrap_or_default();
-        return Ok(Remote::connect(url).await?.decide(DecideRequest { model, ..request }).await?);
+        return remote::decide(url, DecideRequest { model, ..request }).await;
     }
     let mut services = Vec::new();
     // Facts alone need no model.

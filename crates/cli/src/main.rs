@@ -1,7 +1,7 @@
 //! The one binary, `tessera`: reads what the user typed, puts the other rooms together, runs.
 //!
 //! Every verb is a file: its options as a clap struct and its `run`. [`model`] turns a name into a loaded engine with progress
-//! on the terminal, [`remote`] stands in for an engine where `--url` names a server, [`screen`] is the only place that writes
+//! on the terminal, [`elsewhere`] puts services together that are not in this process, [`screen`] is the only place that writes
 //! to the terminal. Results go to stdout (as JSON with `--json`), everything else to stderr.
 //!
 //! Invariant: no logic of its own; no secret is printed or logged.
@@ -11,6 +11,7 @@ mod audit;
 mod bench;
 mod chat;
 mod decide;
+mod elsewhere;
 mod embed;
 mod eval;
 mod generate;

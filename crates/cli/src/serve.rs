@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use anyhow::Context;
 use clap::Args;
 use engine::Engine;
-use gateway::{Config, Gateway, Listener};
+use gateway::{Config, Gateway, Listener, settings::Settings};
 use hub::Kind;
 use protocol::{Decide, Embed, Generate};
 use reason::{Library, Reason};
@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     decide::LibraryArgs,
+    elsewhere::{Elsewhere, WorkerArgs},
     model::{self, EngineArgs},
     screen, size,
 };
@@ -36,6 +37,8 @@ pub(crate) struct ServeArgs {
     library: LibraryArgs,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    #[command(flatten)]
+    workers: WorkerArgs,
 }
 
 /// Limits on requests.
@@ -68,16 +71,26 @@ impl LimitArgs {
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     // First of all: an address that cannot be had is known before anything is downloaded.
     let listener = gateway::bind(&args.listen).await?;
+    let settings = Settings::default();
+    let elsewhere = Elsewhere::open(&settings, &args.workers).await?;
     let mut names = args.model.clone();
-    if names.is_empty() && args.embed_model.is_empty() {
+    if names.is_empty() && args.embed_model.is_empty() && !args.workers.loads_nothing() {
         names.push(model::default_name(Kind::Chat));
     }
     let chat = load_all(&names, &args.engine).await?;
     let embed = load_all(&args.embed_model, &args.engine).await?;
     let address = listener.local_addr();
-    let gateway = compose(chat, embed, args.library.library(), args.limits.config());
-    screen::note(format_args!("Serving {} at http://{address}/v1 (Ctrl-C stops)", offered(&gateway)));
-    until_signal(listener, gateway).await
+    let gateway = elsewhere.join(compose(chat, embed, args.library.library(), args.limits.config()), &settings, &args.workers)?;
+    screen::note(match gateway.public {
+        true => format!("Serving {} at http://{address}/v1 (Ctrl-C stops)", offered(&gateway)),
+        false => {
+            format!("Working with {} for gateways at http://{address}/internal/v1 (Ctrl-C stops)", offered(&gateway))
+        }
+    });
+    tokio::select! {
+        result = until_signal(listener, gateway) => result,
+        () = elsewhere.watch() => Ok(()),
+    }
 }
 
 async fn load_all(names: &[String], args: &EngineArgs) -> anyhow::Result<Vec<Arc<Engine>>> {

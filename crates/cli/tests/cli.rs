@@ -270,3 +270,91 @@ fn quality_is_measured_with_its_interval() {
     assert!(result["perplexity"]["value"].as_f64().unwrap() > 1.0, "{result}");
     assert!(tessera.run(&args).ok().out.contains("95 % interval"));
 }
+
+/// An answer that is being streamed over a socket.
+struct Streaming(std::io::BufReader<std::net::TcpStream>);
+
+impl Streaming {
+    /// 160 tokens of a story, drawn as `sampling` says.
+    fn ask(server: &Served, sampling: &Value) -> Self {
+        let mut body = serde_json::json!({
+            "model": SMOLLM2.trim_end_matches(".gguf"), "stream": true, "max_tokens": 160, "ignore_eos": true,
+            "messages": [{"role": "user", "content": "Tell me a story about a lighthouse."}],
+        });
+        for (name, value) in sampling.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        let body = body.to_string();
+        let address = server.1.trim_start_matches("http://");
+        let mut socket = std::net::TcpStream::connect(address).unwrap();
+        let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}", body.len());
+        write!(socket, "{head}\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{body}").unwrap();
+        Self(std::io::BufReader::new(socket))
+    }
+
+    /// The text of the next so many pieces, and whether that was the end.
+    fn pieces(&mut self, n: usize) -> (String, bool) {
+        let (mut text, mut line, mut seen) = (String::new(), String::new(), 0);
+        while seen < n {
+            line.clear();
+            assert!(std::io::BufRead::read_line(&mut self.0, &mut line).unwrap() > 0, "cut behind {text:?}");
+            let Some(data) = line.trim_end().strip_prefix("data: ") else { continue };
+            if data == "[DONE]" {
+                return (text, true);
+            }
+            let chunk: Value = serde_json::from_str(data).unwrap();
+            assert!(chunk["error"].is_null(), "{chunk}");
+            text += chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default();
+            seen += 1;
+        }
+        (text, false)
+    }
+}
+
+/// Requests that a process is working on, as its metrics say.
+fn in_flight(server: &Served) -> f64 {
+    let mut socket = std::net::TcpStream::connect(server.1.trim_start_matches("http://")).unwrap();
+    write!(socket, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let page = std::io::read_to_string(socket).unwrap();
+    let value = page.lines().find_map(|line| line.strip_prefix("tessera_http_requests_in_flight "));
+    value.unwrap_or_else(|| panic!("{page}")).trim().parse().unwrap()
+}
+
+/// `kill -9` of the worker that streams: the stream goes on with the other one, with exactly the text of an unbroken stream. Then
+/// the other way round, with a third worker in the place of the first.
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn a_stream_outlives_its_worker() {
+    let tessera = Tessera::new();
+    let (secret, path) = (tessera.cache.join("secret"), model(SMOLLM2));
+    fs::write(&secret, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let secret = secret.display().to_string();
+    let worker = |listen: &str| {
+        let args = ["serve", "--only", "text", "--model", &path, "-l", listen, "--worker-secret-file", &secret];
+        serve(&tessera, &args)
+    };
+    let mut workers = [worker("127.0.0.1:0"), worker("127.0.0.1:0")];
+    let urls = workers.each_ref().map(|worker| worker.1.clone());
+    let args = ["serve", "--only", "gateway", "-l", "127.0.0.1:0", "--worker-secret-file", &secret, "--workers"];
+    let gateway = serve(&tessera, &[&args[..], &[&urls.join(",")]].concat());
+
+    for sampling in [serde_json::json!({"temperature": 0}), serde_json::json!({"temperature": 1, "seed": 7})] {
+        let (unbroken, ended) = Streaming::ask(&gateway, &sampling).pieces(usize::MAX);
+        assert!(ended && unbroken.len() > 300, "{unbroken}");
+        let mut broken = Streaming::ask(&gateway, &sampling);
+        let (before, _) = broken.pieces(20);
+        // Its own look at the metrics is not counted by the gauge when the page is written, or by both alike.
+        let busy: Vec<f64> = workers.iter().map(in_flight).collect();
+        let streaming = usize::from(busy[1] > busy[0]);
+        assert!((busy[0] - busy[1]).abs() >= 1.0, "one of them streams: {busy:?}");
+        workers[streaming].0.kill().unwrap();
+        workers[streaming].0.wait().unwrap();
+        let (after, ended) = broken.pieces(usize::MAX);
+        assert!(ended);
+        assert_eq!(before + &after, unbroken, "{sampling}");
+        let address = urls[streaming].trim_start_matches("http://").to_owned();
+        workers[streaming] = worker(&address);
+        // The gateway sees it within its probe.
+        std::thread::sleep(std::time::Duration::from_secs(3));
+    }
+}

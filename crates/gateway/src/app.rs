@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use protocol::{
-    Embed, Error, ErrorKind, Generate, ModelCard,
+    Draw, Embed, Error, ErrorKind, Generate, ModelCard,
     openai::{Envelope, models::ModelBody},
 };
 
@@ -36,9 +36,11 @@ impl App {
     /// Every model once, in the order of the services; a name that both offer has both capabilities.
     pub(crate) fn models(&self) -> Vec<ModelBody> {
         let mut models: Vec<ModelBody> = Vec::new();
-        let texts = self.gateway.generate.iter().flat_map(|s| s.models()).map(|card| ModelBody::new(card, true));
+        let texts =
+            self.gateway.generate.iter().flat_map(|s| s.models()).map(|card| ModelBody::new(card, "completions"));
         let vectors = self.gateway.embed.iter().flat_map(|s| s.models()).map(embeds);
-        for model in texts.chain(vectors) {
+        let images = self.gateway.draw.iter().flat_map(|s| s.models()).map(|card| ModelBody::new(card, "images"));
+        for model in texts.chain(vectors).chain(images) {
             match models.iter_mut().find(|seen| seen.id == model.id) {
                 None => models.push(model),
                 Some(seen) => model.capabilities.into_iter().for_each(|word| add(&mut seen.capabilities, word)),
@@ -49,9 +51,10 @@ impl App {
 
     /// That every service can answer; else what the first one that cannot says.
     pub(crate) fn ready(&self) -> Result<(), Error> {
-        let Gateway { generate, embed, decide, .. } = &self.gateway;
+        let Gateway { generate, embed, draw, decide, .. } = &self.gateway;
         generate.iter().try_for_each(|service| service.ready())?;
         embed.iter().try_for_each(|service| service.ready())?;
+        draw.iter().try_for_each(|service| service.ready())?;
         decide.iter().try_for_each(|service| service.ready())
     }
 
@@ -83,6 +86,13 @@ impl App {
         found.ok_or_else(|| self.missing(model, "embeddings", "/v1/completions"))
     }
 
+    /// The service that draws with this model.
+    pub(crate) fn drawings(&self, model: &str) -> Result<Arc<dyn Draw>, Error> {
+        let offers = |service: &Arc<dyn Draw>| service.models().iter().any(|card| card.id == model);
+        let found = self.gateway.draw.iter().find(|service| offers(service)).cloned();
+        found.ok_or_else(|| self.missing(model, "images", "other requests"))
+    }
+
     /// The error for a model that does not exist, or cannot do what is wanted but something else.
     fn missing(&self, model: &str, wanted: &str, elsewhere: &str) -> Error {
         let models = self.models();
@@ -101,7 +111,7 @@ impl App {
 
 /// A card of an embedding service, whatever it says about itself.
 fn embeds(card: ModelCard) -> ModelBody {
-    ModelBody::new(ModelCard { embeddings: true, ..card }, false)
+    ModelBody::new(ModelCard { embeddings: true, ..card }, "embeddings")
 }
 
 fn add(words: &mut Vec<String>, word: String) {

@@ -1,13 +1,21 @@
 //! `POST /v1/embeddings`.
 
-use axum::Json;
+use axum::{Json, routing::post};
 use futures_util::future::{Either, select};
 use protocol::{
     Error,
-    openai::embedding::{self, EmbeddingList},
+    openai::embedding::{self, EmbeddingList, EmbeddingRequest},
 };
 
-use crate::{ask::Ask, refusal::Refusal};
+use crate::{api::Route, ask::Ask, refusal::Refusal};
+
+pub(crate) fn routes() -> Vec<Route> {
+    vec![
+        Route::post::<EmbeddingRequest>("/v1/embeddings", post(embeddings))
+            .about("embeddings", "Vectors of texts")
+            .gives::<EmbeddingList>(),
+    ]
+}
 
 /// Vectors for the inputs.
 pub(crate) async fn embeddings(ask: Ask) -> Result<Json<EmbeddingList>, Refusal> {

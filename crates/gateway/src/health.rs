@@ -7,31 +7,63 @@ use axum::{
     extract::{Path, State},
     http::StatusCode,
     response::IntoResponse,
+    routing::get,
 };
 use protocol::{
     Error, ErrorKind,
     openai::models::{ModelBody, ModelList},
 };
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use crate::{app::App, refusal::Refusal};
+use crate::{api::Route, app::App, refusal::Refusal};
+
+pub(crate) fn routes() -> Vec<Route> {
+    let at = |path| {
+        let about = "Whether it takes work, and every model can do it";
+        Route::get(path, get(ready)).about("server", about).gives::<Ready>().also::<Ready>(503)
+    };
+    vec![
+        Route::get("/v1/models", get(models)).about("models", "The models and what they can do").gives::<ModelList>(),
+        Route::get("/v1/models/{*id}", get(model)).about("models", "One model").gives::<ModelBody>().fails(404),
+        at("/healthz"),
+        at("/healthz/ready"),
+        Route::get("/healthz/live", get(live)).about("server", "Whether the process answers").gives::<Live>(),
+    ]
+}
+
+/// The process answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Live {
+    /// Always `ok`.
+    status: &'static str,
+}
+
+/// Whether the server takes work.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Ready {
+    /// `ok`, or what is in the way.
+    status: String,
+    /// Every model's name.
+    models: Vec<String>,
+}
 
 /// `GET /healthz/live`: the process answers.
-pub(crate) async fn live() -> Json<Value> {
-    Json(json!({ "status": "ok" }))
+pub(crate) async fn live() -> Json<Live> {
+    Json(Live { status: "ok" })
 }
 
 /// `GET /healthz` and `/healthz/ready`: it takes work, and every model can do it.
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> impl IntoResponse {
     let models = app.models();
-    let (status, word) = match (app.drain.is_draining(), models.is_empty(), app.ready()) {
+    let (code, status) = match (app.drain.is_draining(), models.is_empty(), app.ready()) {
         (true, ..) => (StatusCode::SERVICE_UNAVAILABLE, "draining".to_owned()),
         (_, true, _) => (StatusCode::SERVICE_UNAVAILABLE, "no models".to_owned()),
         (.., Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, error.message),
         _ => (StatusCode::OK, "ok".to_owned()),
     };
-    let names: Vec<_> = models.into_iter().map(|model| model.id).collect();
-    (status, Json(json!({ "status": word, "models": names })))
+    let models = models.into_iter().map(|model| model.id).collect();
+    (code, Json(Ready { status, models }))
 }
 
 /// `GET /v1/models`.

@@ -21,6 +21,7 @@
 //! Invariant: no engine, model or kernel is known here; no field of a request is ignored in silence; only loopback
 //! addresses are bound until API keys exist.
 
+mod api;
 mod app;
 mod ask;
 mod auth;
@@ -29,9 +30,11 @@ mod caller;
 mod clock;
 mod console;
 mod drain;
+mod draw;
 mod embed;
 mod health;
 mod id;
+mod internal;
 mod listen;
 mod measure;
 mod messages;
@@ -52,9 +55,11 @@ use std::{
 };
 
 use guard::Guard;
-use protocol::{Decide, Embed, Generate};
+use protocol::{Decide, Draw, Embed, Generate};
+use services::remote::Gatekeeper;
 use tokio::sync::oneshot;
 
+pub use api::openapi;
 pub use caller::{Caller, DEFAULT_TENANT, Role};
 pub use listen::{Error, Listener, bind};
 pub use measure::install_metrics;
@@ -68,18 +73,25 @@ pub struct Gateway {
     pub generate: Vec<Arc<dyn Generate>>,
     /// Embedding services, asked in order for the model a request names.
     pub embed: Vec<Arc<dyn Embed>>,
+    /// Image services, asked in order for the model a request names.
+    pub draw: Vec<Arc<dyn Draw>>,
     /// What judges texts at `/v1/moderations`.
     pub guard: Guard,
     /// Reasoning services, asked in order for the decision a request names.
     pub decide: Vec<Arc<dyn Decide>>,
+    /// Who may ask this process as a worker; `None`: nobody.
+    pub worker: Option<Arc<Gatekeeper>>,
+    /// It answers clients. A process that is only a worker answers gateways, probes and Prometheus.
+    pub public: bool,
     /// Limits.
     pub config: Config,
 }
 
 impl Gateway {
-    /// These services under the default limits.
+    /// These services under the default limits, and none for images.
     pub fn new(generate: Vec<Arc<dyn Generate>>, embed: Vec<Arc<dyn Embed>>) -> Self {
-        Self { generate, embed, decide: Vec::new(), guard: Guard::default(), config: Config::default() }
+        let (draw, decide, guard, config) = (Vec::new(), Vec::new(), Guard::default(), Config::default());
+        Self { generate, embed, draw, decide, guard, worker: None, public: true, config }
     }
 }
 

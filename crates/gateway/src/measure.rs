@@ -15,6 +15,7 @@ use axum::{
     http::{Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
+    routing::get,
 };
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -22,7 +23,7 @@ use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::time::Instant;
 
-use crate::{id::RequestId, refusal::Refusal};
+use crate::{api::Route, id::RequestId, refusal::Refusal};
 
 const REQUESTS: &str = "tessera_http_requests_total";
 const SECONDS: &str = "tessera_http_request_duration_seconds";
@@ -69,6 +70,12 @@ fn build() -> Result<PrometheusHandle, String> {
 /// The page as it stands. Whoever reads it once in a while also keeps histograms from growing: reading folds them.
 pub(crate) fn render() -> Option<String> {
     recorder().map(PrometheusHandle::render)
+}
+
+pub(crate) fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/metrics", get(page)).about("server", "Metrics for Prometheus").gives_text("text/plain").fails(404),
+    ]
 }
 
 /// `GET /metrics`.

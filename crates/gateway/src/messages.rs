@@ -9,6 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
+    routing::post,
 };
 use protocol::{
     Error,
@@ -16,6 +17,7 @@ use protocol::{
 };
 
 use crate::{
+    api::Route,
     ask::Ask,
     id::RequestId,
     refusal::{Failed, Refusal},
@@ -23,11 +25,25 @@ use crate::{
 
 /// Where this dialect is spoken.
 const ROOT: &str = "/v1/messages";
-/// The one version there is: older ones stream in another form.
+/// The first version that streams in named events. Later ones are other dates, and messages kept their form.
 const VERSION: &str = "2023-06-01";
 const VERSION_HEADER: HeaderName = HeaderName::from_static("anthropic-version");
 /// What this dialect calls `x-request-id`.
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+
+pub(crate) fn routes() -> Vec<Route> {
+    vec![
+        Route::post::<anthropic::MessagesRequest>(ROOT, post(create))
+            .about("messages", "Continue a conversation, in Anthropic's dialect")
+            .gives::<anthropic::MessageBody>()
+            .streams()
+            .fails_as_messages(),
+        Route::post::<anthropic::CountRequest>("/v1/messages/count_tokens", post(count))
+            .about("messages", "Count the tokens of a conversation")
+            .gives::<TokenCount>()
+            .fails_as_messages(),
+    ]
+}
 
 /// `POST /v1/messages`.
 pub(crate) async fn create(headers: HeaderMap, ask: Ask) -> Result<Response, Refusal> {
@@ -49,11 +65,12 @@ pub(crate) async fn count(headers: HeaderMap, ask: Ask) -> Result<Json<TokenCoun
     Ok(Json(TokenCount { input_tokens }))
 }
 
-/// Clients that leave the version out mean the one there is.
+/// Clients that leave the version out mean one of this form. Versions are dates, so their order is that of their text.
 fn check_version(headers: &HeaderMap) -> Result<(), Error> {
     match headers.get(&VERSION_HEADER) {
-        Some(version) if version != VERSION => {
-            let message = format!("The header anthropic-version {version:?} is not supported; send {VERSION}.");
+        Some(version) if version.as_bytes() < VERSION.as_bytes() || version.len() != VERSION.len() => {
+            let message =
+                format!("The header anthropic-version {version:?} is not supported; send {VERSION} or later.");
             Err(Error::invalid("anthropic-version", message))
         }
         _ => Ok(()),

@@ -1,10 +1,18 @@
 //! `POST /v1/moderations`: a text in OpenAI's categories, as the guard judges it.
 
-use axum::Json;
+use axum::{Json, routing::post};
 use guard::Category;
-use protocol::openai::moderation::{self, MODEL, ModerationBody, ResultBody};
+use protocol::openai::moderation::{self, MODEL, ModerationBody, ModerationRequest, ResultBody};
 
-use crate::{ask::Ask, refusal::Refusal};
+use crate::{api::Route, ask::Ask, refusal::Refusal};
+
+pub(crate) fn routes() -> Vec<Route> {
+    vec![
+        Route::post::<ModerationRequest>("/v1/moderations", post(moderations))
+            .about("moderations", "Judge texts in OpenAI's categories")
+            .gives::<ModerationBody>(),
+    ]
+}
 
 /// A judgement for every input.
 pub(crate) async fn moderations(ask: Ask) -> Result<Json<ModerationBody>, Refusal> {

@@ -8,7 +8,7 @@ mod paths;
 use std::{convert::Infallible, pin::Pin, sync::Arc};
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Json,
     extract::{Path, State},
     response::{
         IntoResponse, Response,
@@ -24,21 +24,23 @@ use protocol::{
 };
 use serde_json::{Value, json};
 
-use crate::{Caller, Role, app::App, ask::Ask, refusal::Refusal};
+use crate::{Caller, Role, api::Route, app::App, ask::Ask, refusal::Refusal};
 use paths::Kept;
 pub(crate) use paths::Paths;
 
-/// Routes that are work.
-pub(crate) fn work() -> Router<Arc<App>> {
-    Router::new().route("/v1/reasoning/decisions", post(decide))
-}
-
-/// Routes that only look.
-pub(crate) fn look() -> Router<Arc<App>> {
-    Router::new()
-        .route("/v1/reasoning/decisions", get(decisions))
-        .route("/v1/reasoning/{id}", get(replay))
-        .route("/v1/reasoning/{id}/events", get(follow))
+pub(crate) fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/v1/reasoning/decisions", get(decisions)).about("reasoning", "What can be decided").gives::<Value>(),
+        Route::post::<Value>("/v1/reasoning/decisions", post(decide))
+            .about("reasoning", "Decide from facts or a text, step by step")
+            .gives::<Value>()
+            .streams(),
+        Route::get("/v1/reasoning/{id}", get(replay)).about("reasoning", "A path again").gives::<Value>().fails(404),
+        Route::get("/v1/reasoning/{id}/events", get(follow))
+            .about("reasoning", "Follow a path while it grows")
+            .gives_text("text/event-stream")
+            .fails(404),
+    ]
 }
 
 /// `GET /v1/reasoning/decisions`.

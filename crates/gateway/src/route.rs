@@ -8,7 +8,6 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, Uri, header::HeaderName, request::Parts},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use protocol::Error;
 use tower_http::{
@@ -17,32 +16,24 @@ use tower_http::{
 };
 
 use crate::{
-    app::App, auth, console, embed, health, id, measure, messages, moderation, reasoning, refusal::Refusal, text,
+    api::{self, Route},
+    app::App,
+    auth, console, id, internal, measure, messages,
+    refusal::Refusal,
 };
 
 /// From the outside in: a name, the count, cross-origin rules, who asks, a net for panics, the route.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let work = Router::new()
-        .route("/v1/chat/completions", post(text::chat))
-        .route("/v1/completions", post(text::completions))
-        .route("/v1/responses", post(text::responses))
-        .route("/v1/messages", post(messages::create))
-        .route("/v1/messages/count_tokens", post(messages::count))
-        .route("/v1/embeddings", post(embed::embeddings))
-        .route("/v1/moderations", post(moderation::moderations))
-        .merge(reasoning::work())
-        .route_layer(from_fn_with_state(app.clone(), admit));
-    let look = Router::new()
-        .route("/v1/models", get(health::models))
-        .route("/v1/models/{*id}", get(health::model))
-        .route("/healthz", get(health::ready))
-        .route("/healthz/ready", get(health::ready))
-        .route("/healthz/live", get(health::live))
-        .route("/metrics", get(measure::page))
-        .merge(reasoning::look());
+    let public = app.gateway.public;
+    let offered = api::routes().into_iter().filter(|route| public || route.serves_probes());
+    let (work, look): (Vec<_>, Vec<_>) = offered.partition(|route| route.work);
+    let put = |router: Router<Arc<App>>, route: Route| router.route(route.path, route.handler);
+    let (internal_work, internal_look) = internal::routes();
+    let work = work.into_iter().fold(internal_work, put).route_layer(from_fn_with_state(app.clone(), admit));
+    let look = look.into_iter().fold(internal_look, put);
+    let look = if public { look.merge(console::routes()) } else { look };
     let cors = cors(&app.gateway.config.origins);
     work.merge(look)
-        .merge(console::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(|panic| caught(&panic)))
@@ -71,7 +62,7 @@ async fn no_route(method: Method, uri: Uri) -> Refusal {
         "/chat/completions" | "/completions" | "/embeddings" | "/models" => {
             "The API is under /v1: set the base URL to end in /v1."
         }
-        _ => "The API is POST /v1/chat/completions, /v1/completions, /v1/embeddings and GET /v1/models.",
+        _ => "GET /openapi.json describes the API.",
     };
     Refusal::new(StatusCode::NOT_FOUND, "unknown_url", format!("There is no {method} {path} here. {hint}"))
 }

@@ -1,9 +1,26 @@
 //! `POST /v1/chat/completions`, `POST /v1/completions` and `POST /v1/responses`: what OpenAI's dialects of text differ in.
 
-use axum::response::Response;
+use axum::{response::Response, routing::post};
 use protocol::openai::{chat, completion, responses};
 
-use crate::{ask::Ask, refusal::Refusal};
+use crate::{api::Route, ask::Ask, refusal::Refusal};
+
+pub(crate) fn routes() -> Vec<Route> {
+    vec![
+        Route::post::<chat::ChatRequest>("/v1/chat/completions", post(chat))
+            .about("text", "Continue a conversation")
+            .gives::<chat::ChatCompletion>()
+            .streams(),
+        Route::post::<completion::CompletionRequest>("/v1/completions", post(completions))
+            .about("text", "Continue raw text")
+            .gives::<completion::Completion>()
+            .streams(),
+        Route::post::<responses::ResponseRequest>("/v1/responses", post(responses))
+            .about("text", "Continue a conversation of items")
+            .gives::<responses::ResponseBody>()
+            .streams(),
+    ]
+}
 
 /// `POST /v1/chat/completions`.
 pub(crate) async fn chat(ask: Ask) -> Result<Response, Refusal> {

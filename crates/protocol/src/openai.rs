@@ -11,6 +11,7 @@ pub mod chat;
 pub mod completion;
 pub mod embedding;
 pub mod fields;
+pub mod image;
 pub mod models;
 pub mod moderation;
 pub mod responses;
@@ -24,6 +25,7 @@ mod knobs;
 mod logprobs;
 mod read;
 mod reply;
+pub(crate) mod schema;
 mod text_or;
 
 pub use body::Rest;

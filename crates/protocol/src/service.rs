@@ -3,6 +3,7 @@
 use std::{fmt, pin::Pin};
 
 use futures_core::{Stream, future::BoxFuture};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -154,7 +155,7 @@ impl ModelCard {
 }
 
 /// What a text model can do beside answering. Whoever needs what is absent degrades or refuses; nobody pretends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Capabilities {
     /// Answers can be held to a JSON schema.
     pub schema: bool,

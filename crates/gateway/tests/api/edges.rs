@@ -18,7 +18,7 @@ async fn routes_and_methods() {
         404 Not Found
         content-type: application/json
 
-        {"error":{"message":"There is no GET /v1/nothing here. The API is POST /v1/chat/completions, /v1/completions, /v1/embeddings and GET /v1/models.","type":"invalid_request_error","param":null,"code":"unknown_url"}}
+        {"error":{"message":"There is no GET /v1/nothing here. GET /openapi.json describes the API.","type":"invalid_request_error","param":null,"code":"unknown_url"}}
     "#]]).await;
     check(&fake, post("/chat/completions", "{}"), expect![[r#"
         404 Not Found
@@ -118,13 +118,13 @@ async fn models() {
         200 OK
         content-type: application/json
 
-        {"object":"list","data":[{"id":"talker","object":"model","created":0,"owned_by":"test","context_length":64,"capabilities":["chat","completions"]},{"id":"hf:owner/raw","object":"model","created":0,"owned_by":"test","context_length":64,"capabilities":["completions"]},{"id":"vectors","object":"model","created":0,"owned_by":"test","context_length":32,"capabilities":["embeddings"]}]}
+        {"object":"list","data":[{"id":"talker","object":"model","created":0,"owned_by":"test","context_length":64,"capabilities":["chat","completions"],"features":{"schema":false,"grammar":false,"logprobs":false,"scoring":false,"seed":false,"tools":false,"images":false,"prefill":false,"replay":false}},{"id":"hf:owner/raw","object":"model","created":0,"owned_by":"test","context_length":64,"capabilities":["completions"],"features":{"schema":false,"grammar":false,"logprobs":false,"scoring":false,"seed":false,"tools":false,"images":false,"prefill":false,"replay":false}},{"id":"vectors","object":"model","created":0,"owned_by":"test","context_length":32,"capabilities":["embeddings"],"features":{"schema":false,"grammar":false,"logprobs":false,"scoring":false,"seed":false,"tools":false,"images":false,"prefill":false,"replay":false}}]}
     "#]]).await;
     check(&fake, get("/v1/models/hf:owner/raw"), expect![[r#"
         200 OK
         content-type: application/json
 
-        {"id":"hf:owner/raw","object":"model","created":0,"owned_by":"test","context_length":64,"capabilities":["completions"]}
+        {"id":"hf:owner/raw","object":"model","created":0,"owned_by":"test","context_length":64,"capabilities":["completions"],"features":{"schema":false,"grammar":false,"logprobs":false,"scoring":false,"seed":false,"tools":false,"images":false,"prefill":false,"replay":false}}
     "#]]).await;
     check(&fake, get("/v1/models/gpt-9"), expect![[r#"
         404 Not Found

@@ -10,8 +10,8 @@ use axum::Router;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use gateway::{Config, Gateway};
 use protocol::{
-    Embed, EmbedRequest, Embeddings, Error, Event, EventStream, FinishReason, Generate, GenerateRequest, ModelCard,
-    Prompt, TextOrTokens, TokenLogprob, Usage,
+    Draw, DrawRequest, Drawing, Embed, EmbedRequest, Embeddings, Error, Event, EventStream, FinishReason, Generate,
+    GenerateRequest, Image, ModelCard, Prompt, TextOrTokens, TokenLogprob, Usage,
 };
 
 /// What a stream does next.
@@ -189,5 +189,26 @@ impl Embed for Lengths {
         let vectors = request.inputs.iter().map(|input| vec![length(input) as f32; dimensions]).collect();
         let prompt_tokens = request.inputs.iter().map(length).sum();
         async move { Ok(Embeddings { vectors, prompt_tokens }) }.boxed()
+    }
+}
+
+/// An image service that writes what it was asked for into its images.
+#[derive(Debug)]
+pub(crate) struct Painter;
+
+impl Draw for Painter {
+    fn models(&self) -> Vec<ModelCard> {
+        vec![ModelCard { owned_by: "test".to_owned(), ..ModelCard::new("painter") }]
+    }
+
+    fn draw(&self, request: DrawRequest) -> BoxFuture<'_, Result<Drawing, Error>> {
+        let DrawRequest { prompt, n, size, seed, tenant, .. } = request;
+        let image = |i| {
+            let bytes = format!("{prompt} {i} {size:?} {seed:?} {tenant}").into_bytes();
+            Image { bytes, media_type: "image/png".to_owned() }
+        };
+        // A prompt of "short" gets an image too few.
+        let images = (usize::from(prompt == "short")..n).map(image).collect();
+        async move { Ok(Drawing { images }) }.boxed()
     }
 }

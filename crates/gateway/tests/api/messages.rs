@@ -213,13 +213,13 @@ async fn failures_have_its_form() {
         404 Not Found
         content-type: application/json
 
-        {"type":"error","error":{"type":"not_found_error","message":"There is no POST /v1/messages/batches here. The API is POST /v1/chat/completions, /v1/completions, /v1/embeddings and GET /v1/models."},"request_id":"t1"}
+        {"type":"error","error":{"type":"not_found_error","message":"There is no POST /v1/messages/batches here. GET /openapi.json describes the API."},"request_id":"t1"}
     "#]]).await;
     check(&Fake::parrot(), post("/v1/messagesx", "{}"), expect![[r#"
         404 Not Found
         content-type: application/json
 
-        {"error":{"message":"There is no POST /v1/messagesx here. The API is POST /v1/chat/completions, /v1/completions, /v1/embeddings and GET /v1/models.","type":"invalid_request_error","param":null,"code":"unknown_url"}}
+        {"error":{"message":"There is no POST /v1/messagesx here. GET /openapi.json describes the API.","type":"invalid_request_error","param":null,"code":"unknown_url"}}
     "#]]).await;
     let mut small = Fake::parrot();
     small.config.max_body_bytes = 10;
@@ -238,12 +238,14 @@ async fn versions() {
         let request = Request::post(PATH).header("content-type", "application/json").header("x-request-id", "t1");
         request.header("anthropic-version", version).body(Body::from(body)).unwrap()
     };
-    let response = send(&Fake::parrot().router(), ask("2023-06-01")).await;
-    assert_eq!((response.status().as_u16(), response.headers()["request-id"].to_str().unwrap()), (200, "t1"));
+    for version in ["2023-06-01", "2026-10-21"] {
+        let response = send(&Fake::parrot().router(), ask(version)).await;
+        assert_eq!((response.status().as_u16(), response.headers()["request-id"].to_str().unwrap()), (200, "t1"));
+    }
     check(&Fake::parrot(), ask("2023-01-01"), expect![[r#"
         400 Bad Request
         content-type: application/json
 
-        {"type":"error","error":{"type":"invalid_request_error","message":"The header anthropic-version \"2023-01-01\" is not supported; send 2023-06-01."},"request_id":"t1"}
+        {"type":"error","error":{"type":"invalid_request_error","message":"The header anthropic-version \"2023-01-01\" is not supported; send 2023-06-01 or later."},"request_id":"t1"}
     "#]]).await;
 }

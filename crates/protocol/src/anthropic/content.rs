@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{SeqAccess, Visitor, value::SeqAccessDeserializer},
@@ -9,6 +10,7 @@ use serde::{
 use serde_json::Value;
 
 use super::fields;
+use crate::openai::schema::shapes;
 use crate::{
     Error, ToolCall,
     openai::{
@@ -34,7 +36,7 @@ impl Default for Content {
 }
 
 /// A block of a turn, of any type.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Block {
     /// `text`, `tool_use` or `tool_result`; `thinking` and `redacted_thinking` are accepted and not shown to the model.
@@ -183,6 +185,8 @@ fn needed(path: &str, name: &str, value: Option<String>) -> Result<String, Error
     let place = at(path, name);
     value.ok_or_else(|| Error::invalid(&*place, format!("`{place}` is required: a string.")))
 }
+
+shapes!(Content, "Content": String, Vec<Block>);
 
 impl Serialize for Content {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

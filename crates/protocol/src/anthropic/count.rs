@@ -1,8 +1,10 @@
 //! The body of `POST /v1/messages/count_tokens`: a messages request without what only an answer needs.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Content, MessagesRequest, OutputConfig, Thinking, ToolBody, ToolChoiceBody, Turn, fields};
+use crate::openai::schema::Described;
 use crate::{
     Error, GenerateRequest,
     openai::{
@@ -12,7 +14,8 @@ use crate::{
 };
 
 /// The request's body.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::COUNT))]
 #[serde(default)]
 #[expect(missing_docs, reason = "the fields are Anthropic's; `fields::COUNT` describes them")]
 pub struct CountRequest {
@@ -33,7 +36,7 @@ pub struct CountRequest {
 }
 
 /// The reply's body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenCount {
     /// Tokens of the prompt.
     pub input_tokens: usize,

@@ -1,11 +1,13 @@
 //! The error object every failure of this API is sent as, whole or in a stream.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, ErrorKind};
 
 /// `{"type": "error", "error": {..}}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "MessagesError")]
 pub struct ErrorBody {
     /// Always `error`.
     #[serde(rename = "type")]
@@ -18,7 +20,8 @@ pub struct ErrorBody {
 }
 
 /// What went wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "MessagesErrorDetail")]
 #[serde(default)]
 pub struct ErrorDetail {
     /// The class of failure.

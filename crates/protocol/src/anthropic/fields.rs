@@ -11,7 +11,7 @@ pub const MESSAGES: Object = Object {
     schema: "CreateMessageParams",
     fields: &[
         honoured("model", "required; a name from GET /v1/models"),
-        honoured("messages", "at least one; an assistant's last one is the beginning of the answer"),
+        honoured("messages", "required; at least one; an assistant's last one is the beginning of the answer"),
         honoured("max_tokens", "required, 1 or more"),
         honoured("system", "a string or text blocks (joined by line breaks)"),
         honoured("temperature", "0 to 1, default 1; 0 is greedy"),
@@ -43,7 +43,7 @@ pub const COUNT: Object = Object {
     schema: "CountMessageTokensParams",
     fields: &[
         honoured("model", "required; a name from GET /v1/models"),
-        honoured("messages", "at least one"),
+        honoured("messages", "required; at least one"),
         honoured("system", "a string or text blocks"),
         honoured("tools", "they are laid out and counted too"),
         honoured("tool_choice", "with none, tools are not laid out"),

@@ -1,5 +1,6 @@
 //! Plain events as a message, whole or in stream events.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -13,7 +14,8 @@ use crate::{
 };
 
 /// The whole reply, or its beginning in a stream.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "MessagesReply")]
 #[serde(default)]
 pub struct MessageBody {
     /// The reply's id.
@@ -36,7 +38,8 @@ pub struct MessageBody {
 }
 
 /// `usage`: the prompt is `input_tokens`, and those that came from a cache or went into one beside them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "MessagesUsage")]
 #[serde(default)]
 pub struct UsageBody {
     /// Tokens of the prompt that were neither read from a cache nor written to one.

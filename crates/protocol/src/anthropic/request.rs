@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -11,6 +12,7 @@ use super::{
     tools::{self, ToolBody, ToolChoiceBody},
     turns::{self, Turn},
 };
+use crate::openai::schema::Described;
 use crate::{
     Chat, Error, ErrorKind, Format, GenerateRequest, Message, Prompt, Sampling, Stop, ToolChoice,
     openai::{
@@ -27,7 +29,8 @@ const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 1024;
 
 /// The request's body.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::MESSAGES))]
 #[serde(default)]
 #[expect(missing_docs, reason = "the fields are Anthropic's; `fields::MESSAGES` describes them")]
 pub struct MessagesRequest {
@@ -62,7 +65,7 @@ pub struct MessagesRequest {
 }
 
 /// `thinking`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Thinking {
     /// `enabled`, `adaptive` or `disabled`.
@@ -77,7 +80,7 @@ pub struct Thinking {
 }
 
 /// `output_config`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutputConfig {
     /// What the answer must look like.
@@ -89,7 +92,7 @@ pub struct OutputConfig {
 }
 
 /// What the answer must look like.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutputFormat {
     /// `json_schema`.
@@ -100,7 +103,8 @@ pub struct OutputFormat {
 }
 
 /// `metadata`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::METADATA))]
 #[serde(default)]
 pub struct Metadata {
     /// Who the answer is for.

@@ -1,9 +1,12 @@
 //! Tools, and which of them may or must be called.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::fields;
+use crate::openai::schema::Described;
+use crate::openai::schema::closed;
 use crate::{
     Error, Tool, ToolChoice,
     openai::{
@@ -15,7 +18,9 @@ use crate::{
 const CHOICE: &str = "tool_choice";
 
 /// A tool.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "MessagesTool")]
+#[schemars(transform = Described(&fields::TOOL))]
 #[serde(default)]
 pub struct ToolBody {
     /// `custom`, or absent.
@@ -38,7 +43,9 @@ pub struct ToolBody {
 }
 
 /// `tool_choice`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "MessagesToolChoice")]
+#[schemars(transform = closed)]
 #[serde(default)]
 pub struct ToolChoiceBody {
     /// `auto`, `any`, `tool` or `none`.

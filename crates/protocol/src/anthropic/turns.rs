@@ -1,11 +1,13 @@
 //! Turns on the wire and messages in a conversation: one turn of blocks is several plain messages, and the other way round.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     content::{Block, Content, Said},
     fields,
 };
+use crate::openai::schema::Described;
 use crate::{
     Error, Message,
     openai::{
@@ -15,7 +17,8 @@ use crate::{
 };
 
 /// One of the `messages`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::TURN))]
 #[serde(default)]
 pub struct Turn {
     /// `user` or `assistant`.

@@ -1,9 +1,11 @@
 //! What a decoded request asks for beside the plain requests in it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::body::{Rest, at, settle};
 use super::fields;
+use crate::openai::schema::Described;
 use crate::{Error, GenerateRequest};
 
 /// Advisory fields, kept for the record: they do not change the answer.
@@ -35,7 +37,8 @@ impl Call {
 }
 
 /// `stream_options`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::STREAM_OPTIONS))]
 pub struct StreamOptions {
     /// End the stream with a chunk that carries the usage.
     #[serde(default, skip_serializing_if = "Option::is_none")]

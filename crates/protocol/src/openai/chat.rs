@@ -4,6 +4,7 @@ mod message;
 mod reply;
 pub(super) mod tools;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -20,10 +21,12 @@ use super::{
     call, fields,
     knobs::{Knobs, take_knobs},
 };
+use crate::openai::schema::Described;
 use crate::{Chat, Error, Format, GenerateRequest, Prompt};
 
 /// The request's body.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::CHAT))]
 #[serde(default)]
 #[expect(missing_docs, reason = "the fields are OpenAI's; `fields::CHAT` describes them")]
 pub struct ChatRequest {

@@ -3,6 +3,7 @@
 
 mod reply;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use reply::{Collector, Completion, CompletionChoice, Stream};
@@ -13,6 +14,7 @@ use super::{
     call, fields,
     knobs::{Knobs, take_knobs},
 };
+use crate::openai::schema::Described;
 use crate::{Error, Format, GenerateRequest, Prompt, TextOrTokens};
 
 /// The most prompts of one request.
@@ -23,7 +25,8 @@ const DEFAULT_MAX_TOKENS: usize = 16;
 const MAX_LOGPROBS: usize = 100;
 
 /// The request's body.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::COMPLETION))]
 #[serde(default)]
 #[expect(missing_docs, reason = "the fields are OpenAI's; `fields::COMPLETION` describes them")]
 pub struct CompletionRequest {

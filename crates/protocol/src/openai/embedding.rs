@@ -1,6 +1,7 @@
 //! `POST /v1/embeddings`.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -8,13 +9,15 @@ use super::{
     body::{Rest, decode, settle},
     call, fields,
 };
+use crate::openai::schema::Described;
 use crate::{EmbedRequest, Embeddings, Error, TextOrTokens};
 
 /// The most inputs of one request.
 const MAX_INPUTS: usize = 2048;
 
 /// The request's body.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::EMBEDDING))]
 pub struct EmbeddingRequest {
     /// Which model.
     #[serde(default)]
@@ -106,7 +109,7 @@ fn encoding(name: Option<&str>) -> Result<Encoding, Error> {
 }
 
 /// The reply's body.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EmbeddingList {
     /// Always `list`.
     pub object: String,
@@ -119,7 +122,7 @@ pub struct EmbeddingList {
 }
 
 /// A vector.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EmbeddingBody {
     /// Always `embedding`.
     pub object: String,
@@ -130,7 +133,7 @@ pub struct EmbeddingBody {
 }
 
 /// A vector in either form.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Vector {
     /// An array of numbers.
@@ -140,7 +143,7 @@ pub enum Vector {
 }
 
 /// `usage` of an embedding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EmbeddingUsage {
     /// Tokens read.
     pub prompt_tokens: usize,

@@ -3,8 +3,10 @@
 //! The tables are data, so the documentation prints them and a test compares them with the list of fields in OpenAI's
 //! published description: a field that appears there and not here fails the test.
 
+mod image;
 mod responses;
 
+pub use image::*;
 pub use responses::*;
 
 /// What happens to a field.
@@ -40,6 +42,14 @@ pub struct Field {
     pub extension: bool,
     /// Range, default, limits; for refused fields the reason with what to do instead.
     pub note: &'static str,
+}
+
+impl Field {
+    /// A request without it is refused: its note begins with that word, alone or in front of a comma, colon or semicolon.
+    pub fn is_required(&self) -> bool {
+        let rest = self.note.strip_prefix("required");
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([';', ':', ',']))
+    }
 }
 
 /// An object of a request and its fields.
@@ -82,6 +92,7 @@ pub const OBJECTS: &[&Object] = &[
     &RESPONSE_FORMAT,
     &REASONING,
     &RESPONSE_STREAM_OPTIONS,
+    &IMAGE,
 ];
 
 pub(crate) const fn honoured(name: &'static str, note: &'static str) -> Field {
@@ -128,7 +139,7 @@ pub const CHAT: Object = Object {
     schema: "CreateChatCompletionRequest",
     fields: &[
         MODEL,
-        honoured("messages", "at least one"),
+        honoured("messages", "required; at least one"),
         honoured("max_completion_tokens", "1 or more; default: as many as the context holds"),
         honoured("max_tokens", "the older name of max_completion_tokens"),
         TEMPERATURE,

@@ -8,13 +8,17 @@ use serde::{
 };
 use serde_json::Value;
 
-use super::body::{Rest, at};
+use super::{
+    body::{Rest, at},
+    schema::{closed, shapes},
+};
 use crate::{Error, Format};
 
 const PATH: &str = "response_format";
 
 /// `{"type": .., ..}`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(transform = closed)]
 pub struct ResponseFormat {
     /// `text`, `json_object`, `json_schema`; ours: `regex`, `lark`, `grammar`.
     #[serde(rename = "type", default)]
@@ -34,7 +38,8 @@ pub struct ResponseFormat {
 }
 
 /// A schema with its name.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(transform = closed, rename = "NamedSchema")]
 pub struct JsonSchema {
     /// Required by OpenAI; not shown to the model.
     #[serde(default)]
@@ -166,6 +171,8 @@ fn unknown_kind(kind: &str) -> Error {
     Error::invalid(&*place, format!("`{place}` is \"{kind}\", but must be {kinds}."))
 }
 
+shapes!(Grammar, "Grammar": String, Written);
+
 impl<'de> Deserialize<'de> for Grammar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(GrammarVisitor)
@@ -175,7 +182,8 @@ impl<'de> Deserialize<'de> for Grammar {
 struct GrammarVisitor;
 
 /// The object form.
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "GrammarObject")]
 #[serde(deny_unknown_fields)]
 struct Written {
     syntax: String,

@@ -8,6 +8,7 @@ use serde::{
     de::{SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 
+use crate::openai::schema::shapes;
 use crate::{Error, TextOrTokens};
 
 /// Texts or token ids, one or several.
@@ -39,6 +40,8 @@ impl Input {
         Ok(texts)
     }
 }
+
+shapes!(Input, "Input": String, Vec<String>, Vec<u32>, Vec<Vec<u32>>);
 
 impl Serialize for Input {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

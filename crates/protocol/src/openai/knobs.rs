@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 
 use super::body::within;
+use crate::openai::schema::shapes;
 use crate::{Error, Sampling, Stop};
 
 /// The most strings `stop` may hold.
@@ -117,7 +119,7 @@ fn repetition(value: Option<f32>) -> Result<f32, Error> {
 }
 
 /// `logit_bias`: token ids (as strings, JSON has no other keys) to a bias.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct LogitBias(pub BTreeMap<String, f32>);
 
@@ -158,6 +160,8 @@ impl StopStrings {
         }
     }
 }
+
+shapes!(StopStrings, "StopStrings": String, Vec<String>);
 
 impl Serialize for StopStrings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

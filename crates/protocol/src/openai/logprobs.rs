@@ -5,12 +5,14 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, Visitor},
 };
 
 use crate::TokenLogprob;
+use crate::openai::schema::shapes;
 
 /// What JSON, which has no infinities, says for an impossible token; OpenAI's number for it.
 const IMPOSSIBLE: f32 = -9999.0;
@@ -21,7 +23,7 @@ fn finite(logprob: f32) -> f32 {
 }
 
 /// A chat choice's scores.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatLogprobs {
     /// One entry per token of the answer.
     pub content: Vec<ChatLogprob>,
@@ -30,7 +32,7 @@ pub struct ChatLogprobs {
 }
 
 /// A token of a chat answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatLogprob {
     /// Its text; characters that end in a later token are replaced, see `bytes`.
     pub token: String,
@@ -43,7 +45,7 @@ pub struct ChatLogprob {
 }
 
 /// An alternative at a token's place.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatTopLogprob {
     /// Its text.
     pub token: String,
@@ -76,7 +78,7 @@ impl From<TokenLogprob> for ChatLogprob {
 }
 
 /// A completion choice's scores, one entry per token in each array.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct CompletionLogprobs {
     /// The tokens' texts; `bytes:\xe2\x80` for a part of a character.
     pub tokens: Vec<String>,
@@ -123,6 +125,8 @@ fn readable(bytes: &[u8]) -> String {
         Err(_) => bytes.iter().fold("bytes:".to_owned(), |text, byte| format!("{text}\\x{byte:02x}")),
     }
 }
+
+shapes!(TopLogprobs, "TopLogprobs": std::collections::BTreeMap<String, f32>);
 
 impl Serialize for TopLogprobs {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,11 +1,12 @@
 //! `GET /v1/models`: the names a request may use, and what each of them can do.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ModelCard;
+use crate::{Capabilities, ModelCard};
 
 /// The list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelList {
     /// Always `list`.
     pub object: String,
@@ -13,8 +14,8 @@ pub struct ModelList {
     pub data: Vec<ModelBody>,
 }
 
-/// A model. `context_length` and `capabilities` are ours.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A model. `context_length`, `capabilities` and `features` are ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelBody {
     /// The name requests use.
     pub id: String,
@@ -26,14 +27,23 @@ pub struct ModelBody {
     pub owned_by: String,
     /// Longest prompt plus answer, in tokens.
     pub context_length: usize,
-    /// Which of `chat`, `completions` and `embeddings` it answers.
+    /// Which of `chat`, `completions`, `embeddings` and `images` it answers.
     pub capabilities: Vec<String>,
+    /// What its answers can be held to, and what callers can learn about them.
+    #[serde(default)]
+    pub features: Capabilities,
 }
 
 impl ModelBody {
-    /// The wire form of a card; `completions` says whether a text service offers the model.
-    pub fn new(card: ModelCard, completions: bool) -> Self {
-        let able = [("chat", card.chat && completions), ("completions", completions), ("embeddings", card.embeddings)];
+    /// The wire form of a card that a service for `what` (`completions`, `embeddings` or `images`) shows.
+    pub fn new(card: ModelCard, what: &str) -> Self {
+        let text = what == "completions";
+        let able = [
+            ("chat", text && card.chat),
+            ("completions", text),
+            ("embeddings", card.embeddings),
+            ("images", what == "images"),
+        ];
         Self {
             id: card.id,
             object: "model".to_owned(),
@@ -41,6 +51,7 @@ impl ModelBody {
             owned_by: card.owned_by,
             context_length: card.context_length,
             capabilities: able.into_iter().filter(|(_, yes)| *yes).map(|(word, _)| word.to_owned()).collect(),
+            features: card.capabilities,
         }
     }
 }

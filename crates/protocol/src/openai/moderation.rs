@@ -4,12 +4,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Recorded, TextOr,
     body::{Rest, decode, settle},
     fields,
+    schema::Described,
 };
 use crate::Error;
 
@@ -19,7 +21,8 @@ const MAX_INPUTS: usize = 2048;
 pub const MODEL: &str = "tessera-guard";
 
 /// The request's body.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::MODERATION))]
 pub struct ModerationRequest {
     /// What to judge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,7 +39,8 @@ pub struct ModerationRequest {
 pub type Inputs = Vec<TextOr<PartBody>>;
 
 /// A part of an input.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ModerationPart", transform = Described(&fields::MODERATION_PART))]
 pub struct PartBody {
     /// `text`; `image_url` is refused by name.
     #[serde(default, rename = "type")]
@@ -128,7 +132,7 @@ impl PartBody {
 }
 
 /// The reply's body.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModerationBody {
     /// `modr-` and the request's id.
     pub id: String,
@@ -139,7 +143,7 @@ pub struct ModerationBody {
 }
 
 /// The judgement of one input, by category.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ResultBody {
     /// Any category counts.
     pub flagged: bool,

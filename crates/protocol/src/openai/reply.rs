@@ -1,6 +1,7 @@
 //! What chat and text completions share on the way out: the frame around every body and chunk, the usage, and the two
 //! ways to deliver events.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ErrorBody;
@@ -20,7 +21,7 @@ pub struct Envelope {
 }
 
 /// `usage`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct UsageBody {
     /// Tokens of the prompts.
     pub prompt_tokens: usize,
@@ -33,7 +34,7 @@ pub struct UsageBody {
 }
 
 /// A share of the prompt tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct PromptTokensDetails {
     /// Found in the prefix cache.
     pub cached_tokens: usize,

@@ -10,6 +10,7 @@ mod item;
 mod reply;
 mod tools;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -26,10 +27,12 @@ use super::{
     body::{Rest, at, decode, settle, within},
     call, chat, fields,
 };
+use crate::openai::schema::Described;
 use crate::{Chat, Error, Format, GenerateRequest, Message, Prompt, Sampling, Stop};
 
 /// The request's body.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::RESPONSE))]
 #[serde(default)]
 #[expect(missing_docs, reason = "the fields are OpenAI's; `fields::RESPONSE` describes them")]
 pub struct ResponseRequest {
@@ -74,7 +77,8 @@ pub struct ResponseRequest {
 }
 
 /// `text`: what the answer must look like.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::RESPONSE_TEXT))]
 #[serde(default)]
 pub struct TextBody {
     /// The format.
@@ -86,7 +90,8 @@ pub struct TextBody {
 }
 
 /// `text.format`. What chat completions nest under `json_schema` stands here flat.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::RESPONSE_FORMAT))]
 #[serde(default)]
 pub struct FormatBody {
     /// `text`, `json_object` or `json_schema`.
@@ -110,7 +115,8 @@ pub struct FormatBody {
 }
 
 /// `reasoning`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::REASONING))]
 #[serde(default)]
 pub struct ReasoningBody {
     /// How much the model should think, for templates that ask.
@@ -122,7 +128,8 @@ pub struct ReasoningBody {
 }
 
 /// `stream_options`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::RESPONSE_STREAM_OPTIONS))]
 #[serde(default)]
 pub struct ResponseStreamOptions {
     /// Pad events to equal size. Only `false` is accepted.

@@ -1,8 +1,9 @@
 //! A string, or something else in its place: many fields of the wire come in both shapes, and derived untagged enums would
 //! lose the place of a mistake.
 
-use std::{fmt, marker::PhantomData};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{
@@ -10,6 +11,8 @@ use serde::{
         value::{MapAccessDeserializer, SeqAccessDeserializer},
     },
 };
+
+use super::schema::any_of;
 
 /// A string or a `T`, which is an array or an object.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +27,20 @@ pub enum TextOr<T> {
 pub trait Shape {
     /// The words, such as `an array of items`.
     const WORDS: &'static str;
+}
+
+impl<T: JsonSchema> JsonSchema for TextOr<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("TextOr{}", T::schema_name()).into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        any_of(vec![generator.subschema_for::<String>(), generator.subschema_for::<T>()])
+    }
 }
 
 impl<T: Serialize> Serialize for TextOr<T> {

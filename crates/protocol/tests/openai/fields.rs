@@ -5,7 +5,7 @@ use protocol::{
     openai::{
         Recorded, chat, completion, embedding,
         fields::{self, Fate, Object},
-        moderation, responses,
+        image, moderation, responses,
     },
 };
 use serde_json::{Value, json};
@@ -38,18 +38,20 @@ fn every_other_field_is_called_an_extension() {
 type Parse = fn(&Value) -> Result<Recorded, Error>;
 
 /// Each body's table, its smallest form and its parser.
-fn objects() -> [(&'static Object, Value, Parse); 5] {
+fn objects() -> [(&'static Object, Value, Parse); 6] {
     let chat: Parse = |body| chat::parse(body.to_string().as_bytes()).map(|call| call.recorded);
     let completion: Parse = |body| completion::parse(body.to_string().as_bytes()).map(|call| call.recorded);
     let embedding: Parse = |body| embedding::parse(body.to_string().as_bytes()).map(|call| call.recorded);
     let moderation: Parse = |body| moderation::parse(body.to_string().as_bytes()).map(|call| call.recorded);
     let response: Parse = |body| responses::parse(body.to_string().as_bytes()).map(|call| call.call.recorded);
+    let image: Parse = |body| image::parse(body.to_string().as_bytes()).map(|call| call.recorded);
     [
         (&fields::CHAT, json!({"model": "m", "messages": [{"role": "user", "content": "x"}]}), chat),
         (&fields::COMPLETION, json!({"model": "m", "prompt": "x"}), completion),
         (&fields::EMBEDDING, json!({"model": "m", "input": "x"}), embedding),
         (&fields::MODERATION, json!({"input": "x"}), moderation),
         (&fields::RESPONSE, json!({"model": "m", "input": "x"}), response),
+        (&fields::IMAGE, json!({"model": "m", "prompt": "x"}), image),
     ]
 }
 
@@ -75,6 +77,20 @@ fn fields_meet_the_fate_of_their_table() {
                 assert_eq!(error.code.as_deref(), Some("unsupported_parameter"));
             }
         }
+    }
+}
+
+/// What a note calls required, a request cannot be without; and the smallest form of a request has nothing else.
+#[test]
+fn required_fields_are_required() {
+    for (object, body, parse) in objects() {
+        let required = |name: &str| object.field(name).is_some_and(|field| field.is_required());
+        for name in body.as_object().unwrap().keys() {
+            let mut less = body.clone();
+            less.as_object_mut().unwrap().remove(name);
+            assert_eq!(parse(&less).is_err(), required(name), "{name}");
+        }
+        assert!(object.fields.iter().all(|field| !field.is_required() || body.get(field.name).is_some()));
     }
 }
 

@@ -2,9 +2,9 @@
 
 use proptest::{collection::vec, option, prelude::*};
 use protocol::{
-    Chat, EmbedRequest, Format, GenerateRequest, Message, Prompt, Sampling, Stop, TextOrTokens, Tool, ToolCall,
-    ToolChoice,
-    openai::{chat, completion, embedding, fields, responses},
+    Chat, DrawRequest, EmbedRequest, Format, GenerateRequest, Message, Prompt, Sampling, Stop, TextOrTokens, Tool,
+    ToolCall, ToolChoice,
+    openai::{chat, completion, embedding, fields, image, responses},
 };
 use serde_json::{Map, Value, json};
 
@@ -226,13 +226,22 @@ proptest! {
     }
 
     #[test]
+    fn images(prompt in "[a-z].{0,9}", n in 1usize..=10, size in option::of((1u32..8192, 1u32..8192)),
+              seed in option::of(any::<u64>()), tenant in "[a-z]{0,5}") {
+        let plain = DrawRequest { id: String::new(), model: "m".to_owned(), prompt, n, size, seed, tenant };
+        let wire = serde_json::to_vec(&image::ImageRequest::show(&plain)).unwrap();
+        prop_assert_eq!(image::parse(&wire).unwrap().request, plain);
+    }
+
+    #[test]
     fn no_body_panics(body in bodies(), bytes in vec(any::<u8>(), 0..200)) {
         let mut named = body.clone();
         if let Value::Object(map) = &mut named {
             map.insert("model".to_owned(), "m".into());
         }
         for bytes in [&bytes, body.to_string().as_bytes(), named.to_string().as_bytes()] {
-            drop((chat::parse(bytes), completion::parse(bytes), embedding::parse(bytes), responses::parse(bytes)));
+            drop((chat::parse(bytes), completion::parse(bytes), embedding::parse(bytes)));
+            drop((responses::parse(bytes), image::parse(bytes)));
         }
     }
 }

@@ -2,11 +2,15 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 
+use crate::openai::schema::Described;
+use crate::openai::schema::closed;
+use crate::openai::schema::shapes;
 use crate::{
     Error, Message, ToolCall,
     openai::{
@@ -19,7 +23,8 @@ use crate::{
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
 /// A message of any role.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::MESSAGE))]
 #[serde(default)]
 pub struct MessageBody {
     /// Who speaks.
@@ -53,7 +58,8 @@ pub enum ContentParts {
 }
 
 /// A part of a message.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = closed)]
 #[serde(default)]
 pub struct ContentPart {
     /// `text`, or in an assistant's turn `refusal`.
@@ -71,7 +77,8 @@ pub struct ContentPart {
 }
 
 /// A call made by the assistant.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = closed)]
 #[serde(default)]
 pub struct ToolCallBody {
     /// Unique within the conversation.
@@ -90,7 +97,8 @@ pub struct ToolCallBody {
 }
 
 /// A function with arguments.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::FUNCTION_CALL))]
 #[serde(default)]
 pub struct FunctionCall {
     /// Its name.
@@ -243,6 +251,8 @@ impl From<ToolCall> for ToolCallBody {
         Self { id: call.id, kind: "function".to_owned(), function, ..Self::default() }
     }
 }
+
+shapes!(ContentParts, "ContentParts": String, Vec<ContentPart>);
 
 impl Serialize for ContentParts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

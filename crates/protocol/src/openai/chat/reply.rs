@@ -1,5 +1,6 @@
 //! Events as chat bodies and chunks.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::message::ToolCallBody;
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// The whole reply.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatCompletion {
     /// The reply's id.
     pub id: String,
@@ -34,7 +35,7 @@ pub struct ChatCompletion {
 }
 
 /// An answer.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ChatChoice {
     /// Which answer.
     pub index: usize,
@@ -47,7 +48,7 @@ pub struct ChatChoice {
 }
 
 /// The assistant's turn.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct AnswerMessage {
     /// Always `assistant`.
     pub role: String,
@@ -61,7 +62,7 @@ pub struct AnswerMessage {
 }
 
 /// A piece of the reply.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatChunk {
     /// The reply's id.
     pub id: String,
@@ -83,7 +84,7 @@ pub struct ChatChunk {
 }
 
 /// A piece of an answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChunkChoice {
     /// Which answer.
     pub index: usize,
@@ -96,7 +97,7 @@ pub struct ChunkChoice {
 }
 
 /// What is new in an answer.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Delta {
     /// `assistant`, in an answer's first delta.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,7 +111,7 @@ pub struct Delta {
 }
 
 /// More of a call. Its first delta has everything but the whole arguments.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolCallDelta {
     /// Which call.
     pub index: usize,
@@ -125,7 +126,7 @@ pub struct ToolCallDelta {
 }
 
 /// More of a function call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FunctionDelta {
     /// Its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
@@ -9,6 +10,8 @@ use serde::{
 use serde_json::Value;
 
 use super::message::nothing_else;
+use crate::openai::schema::closed;
+use crate::openai::schema::shapes;
 use crate::{
     Error, Tool, ToolChoice,
     openai::body::{Rest, at},
@@ -17,7 +20,8 @@ use crate::{
 const CHOICE: &str = "tool_choice";
 
 /// A tool.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = closed)]
 #[serde(default)]
 pub struct ToolBody {
     /// `function`.
@@ -31,7 +35,8 @@ pub struct ToolBody {
 }
 
 /// A function the model may call.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = closed)]
 #[serde(default)]
 pub struct FunctionBody {
     /// Its name: letters, digits, `_` and `-`, at most 64.
@@ -60,7 +65,8 @@ pub enum ToolChoiceBody {
 }
 
 /// The object form of `tool_choice`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = closed)]
 #[serde(default)]
 pub struct ToolChoiceObject {
     /// `function` or `allowed_tools`.
@@ -78,7 +84,8 @@ pub struct ToolChoiceObject {
 }
 
 /// A function by its name.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = closed)]
 #[serde(default)]
 pub struct FunctionName {
     /// The name.
@@ -89,7 +96,8 @@ pub struct FunctionName {
 }
 
 /// Some of the tools, and whether one must be called.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = closed)]
 #[serde(default)]
 pub struct AllowedTools {
     /// `auto` or `required`.
@@ -256,6 +264,8 @@ impl From<&Tool> for ToolBody {
         Self { kind: "function".to_owned(), function, rest: Rest::new() }
     }
 }
+
+shapes!(ToolChoiceBody, "ToolChoice": String, ToolChoiceObject);
 
 impl Serialize for ToolChoiceBody {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

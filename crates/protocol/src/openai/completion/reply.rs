@@ -4,6 +4,7 @@
 //! and then its text as the first text of every choice; the scores are kept until then, so that offsets can follow the
 //! text.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// A body, or a chunk of a stream.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Completion {
     /// The reply's id.
     pub id: String,
@@ -33,7 +34,7 @@ pub struct Completion {
 }
 
 /// An answer, or a piece of one.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct CompletionChoice {
     /// The text.
     pub text: String,

@@ -3,9 +3,13 @@
 //! Turns, calls and results of calls stand beside each other in one list. A call belongs to the assistant's turn in front of it,
 //! so calls join that turn, or open one.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::openai::schema::{Described, any_of, typed};
 use crate::{
     Error, Message, ToolCall,
     openai::{
@@ -25,8 +29,24 @@ impl Shape for InputItems {
     const WORDS: &'static str = "an array of items";
 }
 
+impl JsonSchema for InputItems {
+    fn schema_name() -> Cow<'static, str> {
+        "InputItems".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let items = any_of(vec![
+            typed::<MessageItem>(generator, "message", true),
+            typed::<CallItem>(generator, "function_call", false),
+            typed::<CallOutputItem>(generator, "function_call_output", false),
+        ]);
+        json_schema!({"type": "array", "items": items})
+    }
+}
+
 /// A turn; its type `message` may be left out.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::RESPONSE_MESSAGE))]
 #[serde(default)]
 pub struct MessageItem {
     /// Who speaks: `system`, `developer`, `user` or `assistant`.
@@ -39,7 +59,8 @@ pub struct MessageItem {
 }
 
 /// A call the model made; its type is `function_call`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::RESPONSE_CALL))]
 #[serde(default)]
 pub struct CallItem {
     /// Unique within the conversation.
@@ -54,7 +75,8 @@ pub struct CallItem {
 }
 
 /// What a call came to; its type is `function_call_output`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::RESPONSE_CALL_OUTPUT))]
 #[serde(default)]
 pub struct CallOutputItem {
     /// The call this answers.
@@ -67,7 +89,7 @@ pub struct CallOutputItem {
 }
 
 /// Parts of a content.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Parts(pub Vec<PartBody>);
 
@@ -76,7 +98,8 @@ impl Shape for Parts {
 }
 
 /// A part of a content.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::RESPONSE_PART))]
 #[serde(default)]
 pub struct PartBody {
     /// `input_text`, or in an assistant's turn `output_text` or `refusal`.

@@ -1,5 +1,6 @@
 //! Events as one response, and what both ways of delivery know of it while it grows.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// The whole response.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ResponseBody {
     /// The response's id.
     pub id: String,
@@ -36,7 +37,7 @@ pub struct ResponseBody {
 }
 
 /// What a response repeats of its request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Settings {
     /// The instructions.
     pub instructions: Option<String>,
@@ -109,7 +110,7 @@ impl Settings {
 }
 
 /// What broke.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ResponseError {
     /// `server_error`, `rate_limit_exceeded` or `invalid_prompt`.
     pub code: String,
@@ -118,14 +119,14 @@ pub struct ResponseError {
 }
 
 /// What cut a response.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IncompleteDetails {
     /// `max_output_tokens` or `content_filter`.
     pub reason: String,
 }
 
 /// An item of a response.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum OutputItem {
     /// Text.
@@ -155,7 +156,7 @@ pub enum OutputItem {
 }
 
 /// The text of a message.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OutputText {
     /// Always `output_text`.
     #[serde(rename = "type")]
@@ -175,7 +176,7 @@ impl Default for OutputText {
 }
 
 /// `usage`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ResponseUsage {
     /// Tokens of the prompt.
     pub input_tokens: usize,
@@ -190,14 +191,14 @@ pub struct ResponseUsage {
 }
 
 /// A share of the prompt's tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct InputDetails {
     /// Found in the prefix cache.
     pub cached_tokens: usize,
 }
 
 /// A share of the answer's tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct OutputDetails {
     /// Always 0: what a model thinks is part of its text here.
     pub reasoning_tokens: usize,

@@ -1,8 +1,10 @@
 //! Tools and the choice between them, in the flat form of this dialect.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::openai::schema::Described;
 use crate::{
     Error, Tool, ToolChoice,
     openai::{
@@ -17,7 +19,8 @@ use crate::{
 const CHOICE: &str = "tool_choice";
 
 /// A function the model may call. Hosted tools are refused by their type.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::RESPONSE_TOOL))]
 #[serde(default)]
 pub struct FunctionToolBody {
     /// `function`.
@@ -37,7 +40,8 @@ pub struct FunctionToolBody {
 }
 
 /// The object form of `tool_choice`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::RESPONSE_TOOL_CHOICE))]
 #[serde(default)]
 pub struct ChoiceBody {
     /// `function` or `allowed_tools`.
@@ -62,7 +66,8 @@ impl Shape for ChoiceBody {
 }
 
 /// A tool that may be called, by its name.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Described(&fields::RESPONSE_ALLOWED_TOOL))]
 #[serde(default)]
 pub struct AllowedBody {
     /// `function`.

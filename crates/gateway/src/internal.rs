@@ -1,0 +1,169 @@
+//! The worker's side of `services::remote`: the protocol's traits under `/internal/v1`, for gateways that know the secret.
+//!
+//! Mounted only when a secret is configured. Every request proves that it knows the secret, and every answer proves it back; a
+//! request that does not gets a 401 and no reason, and nothing of it was decoded. Answers are frames, and their status says only that
+//! the proof was good: what failed stands in a frame.
+//!
+//! Work from here counts for the drain like any other. A worker that stops cuts its streams with an error that says so, and the
+//! gateway takes them up elsewhere.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::{self, Body},
+    extract::{FromRequest, Request, State},
+    http::{HeaderValue, StatusCode},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use bytes::Bytes;
+use futures_util::{
+    Stream, StreamExt,
+    future::{Either, select},
+    stream,
+};
+use protocol::{EmbedRequest, Error, ErrorKind, Generate, GenerateRequest, Load};
+use serde::Serialize;
+use services::remote::{Frame, Offered, REQUEST, RESPONSE, ROOT, Standing, decode, encode};
+
+use crate::app::App;
+
+/// The longest request: a conversation with its tools, or 2048 texts to embed.
+const LONGEST: usize = 64 << 20;
+
+/// What asks for work, and what only looks.
+pub(crate) fn routes() -> (Router<Arc<App>>, Router<Arc<App>>) {
+    let at = |place: &str| format!("{ROOT}/{place}");
+    let work = Router::new()
+        .route(&at("generate"), post(generate))
+        .route(&at("count"), post(count))
+        .route(&at("embed"), post(embed));
+    let look = Router::new().route(&at("models"), post(models)).route(&at("load"), post(load));
+    (work, look)
+}
+
+/// A request whose sender knows the secret, with the proof for the answer.
+struct Known {
+    body: Bytes,
+    proof: String,
+}
+
+impl FromRequest<Arc<App>> for Known {
+    type Rejection = StatusCode;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, StatusCode> {
+        let gatekeeper = app.gateway.worker.as_ref().ok_or(StatusCode::NOT_FOUND)?;
+        let (parts, body) = request.into_parts();
+        let header = parts.headers.get(REQUEST).and_then(|header| header.to_str().ok());
+        let header = header.ok_or(StatusCode::UNAUTHORIZED)?;
+        let body = body::to_bytes(body, LONGEST).await.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
+        let path = parts.uri.path();
+        let proof = gatekeeper.admit(path, header, &body).map_err(|error| {
+            tracing::warn!(%error, path, "a request that is none of a gateway's");
+            StatusCode::UNAUTHORIZED
+        })?;
+        Ok(Self { body, proof })
+    }
+}
+
+impl Known {
+    fn respond(self, body: Body) -> Response {
+        let mut response = body.into_response();
+        if let Ok(proof) = HeaderValue::from_str(&self.proof) {
+            response.headers_mut().insert(RESPONSE, proof);
+        }
+        response
+    }
+
+    /// The whole answer, in one frame.
+    fn whole<T: Serialize>(self, answer: Result<T, Error>) -> Response {
+        let frame = frame(&answer.map_or_else(Frame::Failed, Frame::Item));
+        self.respond(Body::from(frame))
+    }
+
+    /// Whether it is admitted, then its events; the last frame of a broken stream says why.
+    fn events<T: Serialize + Send + 'static>(
+        self,
+        app: &App,
+        events: Result<impl Stream<Item = Result<T, Error>> + Send + 'static, Error>,
+    ) -> Response {
+        let events = match events {
+            Ok(events) => events,
+            Err(error) => return self.whole::<T>(Err(error)),
+        };
+        let cut = Box::pin(app.drain.cut());
+        let frames = stream::unfold(Some((events.boxed(), cut)), async |state| {
+            let (mut events, mut cut) = state?;
+            let item = match select(events.next(), &mut cut).await {
+                Either::Left((item, _)) => item?,
+                Either::Right((error, _)) => Err(error),
+            };
+            let state = item.is_ok().then_some((events, cut));
+            Some((frame(&item.map_or_else(Frame::Failed, Frame::Item)), state))
+        });
+        let admitted = stream::iter([frame(&Frame::<T>::Admitted)]);
+        self.respond(Body::from_stream(admitted.chain(frames).map(Ok::<_, std::convert::Infallible>)))
+    }
+}
+
+/// Plain values have a form in CBOR, so this fails for what is too large only, and then says so.
+fn frame<T: Serialize>(frame: &Frame<T>) -> Bytes {
+    encode(frame).or_else(|error| encode(&Frame::<()>::Failed(error))).unwrap_or_default()
+}
+
+async fn generate(State(app): State<Arc<App>>, known: Known) -> Response {
+    let events = async {
+        let request: GenerateRequest = decode(&known.body)?;
+        text(&app, &request.model)?.generate(request).await
+    };
+    let events = events.await;
+    known.events(&app, events)
+}
+
+async fn count(State(app): State<Arc<App>>, known: Known) -> Response {
+    let counted = async {
+        let request: GenerateRequest = decode(&known.body)?;
+        text(&app, &request.model)?.count(request).await
+    };
+    let counted = counted.await;
+    known.whole(counted)
+}
+
+async fn embed(State(app): State<Arc<App>>, known: Known) -> Response {
+    let embeddings = async {
+        let request: EmbedRequest = decode(&known.body)?;
+        let offers = |name: &str| name == request.model || request.model.is_empty();
+        let mut services = app.gateway.embed.iter();
+        let service = services.find(|service| service.models().iter().any(|card| offers(&card.id)));
+        service.ok_or_else(|| missing(&request.model))?.embed(request).await
+    };
+    let embeddings = embeddings.await;
+    known.whole(embeddings)
+}
+
+async fn models(State(app): State<Arc<App>>, known: Known) -> Response {
+    let generate = app.gateway.generate.iter().flat_map(|service| service.models()).collect();
+    let embed = app.gateway.embed.iter().flat_map(|service| service.models()).collect();
+    known.whole(Ok(Offered { generate, embed, decisions: Vec::new() }))
+}
+
+/// The queues of all services together; a worker that stops says so before its connections close.
+async fn load(State(app): State<Arc<App>>, known: Known) -> Response {
+    let loads = app.gateway.generate.iter().filter_map(|service| service.load());
+    let load = loads.reduce(|a, b| Load { running: a.running + b.running, waiting: a.waiting + b.waiting });
+    let stopping = || Error::new(ErrorKind::ShuttingDown, "The worker is stopping.");
+    let trouble = if app.drain.is_draining() { Some(stopping()) } else { app.ready().err() };
+    known.whole(Ok(Standing { load, trouble }))
+}
+
+fn text(app: &App, model: &str) -> Result<Arc<dyn Generate>, Error> {
+    let offers =
+        |service: &&Arc<dyn Generate>| service.models().iter().any(|card| model.is_empty() || card.id == model);
+    app.gateway.generate.iter().find(offers).cloned().ok_or_else(|| missing(model))
+}
+
+/// The gateway asks for what this worker does not offer any more: another one may.
+fn missing(model: &str) -> Error {
+    Error::new(ErrorKind::Upstream, format!("The worker does not offer the model `{model}`.")).with_param("model")
+}

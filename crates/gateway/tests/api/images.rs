@@ -1,0 +1,73 @@
+//! `POST /v1/images/generations` over a service that draws its request.
+
+use std::sync::Arc;
+
+use axum::Router;
+use expect_test::{Expect, expect};
+
+use crate::{
+    fake::{Fake, Painter},
+    get, post, send, shown, text,
+};
+
+fn router() -> Router {
+    let mut gateway = Fake::parrot().gateway();
+    gateway.draw.push(Arc::new(Painter));
+    gateway::router(gateway)
+}
+
+async fn images(extra: &str, expected: Expect) {
+    let body = format!(r#"{{"model":"painter",{extra}}}"#);
+    expected.assert_eq(&shown(send(&router(), post("/v1/images/generations", &body)).await).await);
+}
+
+#[tokio::test]
+async fn drawn() {
+    images(r#""prompt":"a cat","n":2,"size":"64x32","seed":7,"user":"ann""#, expect![[r#"
+        200 OK
+        content-type: application/json
+
+        {"created":0,"data":[{"b64_json":"YSBjYXQgMCBTb21lKCg2NCwgMzIpKSBTb21lKDcpIGFubg=="},{"b64_json":"YSBjYXQgMSBTb21lKCg2NCwgMzIpKSBTb21lKDcpIGFubg=="}],"output_format":"png"}
+    "#]]).await;
+    assert!(text(send(&router(), get("/v1/models/painter")).await).await.contains(r#""capabilities":["images"]"#));
+}
+
+#[tokio::test]
+async fn refused() {
+    images(r#""prompt":"x","response_format":"url""#, expect![[r#"
+        400 Bad Request
+        content-type: application/json
+
+        {"error":{"message":"`response_format` url is not supported: images are not kept here; send b64_json.","type":"invalid_request_error","param":"response_format","code":"unsupported_parameter"}}
+    "#]]).await;
+    images(r#""prompt":"x","size":"64x""#, expect![[r#"
+        400 Bad Request
+        content-type: application/json
+
+        {"error":{"message":"`size` is \"64x\", but must be auto or WIDTHxHEIGHT in pixels, each from 1 to 8192.","type":"invalid_request_error","param":"size","code":null}}
+    "#]]).await;
+    images(r#""prompt":" ""#, expect![[r#"
+        400 Bad Request
+        content-type: application/json
+
+        {"error":{"message":"`prompt` is required: say what to draw.","type":"invalid_request_error","param":"prompt","code":null}}
+    "#]]).await;
+    images(
+        r#""prompt":"short""#,
+        expect![[r#"
+        500 Internal Server Error
+        content-type: application/json
+
+        {"error":{"message":"The service drew 0 images of 1.","type":"server_error","param":null,"code":null}}
+    "#]],
+    )
+    .await;
+    let body = r#"{"model":"talker","prompt":"x"}"#;
+    let response = send(&router(), post("/v1/images/generations", body)).await;
+    expect![[r#"
+        400 Bad Request
+        content-type: application/json
+
+        {"error":{"message":"The model `talker` offers no images; it answers other requests. Models that do: `painter`.","type":"invalid_request_error","param":"model","code":null}}
+    "#]].assert_eq(&shown(response).await);
+}
