@@ -2,11 +2,12 @@
 
 use clap::{Command, Parser, Subcommand};
 
-use crate::{audit, bench, chat, embed, eval, generate, models, serve, up};
+use crate::{audit, bench, chat, config, embed, eval, generate, keys, models, serve, up};
 
 /// How the help sorts the verbs.
-const GROUPS: [(&str, &[&str]); 3] = [
+const GROUPS: [(&str, &[&str]); 4] = [
     ("Run", &["up", "serve", "chat", "generate", "embed"]),
+    ("Govern", &["config", "keys"]),
     ("Improve", &["eval"]),
     ("Inspect", &["audit", "models", "bench"]),
 ];
@@ -37,6 +38,10 @@ pub(crate) enum Verb {
     Embed(embed::EmbedArgs),
     /// Measure the quality of a model.
     Eval(eval::EvalArgs),
+    /// Make, list and revoke API keys.
+    Keys(keys::KeysArgs),
+    /// Check, show, write and import settings.
+    Config(config::ConfigArgs),
     /// Fetch, list, inspect and remove models.
     Models(models::ModelsArgs),
     /// Read, prove and verify the log of requests; erase, back up, restore.

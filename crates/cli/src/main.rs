@@ -10,9 +10,12 @@ mod args;
 mod audit;
 mod bench;
 mod chat;
+mod compose;
+mod config;
 mod embed;
 mod eval;
 mod generate;
+mod keys;
 mod model;
 mod models;
 mod remote;
@@ -66,6 +69,8 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Up(args) => up::run(args).await,
         Verb::Serve(args) => serve::run(args).await,
+        Verb::Keys(args) => keys::run(args).await,
+        Verb::Config(args) => config::run(args),
         Verb::Chat(args) => chat::run(args).await,
         Verb::Generate(args) => generate::run(args).await,
         Verb::Embed(args) => embed::run(args).await,

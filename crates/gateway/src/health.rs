@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
     http::StatusCode,
     response::IntoResponse,
@@ -14,7 +14,7 @@ use protocol::{
 };
 use serde_json::{Value, json};
 
-use crate::{app::App, refusal::Refusal};
+use crate::{Caller, app::App, refusal::Refusal};
 
 /// `GET /healthz/live`: the process answers.
 pub(crate) async fn live() -> Json<Value> {
@@ -35,13 +35,22 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> impl IntoResponse {
 }
 
 /// `GET /v1/models`.
-pub(crate) async fn models(State(app): State<Arc<App>>) -> Json<ModelList> {
-    Json(app.models().into())
+pub(crate) async fn models(State(app): State<Arc<App>>, Extension(caller): Extension<Arc<Caller>>) -> Json<ModelList> {
+    Json(visible(&app, &caller).into())
+}
+
+/// The models a caller may use: others do not exist for them.
+fn visible(app: &App, caller: &Caller) -> Vec<ModelBody> {
+    app.models().into_iter().filter(|model| caller.may_use(&model.id).is_ok()).collect()
 }
 
 /// `GET /v1/models/{id}`; ids may contain slashes.
-pub(crate) async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<ModelBody>, Refusal> {
-    let models = app.models();
+pub(crate) async fn model(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Path(id): Path<String>,
+) -> Result<Json<ModelBody>, Refusal> {
+    let models = visible(&app, &caller);
     let names = models.iter().map(|model| format!("`{}`", model.id)).collect::<Vec<_>>().join(", ");
     let found = models.into_iter().find(|model| model.id == id);
     found.map(Json).ok_or_else(|| {

@@ -16,7 +16,14 @@ use tower_http::{
     cors::{AllowHeaders, AllowOrigin, CorsLayer},
 };
 
-use crate::{app::App, auth, console, embed, health, id, measure, messages, moderation, refusal::Refusal, text};
+use crate::{
+    app::App,
+    audit, auth, console, embed, health, id,
+    journey::{Ending, Journey},
+    measure, messages, moderation,
+    refusal::Refusal,
+    text,
+};
 
 /// From the outside in: a name, the count, cross-origin rules, who asks, a net for panics, the route.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -35,14 +42,18 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(health::ready))
         .route("/healthz/ready", get(health::ready))
         .route("/healthz/live", get(health::live))
-        .route("/metrics", get(measure::page));
+        .route("/v1/audit/records", get(audit::records))
+        .route("/v1/audit/records/{id}", get(audit::record))
+        .route("/v1/audit/checkpoint", get(audit::checkpoint))
+        .route("/v1/audit/tile/{*path}", get(audit::tile))
+        .route("/metrics", get(measure::page).route_layer(from_fn(auth::auditors)));
     let cors = cors(&app.gateway.config.origins);
     work.merge(look)
         .merge(console::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(|panic| caught(&panic)))
-        .layer(from_fn(auth::identify))
+        .layer(from_fn_with_state(app.clone(), auth::identify))
         .layer(from_fn(messages::speak))
         .layer(cors)
         .layer(from_fn(measure::count))
@@ -52,10 +63,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 
 /// Counts work in for the drain, until the last byte of its answer; refuses it while stopping.
 async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    match app.drain.enter() {
+    let limit = app.gateway.settings.get().settings.limits.in_flight;
+    let ending = request.extensions().get::<Journey>().cloned().map(Ending);
+    match app.drain.enter(limit) {
         Ok(entered) => {
             let response = next.run(request).await;
-            response.map(|body| axum::body::Body::new(measure::Held { body, _until_sent: entered }))
+            response.map(|body| axum::body::Body::new(measure::Held { body, _until_sent: (entered, ending) }))
         }
         Err(stopping) => Refusal::from(stopping).into_response(),
     }

@@ -15,7 +15,7 @@ use super::{Settings, SettingsError};
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// A change that is prepared and cannot fail any more.
-pub type Commit = Box<dyn FnOnce() + Send>;
+type Commit = Box<dyn FnOnce() + Send>;
 type Prepare = Box<dyn Fn(&Settings) -> Result<Commit, String> + Send + Sync>;
 
 /// Settings in force.
@@ -209,7 +209,9 @@ mod tests {
         let count = changed.clone();
         live.follow(move |_| {
             let count = count.clone();
-            Ok(Box::new(move || drop(count.fetch_add(1, Ordering::SeqCst))))
+            Ok(Box::new(move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            }))
         });
         live.follow(|settings| match settings.limits.requests_per_minute {
             13 => Err("thirteen is unlucky".to_owned()),

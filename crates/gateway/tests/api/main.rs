@@ -8,6 +8,8 @@ mod drain;
 mod edges;
 mod embeddings;
 mod fake;
+mod govern;
+mod identity;
 mod messages;
 mod moderations;
 mod responses;
