@@ -147,7 +147,7 @@ async fn act(keys: &ledger::Keys, verb: KeysVerb) -> anyhow::Result<()> {
 }
 
 async fn create(keys: &ledger::Keys, args: &CreateArgs) -> anyhow::Result<()> {
-    if args.budget.is_none() && args.token_budget.is_some_and(|tokens| tokens < 0) {
+    if args.token_budget.is_some_and(|tokens| tokens < 0) {
         bail!("--token-budget is less than nothing");
     }
     let first = !keys.exist();

@@ -1,6 +1,6 @@
 //! `tessera serve`: models behind the OpenAI API until a signal says stop.
 
-use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
@@ -42,7 +42,7 @@ pub(crate) struct ServeArgs {
 }
 
 /// Limits on requests.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct LimitArgs {
     /// Longest request body (units: kB, MiB, ..) [default: 8MiB]
@@ -69,9 +69,9 @@ impl LimitArgs {
 
 /// Loads the models and serves them.
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let over = args.over();
     let mut settings = args.file.load()?;
-    args.limits.over(&mut settings);
-    settings.server.listen = args.listen.clone().unwrap_or(settings.server.listen);
+    over(&mut settings);
     let ledger = compose::ledger(&settings).await?;
     // Before anything is downloaded: an address that cannot be had is known at once.
     let listener = gateway::bind_protected(&settings.server.listen, &compose::protection(&settings, &ledger)).await?;
@@ -85,7 +85,21 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let gateway = compose::gateway(compose(chat, embed), settings, ledger)?;
     screen::note(format_args!("Serving {} at {scheme}://{address}/v1 (Ctrl-C stops)", offered(&gateway)));
     screen::note(who(&gateway));
-    until_signal(listener, gateway, args.file.path()).await
+    let watch = args.file.path().map(|path| Watch::new(path, gateway.settings.clone(), over));
+    until_signal(listener, gateway, watch).await
+}
+
+impl ServeArgs {
+    /// What is said on the command line wins over the settings.
+    fn over(&self) -> impl Fn(&mut Settings) + Send + Sync + 'static {
+        let (limits, listen) = (self.limits.clone(), self.listen.clone());
+        move |settings| {
+            limits.over(settings);
+            if let Some(listen) = &listen {
+                settings.server.listen.clone_from(listen);
+            }
+        }
+    }
 }
 
 /// What is said, else what the settings say.
@@ -133,8 +147,8 @@ pub(crate) fn offered(gateway: &Gateway) -> String {
 
 /// Serves until Ctrl-C or SIGTERM; then running answers finish, unless a second signal says that it should end at once. A
 /// settings file is watched meanwhile, and the ledger closed in the end.
-pub(crate) async fn until_signal(listener: Listener, gateway: Gateway, file: Option<PathBuf>) -> anyhow::Result<()> {
-    let (ledger, live) = (gateway.ledger.clone(), gateway.settings.clone());
+pub(crate) async fn until_signal(listener: Listener, gateway: Gateway, watch: Option<Watch>) -> anyhow::Result<()> {
+    let ledger = gateway.ledger.clone();
     let (stop, stopped) = oneshot::channel::<()>();
     let signals = async {
         signal().await;
@@ -148,8 +162,8 @@ pub(crate) async fn until_signal(listener: Listener, gateway: Gateway, file: Opt
         let _ = stopped.await;
     });
     let watching = async {
-        match file {
-            Some(path) => Watch { path, live }.run().await,
+        match watch {
+            Some(watch) => watch.run().await,
             None => std::future::pending().await,
         }
     };

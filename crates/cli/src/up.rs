@@ -47,6 +47,7 @@ pub(crate) struct UpArgs {
 pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let mut settings = args.file.load()?;
     args.limits.over(&mut settings);
+    let limits = args.limits.clone();
     let ledger = compose::ledger(&settings).await?;
     let listener = bind(args.listen.as_deref(), &settings, &compose::protection(&settings, &ledger)).await?;
     let engine = args.engine.over(&settings.engine);
@@ -70,7 +71,9 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let name = first.map(|card| card.id).unwrap_or_default();
     let base = format!("{}://{}", listener.scheme(), listener.local_addr());
     screen::note(welcome(&base, &name, &serve::offered(&gateway), serve::who(&gateway)));
-    serve::until_signal(listener, gateway, args.file.path()).await
+    let over = move |settings: &mut Settings| limits.over(settings);
+    let watch = args.file.path().map(|path| settings::Watch::new(path, gateway.settings.clone(), over));
+    serve::until_signal(listener, gateway, watch).await
 }
 
 /// The address asked for, here or in the settings, or the first free port from 8080 on.
