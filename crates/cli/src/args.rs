@@ -2,13 +2,14 @@
 
 use clap::{Command, Parser, Subcommand};
 
-use crate::{audit, bench, chat, decide, embed, eval, generate, models, serve, up};
+use crate::{audit, bench, chat, config, decide, embed, eval, generate, keys, models, serve, up};
 
 /// How the help sorts the verbs.
-const GROUPS: [(&str, &[&str]); 3] = [
+const GROUPS: [(&str, &[&str]); 4] = [
     ("Run", &["up", "serve", "chat", "generate", "decide", "embed"]),
+    ("Govern", &["config", "keys", "audit"]),
     ("Improve", &["eval"]),
-    ("Inspect", &["audit", "models", "bench"]),
+    ("Inspect", &["models", "bench"]),
 ];
 
 const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}\n{after-help}\n\nOptions:\n{options}\n";
@@ -39,6 +40,10 @@ pub(crate) enum Verb {
     Embed(embed::EmbedArgs),
     /// Measure the quality of a model.
     Eval(eval::EvalArgs),
+    /// Make, list and revoke API keys.
+    Keys(keys::KeysArgs),
+    /// Check, show, write and import settings.
+    Config(config::ConfigArgs),
     /// Fetch, list, inspect and remove models.
     Models(models::ModelsArgs),
     /// Read, prove and verify the log of requests; erase, back up, restore.

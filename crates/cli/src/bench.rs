@@ -280,7 +280,7 @@ async fn entrant(args: EntrantArgs) -> anyhow::Result<()> {
     let engine = model::load(&args.model, &args.engine).await?;
     let ready = Ready {
         name: concat!("tessera ", env!("CARGO_PKG_VERSION")).to_owned(),
-        settings: format!("{} threads", threads(args.engine.threads)),
+        settings: format!("{} threads", threads(args.engine.threads.unwrap_or(0))),
         load_seconds: clock.seconds(),
     };
     Ok(eval::bench::entrant(engine.as_ref(), &ready, io::stdin().lock(), io::stdout().lock()).await?)

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use futures_util::future;
 use gateway::{
-    Gateway,
+    Gateway, Protection,
     settings::{self, Settings},
 };
 use protocol::{Embed, Generate, ModelCard};
@@ -59,6 +59,14 @@ impl WorkerArgs {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read the workers' secret in {shown}"))?;
         Ok(Some(Secret::new(&text).with_context(|| format!("the workers' secret in {shown} is of no use"))?))
+    }
+
+    /// A process that answers gateways only is protected by their secret; it needs no keys, and no TLS that it has not got.
+    pub(crate) fn protection(&self, of_clients: Protection) -> Protection {
+        match self.only {
+            Some(Only::Text) => Protection { keys: true, plain_remote: true, ..of_clients },
+            _ => of_clients,
+        }
     }
 
     /// No model runs in this process.

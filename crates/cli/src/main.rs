@@ -10,11 +10,14 @@ mod args;
 mod audit;
 mod bench;
 mod chat;
+mod compose;
+mod config;
 mod decide;
 mod elsewhere;
 mod embed;
 mod eval;
 mod generate;
+mod keys;
 mod model;
 mod models;
 mod remote;
@@ -68,6 +71,8 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Up(args) => up::run(args).await,
         Verb::Serve(args) => serve::run(args).await,
+        Verb::Keys(args) => keys::run(args).await,
+        Verb::Config(args) => config::run(args),
         Verb::Chat(args) => chat::run(args).await,
         Verb::Generate(args) => generate::run(args).await,
         Verb::Decide(args) => decide::run(args).await,

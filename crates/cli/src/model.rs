@@ -10,21 +10,22 @@ use hub::{Entry, Hub, Kind, Listing, Name, Options, Stage};
 use crate::{screen, size};
 
 /// Options of every command that runs a model in this process.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Engine")]
 pub(crate) struct EngineArgs {
-    /// Threads for the arithmetic; 0 takes one per core
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) threads: usize,
+    /// Threads for the arithmetic; 0 takes one per core [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
     /// Memory for keys and values, prefix cache included (units: MiB, GiB, MB, GB); touched only as it is used
-    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size::parse)]
-    pub(crate) kv_memory: u64,
-    /// Answers generated at the same time; more wait in the queue
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub(crate) max_sequences: usize,
-    /// Requests that may wait; one more is refused with 429
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    pub(crate) max_queue: usize,
+    /// [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub(crate) kv_memory: Option<u64>,
+    /// Answers generated at the same time; more wait in the queue [default: 64]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_sequences: Option<usize>,
+    /// Requests that may wait; one more is refused with 429 [default: 256]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_queue: Option<usize>,
     /// Do not keep the work of prompts that may come again
     #[arg(long)]
     pub(crate) no_prefix_cache: bool,
@@ -32,14 +33,26 @@ pub(crate) struct EngineArgs {
 
 impl EngineArgs {
     fn config(&self, name: String) -> EngineConfig {
+        let usual = EngineConfig::default();
         EngineConfig {
             name,
-            threads: self.threads,
-            kv_bytes: self.kv_memory,
-            max_sequences: self.max_sequences,
-            queue_limit: self.max_queue,
+            threads: self.threads.unwrap_or(usual.threads),
+            kv_bytes: self.kv_memory.unwrap_or(usual.kv_bytes),
+            max_sequences: self.max_sequences.unwrap_or(usual.max_sequences),
+            queue_limit: self.max_queue.unwrap_or(usual.queue_limit),
             prefix_cache: !self.no_prefix_cache,
-            ..EngineConfig::default()
+            ..usual
+        }
+    }
+
+    /// What is not said on the command line is as the settings have it.
+    pub(crate) fn over(&self, settings: &gateway::settings::Engine) -> Self {
+        Self {
+            threads: self.threads.or(Some(settings.threads)),
+            kv_memory: self.kv_memory.or(Some(settings.kv_memory.0)),
+            max_sequences: self.max_sequences.or(Some(settings.max_sequences)),
+            max_queue: self.max_queue.or(Some(settings.max_queue)),
+            no_prefix_cache: self.no_prefix_cache || !settings.prefix_cache,
         }
     }
 }
@@ -133,13 +146,17 @@ pub(crate) async fn load(text: &str, args: &EngineArgs) -> anyhow::Result<Arc<En
     bar.set_message(format!("loading {}", config.name));
     let shown = bar.clone();
     // Loading computes (weights are repacked) and must not hold up what the runtime does meanwhile.
+    let path = entry.path.clone();
+    // The hub knows the sums of what came through it; other files are summed beside the loading, which reads them anyway.
+    let summing = tokio::task::spawn_blocking(move || entry.digest());
     let loading = tokio::task::spawn_blocking(move || {
-        Engine::load(&entry.path, config, &|done, total| {
+        Engine::load(&path, config, &|done, total| {
             shown.set_length(total);
             shown.set_position(done);
         })
     });
-    let engine = loading.await?;
+    let (engine, digest) = (loading.await?, summing.await??);
+    let engine = engine.map(|engine| engine.with_digest(digest));
     bar.finish_and_clear();
     Ok(Arc::new(engine.with_context(|| format!("cannot load `{text}`"))?))
 }
@@ -168,6 +185,8 @@ mod tests {
             engine: EngineArgs,
         }
         let args = <Line as clap::Parser>::parse_from(["line"]).engine;
+        assert_eq!(args.config(String::new()), EngineConfig::default());
+        let args = args.over(&gateway::settings::Engine::default());
         assert_eq!(args.config(String::new()), EngineConfig::default());
     }
 }

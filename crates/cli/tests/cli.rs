@@ -29,7 +29,9 @@ impl Tessera {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tessera"));
-        command.args(args).env("XDG_CACHE_HOME", &self.cache).env_remove("RUST_LOG").env_remove("HF_TOKEN");
+        command.args(args).env("XDG_CACHE_HOME", &self.cache);
+        command.env("XDG_DATA_HOME", self.cache.join("data")).env("XDG_CONFIG_HOME", self.cache.join("config"));
+        command.env_remove("RUST_LOG").env_remove("HF_TOKEN");
         command
     }
 

@@ -123,6 +123,13 @@ impl Engine {
         Ok(Self { front: Arc::new(front), card, commands, state, seeds })
     }
 
+    /// The same with what identifies its weights, for its card.
+    #[must_use]
+    pub fn with_digest(mut self, digest: String) -> Self {
+        self.card.digest = digest;
+        self
+    }
+
     /// What is going on right now.
     pub fn stats(&self) -> Stats {
         *self.state.stats.lock()

@@ -16,7 +16,7 @@ use protocol::{anthropic, openai::ErrorBody};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use crate::{app::App, draw, embed, health, measure, messages, moderation, reasoning, text};
+use crate::{app::App, audit, draw, embed, health, measure, messages, moderation, reasoning, text};
 
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
@@ -29,6 +29,7 @@ pub(crate) fn routes() -> Vec<Route> {
         moderation::routes(),
         draw::routes(),
         reasoning::routes(),
+        audit::routes(),
         health::routes(),
         measure::routes(),
         own(),

@@ -2,12 +2,22 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use protocol::{
     Draw, Embed, Error, ErrorKind, Generate, ModelCard,
     openai::{Envelope, models::ModelBody},
 };
 
-use crate::{Gateway, clock, console::Console, drain::Drain, reasoning::Paths};
+use crate::{
+    Gateway,
+    auth::Auth,
+    clock,
+    console::Console,
+    drain::Drain,
+    rate::Rates,
+    reasoning::Paths,
+    traces::{self, Export, Traces},
+};
 
 /// Shared by all requests.
 #[derive(Debug)]
@@ -16,11 +26,25 @@ pub(crate) struct App {
     pub(crate) drain: Drain,
     pub(crate) console: Console,
     pub(crate) paths: Paths,
+    pub(crate) auth: Auth,
+    pub(crate) rates: Rates,
+    pub(crate) traces: Option<Traces>,
+    /// Where spans leave; taken by whoever serves.
+    pub(crate) export: Mutex<Option<Export>>,
 }
 
 impl App {
     pub(crate) fn new(gateway: Gateway) -> Arc<Self> {
-        Arc::new(Self { gateway, drain: Drain::default(), console: Console::default(), paths: Paths::default() })
+        let auth = Auth::new(gateway.ledger.as_ref().map(ledger::Ledger::keys), gateway.settings.clone());
+        let opened = traces::open(&gateway.settings.get().settings.tracing);
+        let (traces, export) = opened
+            .unwrap_or_else(|error| {
+                tracing::error!(error);
+                None
+            })
+            .unzip();
+        let (drain, console, paths, rates) = (Drain::default(), Console::default(), Paths::default(), Rates::default());
+        Arc::new(Self { gateway, drain, console, paths, auth, rates, traces, export: Mutex::new(export) })
     }
 
     /// The frame of a reply to the request called `id`.

@@ -9,12 +9,23 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use ledger::Kind;
 use protocol::{
     Error, Generate,
     openai::{Call, Collected, Envelope, Streamed},
 };
 
-use crate::{Caller, app::App, body, id::RequestId, refusal::Refusal, sse, stream::Events};
+use crate::{
+    Caller,
+    app::App,
+    body,
+    id::RequestId,
+    journey::{Journey, Stage},
+    record::{Record, Work},
+    refusal::Refusal,
+    sse,
+    stream::Events,
+};
 
 /// A request for work.
 #[derive(Debug)]
@@ -22,6 +33,8 @@ pub(crate) struct Ask {
     pub(crate) app: Arc<App>,
     pub(crate) id: RequestId,
     pub(crate) caller: Arc<Caller>,
+    pub(crate) journey: Journey,
+    kind: Kind,
     pub(crate) body: Bytes,
 }
 
@@ -29,11 +42,15 @@ impl FromRequest<Arc<App>> for Ask {
     type Rejection = Refusal;
 
     async fn from_request(mut request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
+        let kind = kind(request.uri().path());
         let extensions = request.extensions_mut();
         let named = extensions.remove::<RequestId>().zip(extensions.remove::<Arc<Caller>>());
-        let (id, caller) = named.ok_or_else(|| Error::internal("A request came past the layers that name it."))?;
+        let named = named.zip(extensions.get::<Journey>().cloned());
+        let ((id, caller), journey) =
+            named.ok_or_else(|| Error::internal("A request came past the layers that name it."))?;
         let body = body::read(request, app.gateway.config.max_body_bytes).await?;
-        Ok(Self { app: app.clone(), id, caller, body })
+        journey.lap(Stage::Accept);
+        Ok(Self { app: app.clone(), id, caller, journey, kind, body })
     }
 }
 
@@ -94,8 +111,18 @@ impl Ask {
         call
     }
 
-    fn start(&self, service: &Arc<dyn Generate>, call: Call) -> Events {
-        Events::start(service, call.requests, self.app.gateway.config.prompts_at_once, self.app.drain.cut())
+    /// Takes what limits and budgets allow, and writes the record that precedes the work.
+    pub(crate) async fn begin(&self, work: Work) -> Result<Record, Error> {
+        self.journey.lap(Stage::Route);
+        Record::begin(&self.app, &self.caller, &self.journey, &self.id.0, work).await
+    }
+
+    async fn start(&self, service: &Arc<dyn Generate>, call: Call) -> Result<Events, Error> {
+        let card = service.models().into_iter().find(|card| card.id == call.model());
+        let assumed = self.app.gateway.settings.get().settings.limits.assumed_answer;
+        let record = self.begin(Work::text(self.kind, &call.requests, card, assumed)).await?;
+        let at_once = self.app.gateway.config.prompts_at_once;
+        Ok(Events::start(service, call.requests, at_once, record, self.app.drain.cut()))
     }
 
     /// The status is not sent before the first event: a request that is refused on admission gets its own status.
@@ -103,7 +130,7 @@ impl Ask {
     where
         S: Streamed + 'static,
     {
-        let mut events = self.start(service, call);
+        let mut events = self.start(service, call).await?;
         let first = events.next().await.ok_or_else(nothing)??;
         Ok(sse::response(reply, first, events, self.app.gateway.config.keep_alive))
     }
@@ -113,12 +140,36 @@ impl Ask {
     where
         C: Collected,
     {
-        let mut events = self.start(service, call);
+        let mut events = self.start(service, call).await?;
         while let Some(item) = events.next().await {
             let (prompt, event) = item?;
             reply.push(prompt, event);
         }
-        Ok(Json(reply.finish()).into_response())
+        Ok(self.timed(Json(reply.finish())))
+    }
+
+    /// A whole reply, with the time it took by stage.
+    pub(crate) fn timed(&self, reply: impl IntoResponse) -> Response {
+        let mut response = reply.into_response();
+        if let Some(timing) = self.journey.timing() {
+            response.headers_mut().insert("server-timing", timing);
+        }
+        response
+    }
+}
+
+/// What a path asks for.
+fn kind(path: &str) -> Kind {
+    match path {
+        "/v1/completions" => Kind::Completion,
+        "/v1/embeddings" => Kind::Embedding,
+        "/v1/messages" => Kind::Message,
+        "/v1/responses" => Kind::Response,
+        "/v1/images/generations" => Kind::Image,
+        "/v1/moderations" => Kind::Moderation,
+        "/v1/reasoning/decisions" => Kind::Decision,
+        "/v1/reasoning/solve" => Kind::Solution,
+        _ => Kind::Chat,
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub const DEFAULT_TENANT: &str = "default";
 
 /// Who asks, and what they may do. Routes take it as `Extension<Arc<Caller>>`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Caller {
     /// Whose traffic, records, budgets and decisions these are.
     pub tenant: String,
@@ -18,6 +18,8 @@ pub struct Caller {
     pub role: Role,
     /// Models they may use; `None` is all of them.
     pub models: Option<Vec<String>>,
+    /// What the key was made with, where there is a key.
+    pub grant: Option<ledger::Grant>,
 }
 
 /// What a caller may do.
@@ -32,10 +34,53 @@ pub enum Role {
     Auditor,
 }
 
+impl From<ledger::Role> for Role {
+    fn from(role: ledger::Role) -> Self {
+        match role {
+            ledger::Role::Admin => Self::Admin,
+            ledger::Role::User => Self::User,
+            ledger::Role::Auditor => Self::Auditor,
+        }
+    }
+}
+
+impl From<Role> for ledger::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Admin => Self::Admin,
+            Role::User => Self::User,
+            Role::Auditor => Self::Auditor,
+        }
+    }
+}
+
 impl Caller {
     /// Everybody, while no keys are demanded: this machine's owner.
     pub fn open() -> Self {
-        Self { tenant: DEFAULT_TENANT.to_owned(), key_id: String::new(), role: Role::Admin, models: None }
+        Self { tenant: DEFAULT_TENANT.to_owned(), key_id: String::new(), role: Role::Admin, models: None, grant: None }
+    }
+
+    /// Somebody who did not say who they are although that is demanded; only public pages meet them.
+    pub fn nobody() -> Self {
+        let tenant = String::new();
+        Self { tenant, key_id: String::new(), role: Role::User, models: Some(Vec::new()), grant: None }
+    }
+
+    /// Nobody knows who that is.
+    pub fn is_nobody(&self) -> bool {
+        self.tenant.is_empty()
+    }
+
+    /// Whom a key stands for.
+    pub(crate) fn of_key(key: &ledger::ApiKey) -> Self {
+        let grant = &key.grant;
+        Self {
+            tenant: grant.tenant.clone(),
+            key_id: key.id.clone(),
+            role: grant.role.into(),
+            models: (!grant.models.is_empty()).then(|| grant.models.clone()),
+            grant: Some(grant.clone()),
+        }
     }
 
     /// That somebody said who they are.
@@ -75,6 +120,11 @@ impl Caller {
     pub fn sees(&self) -> Option<&str> {
         (self.role != Role::Admin).then_some(self.tenant.as_str())
     }
+
+    /// The same for the ledger's reads.
+    pub fn scope(&self) -> ledger::Scope {
+        self.sees().map_or(ledger::Scope::All, |tenant| ledger::Scope::Tenant(tenant.to_owned()))
+    }
 }
 
 fn forbidden(message: impl std::fmt::Display) -> Error {
@@ -89,7 +139,7 @@ mod tests {
     fn roles() {
         let check = |role, models: Option<&[&str]>, rights: [bool; 4], sees: Option<&str>| {
             let models = models.map(|names| names.iter().map(|&name| name.to_owned()).collect());
-            let caller = Caller { tenant: "t".to_owned(), key_id: "k".to_owned(), role, models };
+            let caller = Caller { tenant: "t".to_owned(), key_id: "k".to_owned(), role, models, grant: None };
             let found = [
                 caller.may_use("a").is_ok(),
                 caller.may_use("b").is_ok(),

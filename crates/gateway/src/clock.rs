@@ -2,6 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// The date, for spans.
+#[expect(clippy::disallowed_methods, reason = "spans carry the date; no decision depends on it")]
+pub(crate) fn now() -> SystemTime {
+    SystemTime::now()
+}
+
 /// Seconds since 1970.
 #[expect(clippy::disallowed_methods, reason = "replies carry the date; no decision depends on it")]
 pub(crate) fn unix_seconds() -> u64 {

@@ -39,12 +39,16 @@ impl Drop for Entered {
 }
 
 impl Drain {
-    /// Counts a request in, unless the server is stopping.
-    pub(crate) fn enter(&self) -> Result<Entered, Error> {
+    /// Counts a request in, unless the server is stopping or has `limit` of them already.
+    pub(crate) fn enter(&self, limit: usize) -> Result<Entered, Error> {
         // Count first, look after: a drain that starts in between waits for this request or is seen here.
         self.in_flight.send_modify(|n| *n += 1);
         let entered = Entered(self.in_flight.clone());
-        if self.is_draining() { Err(stopping()) } else { Ok(entered) }
+        match (self.is_draining(), *self.in_flight.borrow() > limit) {
+            (true, _) => Err(stopping()),
+            (_, true) => Err(busy(limit)),
+            _ => Ok(entered),
+        }
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -73,6 +77,12 @@ impl Drain {
             stopping()
         }
     }
+}
+
+fn busy(limit: usize) -> Error {
+    let message =
+        format!("The server works on {limit} requests, as many as it takes at the same time; try again soon.");
+    Error::new(ErrorKind::Overloaded, message).with_code("server_busy")
 }
 
 fn stopping() -> Error {

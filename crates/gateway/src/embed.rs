@@ -1,13 +1,14 @@
 //! `POST /v1/embeddings`.
 
-use axum::{Json, routing::post};
+use axum::{Json, response::Response, routing::post};
 use futures_util::future::{Either, select};
 use protocol::{
-    Error,
+    EmbedRequest, Embeddings, Error, Usage,
     openai::embedding::{self, EmbeddingList, EmbeddingRequest},
 };
+use serde_json::json;
 
-use crate::{api::Route, ask::Ask, refusal::Refusal};
+use crate::{api::Route, ask::Ask, record::Work, refusal::Refusal};
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
@@ -18,19 +19,34 @@ pub(crate) fn routes() -> Vec<Route> {
 }
 
 /// Vectors for the inputs.
-pub(crate) async fn embeddings(ask: Ask) -> Result<Json<EmbeddingList>, Refusal> {
+pub(crate) async fn embeddings(ask: Ask) -> Result<Response, Refusal> {
     let call = embedding::parse(&ask.body)?;
-    ask.caller.may_use(&call.request.model)?;
-    let service = ask.app.embeddings(&call.request.model)?;
-    let (model, n) = (call.request.model.clone(), call.request.inputs.len());
+    let (model, encoding) = (call.request.model.clone(), call.encoding);
+    ask.caller.may_use(&model)?;
+    let service = ask.app.embeddings(&model)?;
+    let card = service.models().into_iter().find(|card| card.id == model);
+    let record = ask.begin(Work::embedding(&call.request, card)).await?;
+    let embeddings = match vectors(&ask, service.as_ref(), call.request).await {
+        Ok(embeddings) => embeddings,
+        Err(error) => return Err(record.fail(error).await.into()),
+    };
+    let dimensions = embeddings.vectors.first().map_or(0, Vec::len);
+    let usage = Usage { prompt_tokens: embeddings.prompt_tokens, ..Usage::default() };
+    // Vectors say nothing to an auditor, and can be made again.
+    record.deliver(json!({ "vectors": embeddings.vectors.len(), "dimensions": dimensions }), Vec::new(), usage).await?;
+    Ok(ask.timed(Json(EmbeddingList::new(model, embeddings, encoding))))
+}
+
+async fn vectors(ask: &Ask, service: &dyn protocol::Embed, request: EmbedRequest) -> Result<Embeddings, Error> {
+    let n = request.inputs.len();
     let cut = Box::pin(ask.app.drain.cut());
-    let embeddings = match select(service.embed(call.request), cut).await {
+    let embeddings = match select(service.embed(request), cut).await {
         Either::Left((embeddings, _)) => embeddings?,
-        Either::Right((error, _)) => return Err(error.into()),
+        Either::Right((error, _)) => return Err(error),
     };
     if embeddings.vectors.len() != n {
         let message = format!("The service made {} vectors of {n} inputs.", embeddings.vectors.len());
-        return Err(Error::internal(message).into());
+        return Err(Error::internal(message));
     }
-    Ok(Json(EmbeddingList::new(model, embeddings, call.encoding)))
+    Ok(embeddings)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
     http::StatusCode,
     response::IntoResponse,
@@ -16,7 +16,7 @@ use protocol::{
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::{api::Route, app::App, refusal::Refusal};
+use crate::{Caller, api::Route, app::App, refusal::Refusal};
 
 pub(crate) fn routes() -> Vec<Route> {
     let at = |path| {
@@ -67,13 +67,22 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> impl IntoResponse {
 }
 
 /// `GET /v1/models`.
-pub(crate) async fn models(State(app): State<Arc<App>>) -> Json<ModelList> {
-    Json(app.models().into())
+pub(crate) async fn models(State(app): State<Arc<App>>, Extension(caller): Extension<Arc<Caller>>) -> Json<ModelList> {
+    Json(visible(&app, &caller).into())
+}
+
+/// The models a caller may use: others do not exist for them.
+fn visible(app: &App, caller: &Caller) -> Vec<ModelBody> {
+    app.models().into_iter().filter(|model| caller.may_use(&model.id).is_ok()).collect()
 }
 
 /// `GET /v1/models/{id}`; ids may contain slashes.
-pub(crate) async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<ModelBody>, Refusal> {
-    let models = app.models();
+pub(crate) async fn model(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Path(id): Path<String>,
+) -> Result<Json<ModelBody>, Refusal> {
+    let models = visible(&app, &caller);
     let names = models.iter().map(|model| format!("`{}`", model.id)).collect::<Vec<_>>().join(", ");
     let found = models.into_iter().find(|model| model.id == id);
     found.map(Json).ok_or_else(|| {

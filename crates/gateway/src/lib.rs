@@ -14,38 +14,46 @@
 //! ```
 //!
 //! A request's walk: `id` gives it a name, `drain` counts it in (or answers 503 while stopping), `body` reads it within
-//! the limit, `protocol::openai` checks every field and makes plain requests of it, `choose` picks the service by model
-//! name, `stream` merges the events of all prompts, `sse` or a collector writes them out, and `refusal` is the one place
+//! the limit, `protocol::openai` checks every field and makes plain requests of it, `app` picks the service by model
+//! name, `record` takes what limits and budgets allow and writes the record that precedes the work, `stream` merges the events of all prompts, `sse` or a collector writes them out, and `refusal` is the one place
 //! that knows which error has which HTTP status.
 //!
-//! Invariant: no engine, model or kernel is known here; no field of a request is ignored in silence; only loopback
-//! addresses are bound until API keys exist.
+//! Invariant: no engine, model or kernel is known here; no field of a request is ignored in silence; an
+//! address that other machines reach is bound only with keys and TLS; the end of an answer is sent behind its record.
 
 mod api;
 mod app;
 mod ask;
+mod audit;
 mod auth;
 mod body;
 mod caller;
 mod clock;
 mod console;
+mod current;
 mod drain;
 mod draw;
 mod embed;
 mod health;
 mod id;
 mod internal;
+mod journey;
 mod listen;
 mod measure;
 mod messages;
 mod moderation;
+mod oidc;
+mod rate;
 mod reasoning;
+mod record;
 mod refusal;
 mod route;
 pub mod settings;
 mod sse;
 mod stream;
 mod text;
+mod tls;
+mod traces;
 
 use std::{
     future::{Future, IntoFuture, pending},
@@ -55,16 +63,18 @@ use std::{
 };
 
 use guard::Guard;
+use ledger::Ledger;
 use protocol::{Decide, Draw, Embed, Generate};
 use services::remote::Gatekeeper;
 use tokio::sync::oneshot;
 
 pub use api::openapi;
 pub use caller::{Caller, DEFAULT_TENANT, Role};
-pub use listen::{Error, Listener, bind};
+pub use current::{Current, Services};
+pub use listen::{Connection, Error, Listener, Protection, bind, bind_protected};
 pub use measure::install_metrics;
 
-use crate::app::App;
+use crate::{app::App, settings::Live, tls::Certificate};
 
 /// The services on offer and the limits they are offered under.
 #[derive(Debug, Clone)]
@@ -85,13 +95,27 @@ pub struct Gateway {
     pub public: bool,
     /// Limits.
     pub config: Config,
+    /// Settings in force, for everything that may change while it serves.
+    pub settings: Arc<Live>,
+    /// Where records, usage and keys are kept; without it nothing is recorded and no key exists.
+    pub ledger: Option<Ledger>,
 }
 
 impl Gateway {
     /// These services under the default limits, and none for images.
     pub fn new(generate: Vec<Arc<dyn Generate>>, embed: Vec<Arc<dyn Embed>>) -> Self {
-        let (draw, decide, guard, config) = (Vec::new(), Vec::new(), Guard::default(), Config::default());
-        Self { generate, embed, draw, decide, guard, worker: None, public: true, config }
+        Self {
+            generate,
+            embed,
+            draw: Vec::new(),
+            decide: Vec::new(),
+            guard: Guard::default(),
+            worker: None,
+            public: true,
+            config: Config::default(),
+            settings: Arc::default(),
+            ledger: None,
+        }
     }
 }
 
@@ -140,6 +164,7 @@ pub async fn serve(
 ) -> Result<(), Error> {
     install_metrics();
     let app = App::new(gateway);
+    let certificate = listener.certificate();
     let (close, closed) = oneshot::channel::<()>();
     let closed = async { closed.await.unwrap_or(()) };
     let server = axum::serve(listener, route::router(app.clone())).with_graceful_shutdown(closed);
@@ -148,7 +173,8 @@ pub async fn serve(
     tokio::select! {
         ended = server => Ok(ended?),
         () = stop => Ok(()),
-        () = clockwork(&app) => Ok(()),
+        () = clockwork(&app, certificate.as_deref()) => Ok(()),
+        () = export(&app) => Ok(()),
     }
 }
 
@@ -165,13 +191,23 @@ async fn stop(app: &App, shutdown: impl Future<Output = ()> + Send, close: onesh
 }
 
 /// Never ends.
-async fn clockwork(app: &App) {
+async fn clockwork(app: &App, certificate: Option<&Certificate>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tick.tick().await;
         app.console.tick();
+        certificate.into_iter().for_each(Certificate::refresh);
     }
+}
+
+/// Never ends.
+async fn export(app: &App) {
+    let export = app.export.lock().take();
+    if let Some(export) = export {
+        export.run().await;
+    }
+    pending().await
 }
 
 /// The routes over these services, for callers that bring their own server (tests do).

@@ -13,7 +13,7 @@ use axum::{
     body::{Body, HttpBody},
     extract::{MatchedPath, Request},
     http::{Method, StatusCode, header},
-    middleware::Next,
+    middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -23,7 +23,7 @@ use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::time::Instant;
 
-use crate::{api::Route, id::RequestId, refusal::Refusal};
+use crate::{api::Route, auth, id::RequestId, refusal::Refusal};
 
 const REQUESTS: &str = "tessera_http_requests_total";
 const SECONDS: &str = "tessera_http_request_duration_seconds";
@@ -74,7 +74,7 @@ pub(crate) fn render() -> Option<String> {
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
-        Route::get("/metrics", get(page)).about("server", "Metrics for Prometheus").gives_text("text/plain").fails(404),
+        Route::get("/metrics", get(page).route_layer(from_fn(auth::auditors))).about("server", "Metrics for Prometheus").gives_text("text/plain").fails(404),
     ]
 }
 

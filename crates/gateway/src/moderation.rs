@@ -1,10 +1,15 @@
 //! `POST /v1/moderations`: a text in OpenAI's categories, as the guard judges it.
 
-use axum::{Json, routing::post};
+use axum::{Json, response::Response, routing::post};
 use guard::Category;
-use protocol::openai::moderation::{self, MODEL, ModerationBody, ModerationRequest, ResultBody};
+use ledger::Kind;
+use protocol::{
+    Usage,
+    openai::moderation::{self, MODEL, ModerationBody, ModerationRequest, ResultBody},
+};
+use serde_json::json;
 
-use crate::{api::Route, ask::Ask, refusal::Refusal};
+use crate::{api::Route, ask::Ask, record::Work, refusal::Refusal};
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
@@ -15,8 +20,9 @@ pub(crate) fn routes() -> Vec<Route> {
 }
 
 /// A judgement for every input.
-pub(crate) async fn moderations(ask: Ask) -> Result<Json<ModerationBody>, Refusal> {
+pub(crate) async fn moderations(ask: Ask) -> Result<Response, Refusal> {
     let call = moderation::parse(&ask.body)?;
+    let record = ask.begin(work(&call.texts)).await?;
     let judge = |text: &String| {
         let moderation = ask.app.gateway.guard.moderate(text);
         let each = Category::ALL
@@ -25,6 +31,20 @@ pub(crate) async fn moderations(ask: Ask) -> Result<Json<ModerationBody>, Refusa
         ResultBody::new(each)
     };
     let id = ask.id.0.strip_prefix("req_").unwrap_or(&ask.id.0);
-    let results = call.texts.iter().map(judge).collect();
-    Ok(Json(ModerationBody { id: format!("modr-{id}"), model: MODEL.to_owned(), results }))
+    let results: Vec<ResultBody> = call.texts.iter().map(judge).collect();
+    record.deliver(json!(results), Vec::new(), Usage::default()).await?;
+    Ok(ask.timed(Json(ModerationBody { id: format!("modr-{id}"), model: MODEL.to_owned(), results })))
+}
+
+fn work(texts: &[String]) -> Work {
+    Work {
+        kind: Kind::Moderation,
+        model: MODEL.to_owned(),
+        digest: String::new(),
+        service: "guard".to_owned(),
+        parameters: json!({ "inputs": texts.len() }),
+        input: json!(texts),
+        subject: String::new(),
+        estimate: Usage::default(),
+    }
 }

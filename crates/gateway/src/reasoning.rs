@@ -18,13 +18,13 @@ use axum::{
 };
 use futures_util::{Stream, StreamExt, future, stream};
 use protocol::{
-    Decide, Error, ErrorKind, Step, StepEvent, StepStream,
+    Conclusion, Decide, DecideRequest, Error, ErrorKind, Step, StepEvent, StepStream, Usage,
     openai::ErrorBody,
     reasoning::{Answer, DecisionBody, list},
 };
 use serde_json::{Value, json};
 
-use crate::{Caller, Role, api::Route, app::App, ask::Ask, refusal::Refusal};
+use crate::{Caller, Role, api::Route, app::App, ask::Ask, record::{self, Record}, refusal::Refusal};
 use paths::Kept;
 pub(crate) use paths::Paths;
 
@@ -61,8 +61,27 @@ async fn decide(ask: Ask) -> Result<Response, Refusal> {
     let answer = Answer::new(&ask.id.0, Some(body.decision.clone()), body.text.clone().unwrap_or_default());
     let (streamed, deadline) = (body.stream, ask.app.gateway.config.deadline);
     let request = body.request(ask.id.0.clone(), ask.caller.tenant.clone(), deadline);
-    let steps = service.decide(request).await?;
-    deliver(&ask, answer, steps, streamed).await
+    let version = service.decisions().into_iter().find(|card| card.id == request.decision).map(|card| card.version);
+    let record = ask.begin(decision_work(&request, version.unwrap_or_default())).await?;
+    let steps = match service.decide(request).await {
+        Ok(steps) => steps,
+        Err(error) => return Err(record.fail(error).await.into()),
+    };
+    deliver(&ask, answer, record, steps, streamed).await
+}
+
+/// What a decision's record says before the work.
+fn decision_work(request: &DecideRequest, version: String) -> record::Work {
+    record::Work {
+        kind: ledger::Kind::Decision,
+        model: request.decision.clone(),
+        digest: version,
+        service: "rules".to_owned(),
+        parameters: json!({ "facts": request.facts, "model": request.model, "language": request.language }),
+        input: json!(request.text.clone().unwrap_or_default()),
+        subject: request.tenant.clone(),
+        estimate: Usage::default(),
+    }
 }
 
 impl App {
@@ -90,9 +109,15 @@ impl App {
 }
 
 /// Answers with the steps as they come, or with the whole path.
-pub(crate) async fn deliver(ask: &Ask, answer: Answer, steps: StepStream, streamed: bool) -> Result<Response, Refusal> {
-    let mut work =
-        Work { steps, cut: Box::pin(ask.app.drain.cut()), kept: ask.app.paths.keep(&ask.caller, answer), over: false };
+pub(crate) async fn deliver(
+    ask: &Ask,
+    answer: Answer,
+    record: Record,
+    steps: StepStream,
+    streamed: bool,
+) -> Result<Response, Refusal> {
+    let (cut, kept) = (Box::pin(ask.app.drain.cut()), ask.app.paths.keep(&ask.caller, answer));
+    let mut work = Work { steps, cut, kept, record: Some(record), over: false };
     if !streamed {
         while work.next().await.is_some() {}
         let answer = work.kept.answer();
@@ -115,6 +140,7 @@ struct Work {
     steps: StepStream,
     cut: Pin<Box<dyn Future<Output = Error> + Send>>,
     kept: Kept,
+    record: Option<Record>,
     over: bool,
 }
 
@@ -133,7 +159,30 @@ impl Work {
         if let Err(error) = &item {
             tracing::warn!(%error, "a path of reasoning ends in an error");
         }
-        self.kept.push(item)
+        let shown = self.kept.push(item);
+        match self.record.take_if(|_| self.over) {
+            // The end is sent behind its record.
+            Some(record) => close(record, &self.kept.answer()).await.err().map(Shown::failure).or(shown),
+            None => shown,
+        }
+    }
+}
+
+/// Closes the record of a path with its outcome.
+async fn close(record: Record, answer: &Answer) -> Result<(), Error> {
+    match &answer.end {
+        Some(Err(error)) => {
+            record.fail(error.clone()).await;
+            Ok(())
+        }
+        Some(Ok(conclusion)) => {
+            let usage = match conclusion {
+                Conclusion::Decision(decision) => decision.usage,
+                Conclusion::Solution(solution) => solution.usage,
+            };
+            record.deliver(answer.record(), answer.steps.clone(), usage).await
+        }
+        None => Ok(()),
     }
 }
 
@@ -154,6 +203,11 @@ impl Shown {
             Ok(_) => Self { name: answer.name(), data: answer.body() },
             Err(error) => Self { name: "error", data: json!(ErrorBody::from(error)) },
         })
+    }
+
+    /// The end could not be recorded.
+    fn failure(error: Error) -> Self {
+        Self { name: "error", data: json!(ErrorBody::from(&error)) }
     }
 
     fn step(step: &Step) -> Self {

@@ -18,7 +18,9 @@ use tower_http::{
 use crate::{
     api::{self, Route},
     app::App,
-    auth, console, id, internal, measure, messages,
+    auth, console, id, internal,
+    journey::{Ending, Journey},
+    measure, messages,
     refusal::Refusal,
 };
 
@@ -37,7 +39,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(|panic| caught(&panic)))
-        .layer(from_fn(auth::identify))
+        .layer(from_fn_with_state(app.clone(), auth::identify))
         .layer(from_fn(messages::speak))
         .layer(cors)
         .layer(from_fn(measure::count))
@@ -47,10 +49,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 
 /// Counts work in for the drain, until the last byte of its answer; refuses it while stopping.
 async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    match app.drain.enter() {
+    let limit = app.gateway.settings.get().settings.limits.in_flight;
+    let ending = request.extensions().get::<Journey>().cloned().map(Ending);
+    match app.drain.enter(limit) {
         Ok(entered) => {
             let response = next.run(request).await;
-            response.map(|body| axum::body::Body::new(measure::Held { body, _until_sent: entered }))
+            response.map(|body| axum::body::Body::new(measure::Held { body, _until_sent: (entered, ending) }))
         }
         Err(stopping) => Refusal::from(stopping).into_response(),
     }

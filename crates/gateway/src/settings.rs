@@ -18,7 +18,7 @@ use schemars::Schema;
 use sha2::{Digest, Sha256};
 
 pub use litellm::{Imported, import};
-pub use live::{Live, Refused, Watch};
+pub use live::{InForce, Live, Refused, Watch};
 pub use sections::*;
 pub use unit::{Money, Secret, Size, Span};
 

@@ -9,6 +9,8 @@ use std::{pin::Pin, sync::Arc};
 use futures_util::{Stream, StreamExt, TryStreamExt, future, stream};
 use protocol::{Error, Event, Generate, GenerateRequest};
 
+use crate::record::Record;
+
 /// An event and the prompt it belongs to.
 type Of = (usize, Event);
 
@@ -18,6 +20,7 @@ pub(crate) struct Events {
     cut: Pin<Box<dyn Future<Output = Error> + Send>>,
     /// Prompts that are not done.
     open: usize,
+    record: Record,
 }
 
 impl Events {
@@ -26,20 +29,23 @@ impl Events {
         service: &Arc<dyn Generate>,
         requests: Vec<GenerateRequest>,
         at_once: usize,
+        record: Record,
         cut: impl Future<Output = Error> + Send + 'static,
     ) -> Self {
         let open = requests.len();
         let service = service.clone();
         let one = move |(prompt, request)| Box::pin(of_prompt(service.clone(), (prompt, open), request));
         let inner = stream::iter(requests.into_iter().enumerate()).map(one).flatten_unordered(at_once.max(1));
-        Self { inner: Box::pin(inner), cut: Box::pin(cut), open }
+        Self { inner: Box::pin(inner), cut: Box::pin(cut), open, record }
     }
 
-    /// The next event. An error is the last item; without one the last event is the last prompt's [`Event::Done`].
+    /// The next event. An error is the last item; without one the last event is the last prompt's [`Event::Done`]. The last
+    /// item comes when the record of the request is closed.
     pub(crate) async fn next(&mut self) -> Option<Result<Of, Error>> {
         if self.open == 0 {
             return None;
         }
+        self.record.waited();
         let item = match future::select(self.inner.next(), &mut self.cut).await {
             future::Either::Left((Some(item), _)) => item,
             future::Either::Left((None, _)) => Err(Error::internal("The service ended its answer early; try again.")),
@@ -50,7 +56,20 @@ impl Events {
             Ok(_) => {}
             Err(_) => self.open = 0,
         }
-        Some(item)
+        Some(self.recorded(item).await)
+    }
+
+    async fn recorded(&mut self, item: Result<Of, Error>) -> Result<Of, Error> {
+        match &item {
+            Ok((prompt, event)) => {
+                self.record.see(*prompt, event);
+                if self.open == 0 {
+                    self.record.close(None).await?;
+                }
+            }
+            Err(error) => self.record.close(Some(error)).await?,
+        }
+        item
     }
 }
 

@@ -10,7 +10,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Kind, Name, Progress, Stage, pull::Report};
+use crate::{
+    Error, Kind, Name, Progress, Stage,
+    partial::{sha256, sha256_of},
+    pull::Report,
+};
 
 const RECORD: &str = "record.json";
 
@@ -34,6 +38,36 @@ pub struct Entry {
     pub revision: Option<String>,
     /// The files with their sums.
     pub files: Vec<StoredFile>,
+}
+
+impl Entry {
+    /// What identifies the weights exactly: the sum of the file, or the sum of the list of its files with their sums. Known for
+    /// what came through the hub; a file that did not is read.
+    ///
+    /// # Errors
+    /// If such a file cannot be read.
+    pub fn digest(&self) -> Result<String, Error> {
+        let list = |files: &[(String, String)]| match files {
+            [(sum, _)] => format!("sha256:{sum}"),
+            several => {
+                let lines: String = several.iter().map(|(sum, path)| format!("{sum}  {path}\n")).collect();
+                format!("sha256:{}", sha256(lines.as_bytes()))
+            }
+        };
+        if !self.files.is_empty() {
+            let files: Vec<_> = self.files.iter().map(|file| (file.sha256.clone(), file.path.clone())).collect();
+            return Ok(list(&files));
+        }
+        let mut paths = vec![self.path.clone()];
+        if self.path.is_dir() {
+            let entries = fs::read_dir(&self.path).map_err(|e| Error::io(&self.path, e))?;
+            paths = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file()).collect();
+            paths.sort();
+        }
+        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let summed: Result<Vec<_>, Error> = paths.iter().map(|path| Ok((sha256_of(path)?, name(path)))).collect();
+        Ok(list(&summed?))
+    }
 }
 
 /// A verified file of an entry.

@@ -122,6 +122,11 @@ fn digest(file: &mut File) -> io::Result<(u64, Sha256)> {
     }
 }
 
+/// The sum of a text, in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
         // Writing to a String cannot fail.

@@ -12,6 +12,9 @@ pub(super) fn check(settings: &Settings) -> Vec<Wrong> {
     let mut wrong = Vec::new();
     server(settings, &mut wrong);
     identity(settings, &mut wrong);
+    if let Err(error) = guard::Guard::new(&settings.guard) {
+        add(&mut wrong, &["guard"], error);
+    }
     for (i, upstream) in settings.upstreams.iter().enumerate() {
         self::upstream(settings, i, upstream, &mut wrong);
     }

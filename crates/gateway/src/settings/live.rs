@@ -15,7 +15,7 @@ use super::{Settings, SettingsError};
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// A change that is prepared and cannot fail any more.
-pub type Commit = Box<dyn FnOnce() + Send>;
+type Commit = Box<dyn FnOnce() + Send>;
 type Prepare = Box<dyn Fn(&Settings) -> Result<Commit, String> + Send + Sync>;
 
 /// Settings in force.
@@ -118,15 +118,27 @@ fn fixed(now: &Settings, next: &Settings) -> Result<(), String> {
 }
 
 /// A settings file that is watched.
-#[derive(Debug)]
 pub struct Watch {
-    /// The file.
-    pub path: PathBuf,
-    /// What follows it.
-    pub live: Arc<Live>,
+    path: PathBuf,
+    live: Arc<Live>,
+    over: Over,
+}
+
+/// What wins over the file, such as options of the command line.
+type Over = Box<dyn Fn(&mut Settings) + Send + Sync>;
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl Watch {
+    /// `live` follows the file at `path`; `over` is what wins over the file.
+    pub fn new(path: PathBuf, live: Arc<Live>, over: impl Fn(&mut Settings) + Send + Sync + 'static) -> Self {
+        Self { path, live, over: Box::new(over) }
+    }
+
     /// Never ends.
     pub async fn run(self) {
         let mut seen = self.text().await;
@@ -151,7 +163,11 @@ impl Watch {
 
     /// Reads the file and takes it over, or says why not; both show in the metrics.
     pub fn reload(&self) {
-        let result = Settings::load(&self.path).map_err(Refused::from).and_then(|settings| self.live.change(settings));
+        let read = Settings::load(&self.path).map_err(Refused::from);
+        let result = read.and_then(|mut settings| {
+            (self.over)(&mut settings);
+            self.live.change(settings)
+        });
         gauge!("tessera_config_last_reload_ok").set(if result.is_ok() { 1.0 } else { 0.0 });
         match result {
             Ok(false) => {}
@@ -209,7 +225,9 @@ mod tests {
         let count = changed.clone();
         live.follow(move |_| {
             let count = count.clone();
-            Ok(Box::new(move || drop(count.fetch_add(1, Ordering::SeqCst))))
+            Ok(Box::new(move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            }))
         });
         live.follow(|settings| match settings.limits.requests_per_minute {
             13 => Err("thirteen is unlucky".to_owned()),
@@ -236,10 +254,11 @@ mod tests {
     fn a_broken_file_changes_nothing() {
         let path = std::env::temp_dir().join(format!("tessera-live-{}.toml", std::process::id()));
         let live = Live::new(Settings::default());
-        let watch = Watch { path: path.clone(), live: live.clone() };
+        let watch = Watch::new(path.clone(), live.clone(), |settings| settings.limits.in_flight = 7);
         std::fs::write(&path, "[limits]\nrequests_per_minute = 5").unwrap();
         watch.reload();
-        assert_eq!(live.get().settings.limits.requests_per_minute, 5);
+        let limits = live.get().settings.limits.clone();
+        assert_eq!((limits.requests_per_minute, limits.in_flight), (5, 7));
         std::fs::write(&path, "[limits]\nrequests_per_minute = \"many\"").unwrap();
         watch.reload();
         assert_eq!(live.get().settings.limits.requests_per_minute, 5);

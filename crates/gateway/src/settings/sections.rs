@@ -23,6 +23,8 @@ pub struct Settings {
     pub auth: Auth,
     /// What a key may use of the server.
     pub limits: Limits,
+    /// What may come in and go out.
+    pub guard: guard::Policy,
     /// What a tenant may use, by the tenant's name.
     pub tenants: BTreeMap<String, Tenant>,
     /// What a model costs, by the model's name; models without a price cost nothing.

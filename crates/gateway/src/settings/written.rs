@@ -177,8 +177,15 @@ fn toml(value: &Value) -> String {
             let pairs = map.iter().map(|(key, value)| format!("{} = {}", Value::from(key.as_str()), toml(value)));
             format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
         }
+        Value::Number(number) if number.is_f64() => decimal(number.as_f64().unwrap_or_default()),
         scalar => scalar.to_string(),
     }
+}
+
+/// A number as it was written: JSON holds all in 64 bits, and the tail of a shorter one is noise. TOML wants the point.
+fn decimal(number: f64) -> String {
+    let short = number as f32;
+    if f64::from(short) == number { format!("{short:?}") } else { format!("{number:?}") }
 }
 
 #[cfg(test)]

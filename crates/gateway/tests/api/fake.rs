@@ -110,7 +110,7 @@ pub(crate) fn asked(request: &GenerateRequest) -> String {
     }
 }
 
-fn parrot(request: &GenerateRequest) -> Vec<Step> {
+pub(crate) fn parrot(request: &GenerateRequest) -> Vec<Step> {
     let text = asked(request);
     let mut steps = vec![Step::Send(started())];
     for word in text.split_inclusive(' ') {

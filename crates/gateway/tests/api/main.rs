@@ -8,6 +8,8 @@ mod drain;
 mod edges;
 mod embeddings;
 mod fake;
+mod govern;
+mod identity;
 mod images;
 mod internal;
 mod messages;

@@ -1,0 +1,209 @@
+//! `/v1/audit`: the records and the log they stand in, for auditors. A tenant's auditor sees its records; the log itself holds
+//! hashes and public facts of all tenants, so its tiles and bundles are an admin's.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json,
+    extract::{Path, Query, State},
+    http::header,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use bytes::Bytes;
+use ledger::{Filter, Kind, Ledger, Outcome, Page, Record, Records, Verification};
+use protocol::{Error, ErrorKind};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{Caller, api::Route, app::App, refusal::Refusal};
+
+pub(crate) fn routes() -> Vec<Route> {
+    let get_json = |path, handler, about| Route::get(path, handler).about("audit", about).gives::<Value>().fails(400).fails(404);
+    vec![
+        get_json("/v1/audit/records", get(records), "A page of records, the newest first"),
+        get_json("/v1/audit/records/{id}", get(record), "One record"),
+        get_json("/v1/audit/proof/{id}", get(proof), "That a record stands in the signed log"),
+        Route::get("/v1/audit/checkpoint", get(checkpoint))
+            .about("audit", "The newest signed checkpoint")
+            .gives_text("text/plain")
+            .fails(404),
+        Route::get("/v1/audit/tile/{*path}", get(tile))
+            .about("audit", "A tile of the log, or a bundle of its entries")
+            .gives_text("application/octet-stream")
+            .fails(404),
+        Route::post::<Value>("/v1/audit/verify", post(verify)).about("audit", "Compute the whole log again").gives::<Value>(),
+    ]
+}
+
+/// What `GET /v1/audit/records` may be narrowed by.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Wanted {
+    kind: Option<Kind>,
+    model: Option<String>,
+    key_id: Option<String>,
+    outcome: Option<Outcome>,
+    since: Option<i64>,
+    until: Option<i64>,
+    before: Option<u64>,
+    limit: Option<u32>,
+}
+
+type Narrowed = Result<Query<Wanted>, axum::extract::rejection::QueryRejection>;
+
+fn ledger<'a>(app: &'a App, caller: &Caller) -> Result<&'a Ledger, Error> {
+    caller.may_audit()?;
+    app.gateway
+        .ledger
+        .as_ref()
+        .ok_or_else(|| Error::new(ErrorKind::NotFound, "This server keeps no records.").with_code("no_ledger"))
+}
+
+/// `GET /v1/audit/records`: a page of them, the newest first.
+pub(crate) async fn records(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    wanted: Narrowed,
+) -> Result<Json<Records>, Refusal> {
+    let ledger = ledger(&app, &caller)?;
+    let Query(wanted) = wanted.map_err(|error| Error::new(ErrorKind::Invalid, error.body_text()))?;
+    let Wanted { kind, model, key_id, outcome, since, until, before, limit } = wanted;
+    let filter = Filter { kind, model, key_id, outcome, since, until };
+    let page = Page { before, limit: limit.unwrap_or(Page::default().limit) };
+    Ok(Json(ledger.records(&caller.scope(), &filter, page).await.map_err(Error::from)?))
+}
+
+/// `GET /v1/audit/records/{id}`: one, as a story.
+pub(crate) async fn record(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Path(id): Path<String>,
+) -> Result<Json<Record>, Refusal> {
+    let found = ledger(&app, &caller)?.record(&caller.scope(), &id).await.map_err(Error::from)?;
+    Ok(Json(found.ok_or_else(|| missing(&id))?))
+}
+
+fn missing(id: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("There is no record `{id}` that this key may see.")).with_code("no_record")
+}
+
+/// `GET /v1/audit/checkpoint`: the newest signed one, as text.
+pub(crate) async fn checkpoint(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Arc<Caller>>,
+) -> Result<Response, Refusal> {
+    let checkpoint = ledger(&app, &caller)?.checkpoint().await.map_err(Error::from)?;
+    let nothing = || Error::new(ErrorKind::NotFound, "Nothing was recorded yet.").with_code("no_checkpoint");
+    let checkpoint = checkpoint.ok_or_else(nothing)?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], checkpoint.note).into_response())
+}
+
+/// `GET /v1/audit/tile/{level}/{n}` and `/v1/audit/tile/entries/{n}`, as c2sp.org/tlog-tiles names them.
+pub(crate) async fn tile(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Path(path): Path<String>,
+) -> Result<Response, Refusal> {
+    caller.may_administer()?;
+    let ledger = ledger(&app, &caller)?;
+    let named = tile_path(&path).ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("`{path}` is no tile: write LEVEL/N, LEVEL/N.p/WIDTH or entries/N."))
+    })?;
+    let bytes = match named.level {
+        Some(level) => ledger.tile(level, named.n, named.width).await,
+        None => ledger.bundle(named.n, named.width).await,
+    };
+    let bytes = bytes.map_err(Error::from)?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+}
+
+/// Whether contents are shown with a proof.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Disclose {
+    disclose: bool,
+}
+
+/// `GET /v1/audit/proof/{id}`: that both entries of a request stand in the signed log; verifies offline.
+pub(crate) async fn proof(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Path(id): Path<String>,
+    Query(wanted): Query<Disclose>,
+) -> Result<Json<Value>, Refusal> {
+    let ledger = ledger(&app, &caller)?;
+    let proofs = ledger.prove(&caller.scope(), &id, wanted.disclose).await.map_err(Error::from)?;
+    Ok(Json(json!({ "log": ledger.verifier().to_string(), "proofs": proofs })))
+}
+
+/// What `POST /v1/audit/verify` compares with.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Against {
+    checkpoint: Option<String>,
+}
+
+/// `POST /v1/audit/verify`: everything is computed again; an empty body, or a checkpoint kept elsewhere to compare with.
+pub(crate) async fn verify(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    body: Bytes,
+) -> Result<Json<Verification>, Refusal> {
+    let ledger = ledger(&app, &caller)?;
+    let against: Against = if body.is_empty() {
+        Against::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|error| Error::new(ErrorKind::Invalid, format!("The body: {error}.")))?
+    };
+    let outside = against.checkpoint.map(|note| ledger.verifier().open(&note)).transpose().map_err(Error::from)?;
+    let mut found = ledger.verify(outside.as_ref()).await.map_err(Error::from)?;
+    if caller.sees().is_some() {
+        // The place is enough to a tenant's auditor; whose request it is may be another tenant's business.
+        found.problems.iter_mut().for_each(|problem| problem.request_id = None);
+    }
+    Ok(Json(found))
+}
+
+/// A tile of hashes, or with no level a bundle of entries.
+#[derive(Debug, PartialEq, Eq)]
+struct Tile {
+    level: Option<u8>,
+    n: u64,
+    width: u16,
+}
+
+/// `0/x001/x234/067`, `1/000.p/5`, `entries/000`.
+fn tile_path(path: &str) -> Option<Tile> {
+    let (path, width) = match path.rsplit_once(".p/") {
+        Some((path, width)) => (path, width.parse().ok().filter(|width| (1..256).contains(width))?),
+        None => (path, 256),
+    };
+    let mut parts = path.split('/');
+    let level = match parts.next()? {
+        "entries" => None,
+        level => Some(level.parse().ok().filter(|level| *level < 64)?),
+    };
+    let mut groups: Vec<&str> = parts.collect();
+    let last = groups.pop()?;
+    let three = |digits: &str| (digits.len() == 3).then(|| digits.parse::<u64>().ok()).flatten();
+    let n =
+        groups.iter().try_fold(0_u64, |n, group| n.checked_mul(1000)?.checked_add(three(group.strip_prefix('x')?)?))?;
+    Some(Tile { level, n: n.checked_mul(1000)?.checked_add(three(last)?)?, width })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_are_named_as_the_specification_has_it() {
+        let check = |path, level, n, width| assert_eq!(tile_path(path), Some(Tile { level, n, width }), "{path}");
+        check("0/000", Some(0), 0, 256);
+        check("1/x001/x234/067.p/5", Some(1), 1_234_067, 5);
+        check("entries/012", None, 12, 256);
+        for wrong in ["", "0", "0/1", "x/000", "0/000.p/256", "0/000.p/0", "0/1234", "64/000", "0/x1/000"] {
+            assert_eq!(tile_path(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Keys, rights, limits, budgets and records, over a real ledger in a directory of its own.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, Response, StatusCode, header},
+};
+use futures_util::StreamExt;
+use gateway::{
+    Gateway,
+    settings::{Live, Settings},
+};
+use ledger::{Grant, Ledger, Limits, Role};
+use serde_json::{Value, json};
+
+use crate::{
+    fake::{Fake, Step, says, started},
+    send, text,
+};
+
+/// A gateway with a ledger.
+struct Place {
+    directory: PathBuf,
+    ledger: Ledger,
+    app: Router,
+}
+
+impl Place {
+    async fn new(fake: &Fake, settings: &str) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let unique = format!("tessera-govern-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let directory = std::env::temp_dir().join(unique);
+        std::fs::create_dir_all(directory.join("data")).unwrap();
+        let url = format!("sqlite:{}", directory.join("data/ledger.db").display());
+        std::fs::create_dir_all(directory.join("keys")).unwrap();
+        let ledger = Ledger::open(ledger::Settings::new(url, directory.join("keys/ledger.keys"))).await.unwrap();
+        let live = Live::new(Settings::parse(settings).unwrap());
+        let gateway = Gateway { settings: live, ledger: Some(ledger.clone()), ..fake.gateway() };
+        Self { directory, ledger, app: gateway::router(gateway) }
+    }
+
+    /// The secret of a new key.
+    async fn key(&self, tenant: &str, role: Role, change: impl FnOnce(&mut Grant)) -> String {
+        let mut grant = Grant {
+            name: String::new(),
+            tenant: tenant.to_owned(),
+            role,
+            models: Vec::new(),
+            limits: Limits::default(),
+            budgets: Vec::new(),
+            expires_at: None,
+        };
+        change(&mut grant);
+        self.ledger.keys().create(grant).await.unwrap().1
+    }
+
+    async fn chat(&self, key: &str, body: Value) -> Response<Body> {
+        send(&self.app, with(key, "/v1/chat/completions", Some(body))).await
+    }
+
+    async fn get(&self, key: &str, path: &str) -> (StatusCode, Value) {
+        let response = send(&self.app, with(key, path, None)).await;
+        let status = response.status();
+        let body = text(response).await;
+        (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+    }
+
+    /// The records a key sees, once all of them are closed.
+    async fn records(&self, key: &str) -> Vec<Value> {
+        for _ in 0..200 {
+            let (status, page) = self.get(key, "/v1/audit/records").await;
+            assert_eq!(status, 200, "{page}");
+            let records = page["records"].as_array().unwrap().clone();
+            if records.iter().all(|record| !record["outcome"].is_null()) {
+                return records;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("a record stays open");
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn with(key: &str, path: &str, body: Option<Value>) -> Request<Body> {
+    let builder = if body.is_some() { Request::post(path) } else { Request::get(path) };
+    let builder = builder.header(header::CONTENT_TYPE, "application/json");
+    let builder = if key.is_empty() { builder } else { builder.header(header::AUTHORIZATION, format!("Bearer {key}")) };
+    builder.body(body.map_or_else(Body::empty, |body| body.to_string().into())).unwrap()
+}
+
+fn hello(extra: Value) -> Value {
+    let mut body = json!({ "model": "talker", "messages": [{ "role": "user", "content": "Hello there" }] });
+    body.as_object_mut().unwrap().extend(extra.as_object().cloned().unwrap_or_default());
+    body
+}
+
+async fn error(response: Response<Body>) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let body: Value = serde_json::from_str(&text(response).await).unwrap();
+    (status, body["error"].clone())
+}
+
+#[tokio::test]
+async fn the_first_key_closes_the_door() {
+    let place = Place::new(&Fake::parrot(), "").await;
+    assert_eq!(place.chat("", hello(json!({}))).await.status(), 200);
+    assert_eq!(place.chat("none", hello(json!({}))).await.status(), 200);
+    let key = place.key("acme", Role::User, |_| ()).await;
+    assert_eq!(place.chat(&key, hello(json!({}))).await.status(), 200);
+    let mut other = with("", "/v1/models", None);
+    other.headers_mut().insert("x-api-key", key.parse().unwrap());
+    assert_eq!(send(&place.app, other).await.status(), 200);
+    for (wrong, code) in [("", "missing_api_key"), ("none", "invalid_api_key"), ("tsk-0-0", "invalid_api_key")] {
+        let (status, error) = error(place.chat(wrong, hello(json!({}))).await).await;
+        assert_eq!((status, &error["code"], &error["type"]), (401, &json!(code), &json!("authentication_error")));
+    }
+    for (path, status) in [("/healthz/live", 200), ("/healthz/ready", 200), ("/v1/models", 401), ("/metrics", 401)] {
+        assert_eq!(place.get("", path).await.0, status, "{path}");
+    }
+    assert_eq!(place.get(&key, "/metrics").await.0, 403);
+    let id = key.split('-').nth(1).unwrap();
+    place.ledger.keys().revoke(id).await.unwrap();
+    assert_eq!(place.chat(&key, hello(json!({}))).await.status(), 401);
+}
+
+#[tokio::test]
+async fn rights_follow_role_and_list() {
+    let place = Place::new(&Fake::parrot(), "").await;
+    let one = place.key("acme", Role::User, |grant| grant.models = vec!["hf:owner/raw".to_owned()]).await;
+    let auditor = place.key("acme", Role::Auditor, |_| ()).await;
+    for (key, code) in [(&one, "model_not_allowed"), (&auditor, "insufficient_permissions")] {
+        let (status, error) = error(place.chat(key, hello(json!({}))).await).await;
+        assert_eq!((status, &error["code"]), (403, &json!(code)));
+    }
+    let (_, models) = place.get(&one, "/v1/models").await;
+    let names: Vec<_> = models["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+    assert_eq!(names, ["hf:owner/raw"]);
+    assert_eq!(place.get(&one, "/v1/audit/records").await.0, 403);
+    assert_eq!(place.get(&auditor, "/v1/audit/records").await.0, 200);
+    assert_eq!(place.get(&auditor, "/v1/audit/tile/0/000.p/1").await.0, 403);
+}
+
+#[tokio::test]
+async fn records_tell_the_story_and_stay_with_their_tenant() {
+    let place = Place::new(&Fake::parrot(), "[prices.talker]\ninput = \"1.00\"\noutput = \"10.00\"\n").await;
+    let (acme, other) = (place.key("acme", Role::User, |_| ()).await, place.key("other", Role::User, |_| ()).await);
+    let admin = place.key("house", Role::Admin, |_| ()).await;
+    let auditor = place.key("acme", Role::Auditor, |_| ()).await;
+    let response = place.chat(&acme, hello(json!({ "temperature": 0.25 }))).await;
+    let timing = response.headers()["server-timing"].to_str().unwrap().to_owned();
+    assert!(timing.contains("settle;dur=") && timing.contains("total;dur="), "{timing}");
+    text(response).await;
+    text(place.chat(&other, hello(json!({ "stream": true }))).await).await;
+    let mine = place.records(&auditor).await;
+    let [record] = &mine[..] else { panic!("{mine:?}") };
+    assert_eq!(record["tenant"], "acme");
+    assert_eq!(record["kind"], "chat");
+    assert_eq!(record["outcome"], "served");
+    assert_eq!(record["input_text"], "user: Hello there");
+    assert_eq!(record["output_decision"], "Hello there");
+    assert_eq!(record["parameters"]["sampling"]["temperature"], 0.25);
+    assert_eq!(record["usage"], json!({ "prompt_tokens": 3, "cached_tokens": 1, "completion_tokens": 2 }));
+    // Three tokens in at 1, two out at 10 a million: 3000 + 20000 nano.
+    assert_eq!(record["cost"], 23_000);
+    assert_eq!(record["config_hash"].as_str().unwrap().len(), 32);
+    let stages: u64 = record["latency"].as_object().unwrap().values().map(|us| us.as_u64().unwrap()).sum();
+    assert!(stages > 0);
+    assert_eq!(place.records(&admin).await.len(), 2);
+    let id = record["request_id"].as_str().unwrap();
+    let path = format!("/v1/audit/records/{id}");
+    let foreign = place.key("other", Role::Auditor, |_| ()).await;
+    let found = [&auditor, &admin, &foreign].map(|key| place.get(key, &path));
+    let found = futures_util::future::join_all(found).await;
+    assert_eq!(found.iter().map(|(status, _)| status.as_u16()).collect::<Vec<_>>(), [200, 200, 404]);
+}
+
+/// A stream that breaks, one that is refused, one whose client leaves: each leaves its record.
+#[tokio::test]
+async fn every_end_is_recorded() {
+    let fake = Fake::new(|request| match crate::fake::asked(request).as_str() {
+        "break" => Ok(vec![
+            Step::Send(started()),
+            Step::Send(says(0, "so far")),
+            Step::Fail(protocol::Error::internal("the fan fell off")),
+        ]),
+        "refuse" => Err(protocol::Error::invalid("messages", "no").with_code("context_length_exceeded")),
+        _ => Ok(vec![Step::Send(started()), Step::Send(says(0, "so far")), Step::Hang]),
+    });
+    let place = Place::new(&fake, "").await;
+    let ask = |content: &str| json!({ "model": "talker", "stream": true, "messages": [{ "role": "user", "content": content }] });
+    text(place.chat("", ask("break")).await).await;
+    assert_eq!(place.chat("", ask("refuse")).await.status(), 400);
+    let mut body = place.chat("", ask("leave")).await.into_body().into_data_stream();
+    while !String::from_utf8_lossy(&body.next().await.unwrap().unwrap()).contains("so far") {}
+    drop(body);
+    let records = place.records("").await;
+    let ends: Vec<_> =
+        records.iter().rev().map(|r| (r["outcome"].as_str().unwrap(), &r["output_decision"], &r["error"])).collect();
+    assert_eq!(
+        ends,
+        [
+            ("failed", &json!("so far"), &json!("internal")),
+            ("failed", &Value::Null, &json!("context_length_exceeded")),
+            ("aborted", &json!("so far"), &Value::Null),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn limits_are_told_and_held() {
+    let place = Place::new(&Fake::parrot(), "[limits]\nrequests_per_minute = 3\n").await;
+    let (key, generous) =
+        (place.key("a", Role::User, |_| ()).await, place.key("a", Role::User, |g| g.limits.requests = Some(100)).await);
+    for left in ["2", "1", "0"] {
+        let response = place.chat(&key, hello(json!({}))).await;
+        assert_eq!(response.headers()["x-ratelimit-limit-requests"], "3");
+        assert_eq!(response.headers()["x-ratelimit-remaining-requests"], left);
+    }
+    let refused = place.chat(&key, hello(json!({}))).await;
+    assert_eq!(refused.headers()["x-ratelimit-remaining-requests"], "0");
+    assert!(refused.headers().contains_key(header::RETRY_AFTER));
+    let (status, error) = error(refused).await;
+    assert_eq!(
+        (status, &error["code"], &error["type"]),
+        (429, &json!("rate_limit_exceeded"), &json!("rate_limit_error"))
+    );
+    assert_eq!(place.chat(&generous, hello(json!({}))).await.status(), 200);
+}
+
+#[tokio::test]
+async fn tokens_are_estimated_and_settled() {
+    let place = Place::new(&Fake::parrot(), "[limits]\ntokens_per_minute = 200\n").await;
+    let key = place.key("a", Role::User, |_| ()).await;
+    // Each takes some hundred by its estimate, and five in the end.
+    for _ in 0..8 {
+        let response = place.chat(&key, hello(json!({ "max_tokens": 100 }))).await;
+        assert_eq!(response.status(), 200);
+        text(response).await;
+    }
+    let (status, error) = error(place.chat(&key, hello(json!({ "max_tokens": 1000 }))).await).await;
+    assert_eq!((status, &error["code"]), (400, &json!("request_exceeds_rate_limit")));
+}
+
+/// Of many at once, a budget admits exactly as many as it pays for.
+#[tokio::test]
+async fn budgets_stop_spending() {
+    let fake = Fake::new(|request| {
+        let mut steps = vec![Step::Wait(Duration::from_millis(20))];
+        steps.extend(crate::fake::parrot(request));
+        Ok(steps)
+    });
+    let place = Place::new(&fake, "[tenants.acme]\ntoken_budget = 500\n").await;
+    let key = place.key("acme", Role::User, |_| ()).await;
+    let one = || async {
+        let response = place.chat(&key, hello(json!({ "max_tokens": 94 }))).await;
+        let status = response.status().as_u16();
+        (status, text(response).await)
+    };
+    let ends = futures_util::future::join_all((0..20).map(|_| one())).await;
+    let count = |wanted| ends.iter().filter(|(status, _)| *status == wanted).count();
+    // A request holds 94 tokens and the estimate of its prompt, six.
+    assert_eq!((count(200), count(429)), (5, 15), "{ends:?}");
+    let refused = &ends.iter().find(|(status, _)| *status == 429).unwrap().1;
+    assert!(refused.contains("insufficient_quota"), "{refused}");
+    // What was held and not used came back.
+    assert_eq!(one().await.0, 200);
+}
+
+#[tokio::test]
+async fn a_full_server_says_so() {
+    let fake = Fake::new(|_| Ok(vec![Step::Send(started()), Step::Hang]));
+    let place = Place::new(&fake, "[limits]\nin_flight = 2\n").await;
+    let ask = || place.chat("", hello(json!({ "stream": true })));
+    let (first, second) = (ask().await, ask().await);
+    let (status, error) = error(ask().await).await;
+    assert_eq!((status, &error["code"]), (429, &json!("server_busy")));
+    drop((first, second));
+    assert_eq!(ask().await.status(), 200);
+}
+
+/// The log's own files and its newest signature.
+#[tokio::test]
+async fn the_log_can_be_read() {
+    let place = Place::new(&Fake::parrot(), "").await;
+    text(place.chat("", hello(json!({}))).await).await;
+    let tile = send(&place.app, with("", "/v1/audit/tile/0/000.p/2", None)).await;
+    assert_eq!(tile.status(), 200);
+    // Two hashes, of the entry before the work and the one behind it.
+    assert_eq!(axum::body::to_bytes(tile.into_body(), 1 << 20).await.unwrap().len(), 64);
+    assert_eq!(place.get("", "/v1/audit/tile/0/000.p/9").await.0, 404);
+    assert_eq!(place.get("", "/v1/audit/records?limit=x").await.0, 400);
+    assert_eq!(place.get("", "/v1/audit/records?kind=chat&outcome=served&limit=1").await.0, 200);
+    for _ in 0..200 {
+        if let (StatusCode::OK, Value::String(note)) = place.get("", "/v1/audit/checkpoint").await {
+            assert!(note.contains('\u{2014}'), "{note}");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("nothing was signed");
+}
