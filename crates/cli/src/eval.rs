@@ -6,7 +6,8 @@ use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use engine::Engine;
 use eval::{
-    ChoiceOptions, Corpus, FactCase, Problem, Reader, Retrieval, RetrievalOptions, Scorer, SolveOptions, Task, Way, Windows,
+    ChoiceOptions, Corpus, FactCase, Problem, Reader, Retrieval, RetrievalOptions, Scorer, SolveOptions, Task, Way,
+    Windows,
 };
 use hub::Kind;
 use indicatif::ProgressBar;

@@ -20,7 +20,7 @@ use futures_util::{Stream, StreamExt, future, stream};
 use protocol::{
     Decide, Error, ErrorKind, Step, StepEvent, StepStream,
     openai::ErrorBody,
-    reasoning::{Answer, DecisionBody, list},
+    reasoning::{Answer, DecisionBody, SolveBody, list},
 };
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ pub(crate) use paths::Paths;
 
 /// Routes that are work.
 pub(crate) fn work() -> Router<Arc<App>> {
-    Router::new().route("/v1/reasoning/decisions", post(decide))
+    Router::new().route("/v1/reasoning/decisions", post(decide)).route("/v1/reasoning/solve", post(solve))
 }
 
 /// Routes that only look.
@@ -60,6 +60,21 @@ async fn decide(ask: Ask) -> Result<Response, Refusal> {
     let (streamed, deadline) = (body.stream, ask.app.gateway.config.deadline);
     let request = body.request(ask.id.0.clone(), ask.caller.tenant.clone(), deadline);
     let steps = service.decide(request).await?;
+    deliver(&ask, answer, steps, streamed).await
+}
+
+/// `POST /v1/reasoning/solve`.
+async fn solve(ask: Ask) -> Result<Response, Refusal> {
+    let mut body = SolveBody::parse(&ask.body)?;
+    body.model = ask.app.reader(body.model.take(), &ask.caller)?;
+    let service = ask.app.gateway.decide.first().cloned();
+    let service = service.ok_or_else(|| {
+        Error::new(ErrorKind::Unsupported, "Nothing is solved here: the server runs without that service.")
+    })?;
+    let answer = Answer::new(&ask.id.0, None, body.problem.clone());
+    let (streamed, deadline) = (body.stream, ask.app.gateway.config.deadline);
+    let request = body.request(ask.id.0.clone(), ask.caller.tenant.clone(), deadline);
+    let steps = service.solve(request).await?;
     deliver(&ask, answer, steps, streamed).await
 }
 
