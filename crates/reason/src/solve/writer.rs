@@ -142,23 +142,19 @@ impl Writer {
         for attempt in 0..=effort.retries {
             let written = self.ask(format.clone(), LINE_TOKENS, attempt).await?;
             let line = if written.complete { Line::parse(&written.text) } else { None };
-            let last = attempt == effort.retries;
-            match line {
+            let judged = match line {
                 Some(Line::Answer(answer)) => {
                     self.count(&written);
                     self.answer(watch, answer);
                     return Ok(());
                 }
-                Some(Line::Step(step)) => {
-                    let step = ChainStep { retries: attempt, ..step };
-                    let judged = judge(step, effort.check, &self.values);
-                    if judged.holds || last {
-                        self.count(&written);
-                        self.step(watch, judged);
-                        return Ok(());
-                    }
-                }
-                None => {}
+                Some(Line::Step(step)) => judge(ChainStep { retries: attempt, ..step }, effort.check, &self.values),
+                None => continue,
+            };
+            if judged.holds || attempt == effort.retries {
+                self.count(&written);
+                self.step(watch, judged);
+                return Ok(());
             }
         }
         self.give_up();
