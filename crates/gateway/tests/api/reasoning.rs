@@ -172,9 +172,33 @@ async fn problems_are_solved() {
     let app = app();
     let solve = async |body: &str| shown(send(&app, post("/v1/reasoning/solve", body)).await).await;
     let whole = solve(r#"{"problem": "6 times 7?", "chains": 1}"#).await;
-    expect![[r#""#]].assert_eq(&whole);
-    expect![[r#""#]].assert_eq(&solve(r#"{"problem": "6 times 7?", "chains": 1, "stream": true}"#).await);
-    expect![[r#""#]].assert_eq(&solve(r#"{"problem": "6 times 7?", "check": "off"}"#).await);
+    expect![[r#"
+        200 OK
+        content-type: application/json
+
+        {"request_id":"t1","object":"solution","status":"solved","answer":"42","confidence":1.0,"chains":[{"unknowns":[],"steps":[],"answer":"42","weight":1.0,"verdict":"verified"}],"verdict":"verified","usage":{"prompt_tokens":0,"cached_tokens":0,"completion_tokens":0},"steps":[{"step":1,"action":"the product","result":"42","rule":"x > 1","inputs":{"expression":"6 * 7"},"duration_us":7,"node":"n"}]}
+    "#]].assert_eq(&whole);
+    expect![[r#"
+        200 OK
+        content-type: text/event-stream
+
+        event: started
+        data: {"request_id":"t1","decision":null,"version":""}
+
+        event: step
+        data: {"step":1,"action":"the product","result":"42","rule":"x > 1","inputs":{"expression":"6 * 7"},"duration_us":7,"node":"n"}
+
+        event: solution
+        data: {"request_id":"t1","object":"solution","status":"solved","answer":"42","confidence":1.0,"chains":[{"unknowns":[],"steps":[],"answer":"42","weight":1.0,"verdict":"verified"}],"verdict":"verified","usage":{"prompt_tokens":0,"cached_tokens":0,"completion_tokens":0},"steps":[{"step":1,"action":"the product","result":"42","rule":"x > 1","inputs":{"expression":"6 * 7"},"duration_us":7,"node":"n"}]}
+
+
+    "#]].assert_eq(&solve(r#"{"problem": "6 times 7?", "chains": 1, "stream": true}"#).await);
+    expect![[r#"
+        400 Bad Request
+        content-type: application/json
+
+        {"error":{"message":"Effort { chains: 5, retries: 2, check: Off } for default as talker.","type":"invalid_request_error","param":"chains","code":null}}
+    "#]].assert_eq(&solve(r#"{"problem": "6 times 7?", "check": "off"}"#).await);
     assert!(solve(r#"{"problem": "p", "model": "nobody"}"#).await.contains("nobody"));
     let without = send(&Fake::parrot().router(), post("/v1/reasoning/solve", r#"{"problem": "p"}"#)).await;
     assert!(shown(without).await.contains("Nothing is solved here"));

@@ -102,13 +102,12 @@ mod tests {
     fn golden_prompts() {
         let Prompt::Chat(chat) = prompt("How many?", "unknown:", true) else { unreachable!() };
         let roles: Vec<_> = chat.messages.iter().map(|message| message.role.as_str()).collect();
-        assert_eq!(
-            roles,
-            ["system", "user", "assistant", "user", "assistant", "user", "assistant", "user", "assistant"]
-        );
-        assert!(chat.continue_last && chat.messages[8].content.as_deref() == Some("unknown:"));
+        let examples = ["user", "assistant"].repeat(EXAMPLES.len());
+        assert_eq!(roles, [&["system"], &examples[..], &["user", "assistant"]].concat());
+        let last = |chat: &Chat| chat.messages.last().and_then(|message| message.content.clone());
+        assert!(chat.continue_last && last(&chat).as_deref() == Some("unknown:"));
         let Prompt::Chat(chat) = prompt("How many?", "", true) else { unreachable!() };
-        assert!(!chat.continue_last && chat.messages.last().unwrap().content.as_deref() == Some("How many?"));
+        assert!(!chat.continue_last && last(&chat).as_deref() == Some("How many?"));
         let Prompt::Raw(TextOrTokens::Text(text)) = prompt("How many?", "unknown: x\n", false) else { unreachable!() };
         expect_test::expect_file!["../../tests/data/raw_prompt.txt"].assert_eq(&text);
     }
