@@ -81,7 +81,7 @@ impl Number {
     }
 
     /// The power, if it can be had without computing anything larger than allowed.
-    fn to_the(self, exponent: &Self) -> Result<Self, Flaw> {
+    fn raised_to(self, exponent: &Self) -> Result<Self, Flaw> {
         if !exponent.0.is_integer() {
             return Err(Flaw::Exponent);
         }
@@ -194,7 +194,7 @@ impl Reader<'_> {
         }
         self.at += mark;
         let exponent = self.power()?;
-        base.to_the(&exponent)
+        base.raised_to(&exponent)
     }
 
     fn atom(&mut self) -> Result<Number, Flaw> {

@@ -145,7 +145,7 @@ impl Writer {
             let judged = match line {
                 Some(Line::Answer(answer)) => {
                     self.count(&written);
-                    self.answer(watch, answer);
+                    self.answer(watch, &answer);
                     return Ok(());
                 }
                 Some(Line::Step(step)) => judge(ChainStep { retries: attempt, ..step }, effort.check, &self.values),
@@ -186,11 +186,11 @@ impl Writer {
         }
     }
 
-    fn answer(&mut self, watch: Stopwatch, answer: String) {
-        self.chain.verdict = self.verdict(&answer);
+    fn answer(&mut self, watch: Stopwatch, answer: &str) {
+        self.chain.verdict = self.verdict(answer);
         let note = matches!(self.chain.verdict, Verdict::Verified).then(|| "the value of a step".to_owned());
         self.tell(watch, "answer", json!(answer), note, Value::Null);
-        self.chain.answer = Number::parse(&answer).map(|answer| answer.to_string());
+        self.chain.answer = Number::parse(answer).map(|answer| answer.to_string());
         self.end();
     }
 
@@ -238,7 +238,7 @@ impl Writer {
             }
         }
         match answer {
-            Some(answer) => self.answer(watch, answer),
+            Some(answer) => self.answer(watch, &answer),
             None => self.give_up(),
         }
     }
