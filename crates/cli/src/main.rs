@@ -25,6 +25,7 @@ mod sampling;
 mod screen;
 mod serve;
 mod size;
+mod solve;
 mod up;
 
 use std::{io, process::ExitCode};
@@ -76,6 +77,7 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Chat(args) => chat::run(args).await,
         Verb::Generate(args) => generate::run(args).await,
         Verb::Decide(args) => decide::run(args).await,
+        Verb::Solve(args) => solve::run(args).await,
         Verb::Embed(args) => embed::run(args).await,
         Verb::Eval(args) => eval::run(args).await,
         Verb::Models(args) => models::run(args).await,

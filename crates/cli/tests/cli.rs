@@ -199,6 +199,23 @@ fn a_prompt_gets_an_answer_from_argument_or_input() {
     assert!(["yes\n", "no\n"].contains(&tessera.run(&regex).ok().out.as_str()));
 }
 
+/// A model this small takes wrong steps, but none of its arithmetic is its own.
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn a_problem_is_solved_by_computed_steps() {
+    let tessera = Tessera::new();
+    let path = model(SMOLLM2);
+    let args = ["solve", "--model", &path, "--chains", "2", "--seed", "1", "What is 17 + 25 - 4?"];
+    let solved = tessera.run(&[&args[..], &["--json"]].concat()).json();
+    assert_eq!(solved["verdict"], "verified", "{solved}");
+    for step in solved["chains"][0]["steps"].as_array().unwrap() {
+        assert!(step["claimed"] == step["computed"] && step["computed"].is_string(), "{solved}");
+    }
+    let shown = tessera.run(&args).ok().out;
+    let last = format!("answer: {}  (every step computed; ", solved["answer"].as_str().unwrap());
+    assert!(shown.contains("(computed)") && shown.contains(&last), "{shown}");
+}
+
 #[test]
 #[ignore = "needs models: run by cargo xtask test"]
 fn a_conversation_over_a_pipe_is_answered() {

@@ -3,7 +3,8 @@
 //! Everything here holds a [`protocol::Generate`] or [`protocol::Embed`] and nothing else, so one task scores the engine in this
 //! process, a gateway elsewhere or a provider. [`Scorer`] is the one way to ask for log-probabilities; [`perplexity()`],
 //! [`divergence()`], [`multiple_choice`] and [`retrieval()`] are built on it ([`search()`] measures vectors), with the definitions of lm-eval and llama.cpp where
-//! they have one, so that figures compare; [`facts()`] measures what a decision reads out of texts. Every figure is an [`Estimate`]: a value, its 95 % interval and how many observations
+//! they have one, so that figures compare; [`facts()`] measures what a decision reads out of texts, [`solve()`] what chains of
+//! steps add to an answer. Every figure is an [`Estimate`]: a value, its 95 % interval and how many observations
 //! it stands on. Results are plain serde values, and each becomes a [`Report`] that prints as a table. [`bench`] measures speed.
 //!
 //! Nothing is spawned: the futures run wherever the caller polls them.
@@ -22,6 +23,7 @@ mod report;
 mod retrieval;
 mod score;
 mod search;
+mod solve;
 mod stats;
 
 pub use choice::{ChoiceOptions, ChoiceResult, Question, multiple_choice};
@@ -35,6 +37,7 @@ pub use report::{Report, Row};
 pub use retrieval::{Cell, Retrieval, RetrievalOptions, RetrievalResult, retrieval};
 pub use score::{Answer, Scorer};
 pub use search::{SearchResult, search};
+pub use solve::{Outcome, Problem, Run, SolveOptions, SolveResult, Way, solve};
 pub use stats::{Estimate, Spread, bootstrap, wilson};
 
 /// Told after each piece of work: how many are done, out of how many.

@@ -20,7 +20,7 @@ use futures_util::{Stream, StreamExt, future, stream};
 use protocol::{
     Conclusion, Decide, DecideRequest, Error, ErrorKind, Step, StepEvent, StepStream, Usage,
     openai::ErrorBody,
-    reasoning::{Answer, DecisionBody, list},
+    reasoning::{Answer, DecisionBody, SolveBody, list},
 };
 use serde_json::{Value, json};
 
@@ -28,6 +28,7 @@ use crate::{Caller, Role, api::Route, app::App, ask::Ask, record::{self, Record}
 use paths::Kept;
 pub(crate) use paths::Paths;
 
+<<<<<<< HEAD
 pub(crate) fn routes() -> Vec<Route> {
     vec![
         Route::get("/v1/reasoning/decisions", get(decisions)).about("reasoning", "What can be decided").gives::<Value>(),
@@ -41,6 +42,19 @@ pub(crate) fn routes() -> Vec<Route> {
             .gives_text("text/event-stream")
             .fails(404),
     ]
+=======
+/// Routes that are work.
+pub(crate) fn work() -> Router<Arc<App>> {
+    Router::new().route("/v1/reasoning/decisions", post(decide)).route("/v1/reasoning/solve", post(solve))
+}
+
+/// Routes that only look.
+pub(crate) fn look() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/reasoning/decisions", get(decisions))
+        .route("/v1/reasoning/{id}", get(replay))
+        .route("/v1/reasoning/{id}/events", get(follow))
+>>>>>>> solve
 }
 
 /// `GET /v1/reasoning/decisions`.
@@ -82,6 +96,21 @@ fn decision_work(request: &DecideRequest, version: String) -> record::Work {
         subject: request.tenant.clone(),
         estimate: Usage::default(),
     }
+}
+
+/// `POST /v1/reasoning/solve`.
+async fn solve(ask: Ask) -> Result<Response, Refusal> {
+    let mut body = SolveBody::parse(&ask.body)?;
+    body.model = ask.app.reader(body.model.take(), &ask.caller)?;
+    let service = ask.app.gateway.decide.first().cloned();
+    let service = service.ok_or_else(|| {
+        Error::new(ErrorKind::Unsupported, "Nothing is solved here: the server runs without that service.")
+    })?;
+    let answer = Answer::new(&ask.id.0, None, body.problem.clone());
+    let (streamed, deadline) = (body.stream, ask.app.gateway.config.deadline);
+    let request = body.request(ask.id.0.clone(), ask.caller.tenant.clone(), deadline);
+    let steps = service.solve(request).await?;
+    deliver(&ask, answer, steps, streamed).await
 }
 
 impl App {

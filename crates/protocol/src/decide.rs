@@ -56,10 +56,29 @@ pub struct SolveRequest {
 pub struct Effort {
     /// Chains written at most; more than one means a vote.
     pub chains: usize,
-    /// Times a wrong step may be written again, in every chain.
+    /// Times a wrong step may be written again before its chain is given up.
     pub retries: usize,
-    /// Compute every expression again, and write wrong steps again.
-    pub check: bool,
+    /// What is done about the values of steps.
+    pub check: Check,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Self { chains: 5, retries: 2, check: Check::Compute }
+    }
+}
+
+/// What is done about the values of a chain's steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// Nothing: the model's word stands.
+    Off,
+    /// The model writes the value; it is computed again, and a step whose value is wrong is written again.
+    Resample,
+    /// The model writes the expression; its value is computed and put behind it. What cannot be computed is written again.
+    #[default]
+    Compute,
 }
 
 /// What a decision or a solution sends, in order.
@@ -158,7 +177,7 @@ pub struct Solution {
     pub confidence: f64,
     /// Every chain, the one the answer is taken from first.
     pub chains: Vec<Chain>,
-    /// Whether the answer holds: `verified`, `unverified` (nothing was checked) or `failed`.
+    /// What checking said about the chain the answer is taken from; `failed` if every chain was given up.
     pub verdict: Verdict,
     /// Tokens it took, over all chains.
     pub usage: Usage,
@@ -168,12 +187,13 @@ pub struct Solution {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Every step of the chain was computed again and holds.
+    /// Every step was computed and holds, and the answer is the value of one. Whether the steps are the right ones for the
+    /// problem, no arithmetic can say.
     Verified,
-    /// Nothing was checked.
+    /// Not everything was checked, or could be.
     #[default]
     Unverified,
-    /// Steps stayed wrong after all retries.
+    /// A step stayed wrong after all retries, or no answer came.
     Failed,
 }
 
@@ -186,8 +206,10 @@ pub struct Chain {
     pub steps: Vec<ChainStep>,
     /// What it came to.
     pub answer: Option<String>,
-    /// How sure the model was, from its log-probabilities, 0 to 1; 1 where they are not to be had.
+    /// How sure the model was, from its log-probabilities, 0 to 1; 1 where they are not to be had or nothing is voted on.
     pub weight: f64,
+    /// What checking said about it.
+    pub verdict: Verdict,
 }
 
 /// A step of a chain.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Conclusion, DecideRequest, DecisionCard, Error, ErrorKind, Step,
+    Check, Conclusion, DecideRequest, DecisionCard, Effort, Error, ErrorKind, SolveRequest, Step,
     openai::{ErrorBody, body::decode},
 };
 
@@ -58,6 +58,51 @@ impl DecisionBody {
             tenant,
             deadline,
         }
+    }
+}
+
+/// The body of `POST /v1/reasoning/solve`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SolveBody {
+    /// The problem, in words.
+    pub problem: String,
+    /// The model that writes the chains; the first one there is, if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Chains at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chains: Option<usize>,
+    /// Times a wrong step may be written again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<usize>,
+    /// What is done about the values of steps.
+    #[serde(default)]
+    pub check: Check,
+    /// The same seed gives the same answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Send every step as it is done.
+    #[serde(default)]
+    pub stream: bool,
+}
+
+impl SolveBody {
+    /// Decodes a request's body.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        decode(bytes)
+    }
+
+    /// The plain request.
+    pub fn request(self, id: String, tenant: String, deadline: Option<Duration>) -> SolveRequest {
+        let usual = Effort::default();
+        let effort = Effort {
+            chains: self.chains.unwrap_or(usual.chains),
+            retries: self.retries.unwrap_or(usual.retries),
+            check: self.check,
+        };
+        let model = self.model.unwrap_or_default();
+        SolveRequest { id, problem: self.problem, model, effort, seed: self.seed, tenant, deadline }
     }
 }
 
@@ -185,6 +230,25 @@ mod tests {
         check(r#"{"text": "a"}"#, "missing field `decision`");
         check(r#"{"decision": "a", "text": "t", "temperature": 1}"#, "unknown field `temperature`");
         check(r#"{"decision": 1}"#, "`decision`");
+    }
+
+    #[test]
+    fn problems_are_checked() {
+        let check = |body: &str, wanted: &str| {
+            let found = SolveBody::parse(body.as_bytes()).map(|body| body.request("r".into(), "t".into(), None));
+            let found = found.map_or_else(|error| error.message, |request| format!("{:?}", request.effort));
+            assert!(found.contains(wanted), "{body}: {found}");
+        };
+        check(r#"{"problem": "p"}"#, "Effort { chains: 5, retries: 2, check: Compute }");
+        check(
+            r#"{"problem": "p", "chains": 1, "retries": 0, "check": "off", "seed": 1, "model": "m"}"#,
+            "1, retries: 0, check: Off",
+        );
+        check(r#"{"problem": "p", "check": "resample", "stream": true}"#, "check: Resample");
+        check(r#"{"chains": 1}"#, "missing field `problem`");
+        check(r#"{"problem": "p", "temperature": 1}"#, "unknown field `temperature`");
+        check(r#"{"problem": "p", "chains": -1}"#, "`chains`");
+        check(r#"{"problem": "p", "check": "maybe"}"#, "`check`");
     }
 
     #[test]

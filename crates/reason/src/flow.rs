@@ -3,9 +3,9 @@
 //! The future is handed a [`Steps`] and runs inside the stream: it makes progress while the stream is polled and is dropped
 //! with it, so a client that hangs up cancels the work and no task is left behind.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, task::Poll, time::Duration};
 
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, stream};
 use protocol::{Conclusion, Error, Step, StepEvent, StepStream};
 use tokio::{sync::mpsc, time::Instant};
 
@@ -61,11 +61,19 @@ where
     W: Future<Output = Result<Conclusion, Error>> + Send + 'static,
 {
     let (sender, mut sent) = mpsc::unbounded_channel();
-    let work = within(deadline, work(Steps { sender, sent: 0 }));
-    let end = stream::once(async move { work.await.map(|conclusion| StepEvent::Done(Box::new(conclusion))) });
-    let steps = stream::poll_fn(move |context| sent.poll_recv(context)).map(Ok);
-    // Steps first: whatever was sent before the end comes before it, and the channel closes with the future.
-    Box::pin(stream::select_with_strategy(steps, end, |(): &mut ()| stream::PollNext::Left))
+    let mut work = Box::pin(within(deadline, work(Steps { sender, sent: 0 })).fuse());
+    let mut end = None;
+    // The channel closes with the future, so the end is told when nothing is left to tell.
+    Box::pin(stream::poll_fn(move |context| {
+        if let Poll::Ready(result) = work.poll_unpin(context) {
+            end = Some(result.map(|conclusion| StepEvent::Done(Box::new(conclusion))));
+        }
+        match sent.poll_recv(context) {
+            Poll::Ready(Some(event)) => Poll::Ready(Some(Ok(event))),
+            Poll::Ready(None) => Poll::Ready(end.take()),
+            Poll::Pending => Poll::Pending,
+        }
+    }))
 }
 
 async fn within<W>(deadline: Option<Duration>, work: W) -> Result<Conclusion, Error>

@@ -23,3 +23,4 @@ pub use cases::{CaseReport, check};
 pub use graph::{Broken, Graph};
 pub use library::Library;
 pub use reason::Reason;
+pub use solve::expression::{Flaw, Number, compute};

@@ -6,8 +6,8 @@ use axum::Router;
 use expect_test::{Expect, expect};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use protocol::{
-    Conclusion, Decide, DecideRequest, Decision, DecisionCard, Error, ErrorKind, Fact, Question, Quote, SolveRequest,
-    Step, StepEvent, StepStream,
+    Chain, Conclusion, Decide, DecideRequest, Decision, DecisionCard, Error, Fact, Question, Quote, Solution,
+    SolveRequest, Step, StepEvent, StepStream, Verdict,
 };
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -22,7 +22,11 @@ const PATH: &str = "/v1/reasoning/decisions";
 struct Scripted;
 
 fn step(action: &str, result: Value) -> StepEvent {
-    StepEvent::Step(Step {
+    StepEvent::Step(line(action, result))
+}
+
+fn line(action: &str, result: Value) -> Step {
+    Step {
         step: 1,
         action: action.to_owned(),
         result,
@@ -30,7 +34,7 @@ fn step(action: &str, result: Value) -> StepEvent {
         inputs: json!({"x": 2}),
         duration_us: 7,
         node: Some("n".to_owned()),
-    })
+    }
 }
 
 fn done(decision: Decision) -> StepEvent {
@@ -80,8 +84,21 @@ impl Decide for Scripted {
         async move { Ok(paced.boxed()) }.boxed()
     }
 
-    fn solve(&self, _: SolveRequest) -> BoxFuture<'_, Result<StepStream, Error>> {
-        async { Err(Error::new(ErrorKind::Unsupported, "Nothing is solved here.")) }.boxed()
+    /// Takes a problem with one chain, and says no to any other.
+    fn solve(&self, request: SolveRequest) -> BoxFuture<'_, Result<StepStream, Error>> {
+        let effort = request.effort;
+        if effort.chains != 1 {
+            let error = Error::invalid("chains", format!("{effort:?} for {} as {}.", request.tenant, request.model));
+            return async { Err(error) }.boxed();
+        }
+        let step = Step { inputs: json!({"expression": "6 * 7"}), ..line("the product", json!("42")) };
+        let chain =
+            Chain { answer: Some("42".to_owned()), weight: 1.0, verdict: Verdict::Verified, ..Chain::default() };
+        let (answer, chains) = (chain.answer.clone(), vec![chain]);
+        let solution = Solution { answer, confidence: 1.0, chains, verdict: Verdict::Verified, ..Solution::default() };
+        let end = StepEvent::Done(Box::new(Conclusion::Solution(solution)));
+        let events = [StepEvent::Started { version: String::new() }, StepEvent::Step(step), end].map(Ok);
+        async move { Ok(stream::iter(events).boxed()) }.boxed()
     }
 }
 
@@ -148,6 +165,43 @@ async fn streamed_and_followed_afterwards() {
     let found = shown(send(&app, post(PATH, r#"{"decision": "small", "text": "a 2", "stream": true}"#)).await).await;
     events.assert_eq(&found);
     assert_eq!(shown(send(&app, get("/v1/reasoning/t1/events")).await).await, found);
+}
+
+#[tokio::test]
+async fn problems_are_solved() {
+    let app = app();
+    let solve = async |body: &str| shown(send(&app, post("/v1/reasoning/solve", body)).await).await;
+    let whole = solve(r#"{"problem": "6 times 7?", "chains": 1}"#).await;
+    expect![[r#"
+        200 OK
+        content-type: application/json
+
+        {"request_id":"t1","object":"solution","status":"solved","answer":"42","confidence":1.0,"chains":[{"unknowns":[],"steps":[],"answer":"42","weight":1.0,"verdict":"verified"}],"verdict":"verified","usage":{"prompt_tokens":0,"cached_tokens":0,"completion_tokens":0},"steps":[{"step":1,"action":"the product","result":"42","rule":"x > 1","inputs":{"expression":"6 * 7"},"duration_us":7,"node":"n"}]}
+    "#]].assert_eq(&whole);
+    expect![[r#"
+        200 OK
+        content-type: text/event-stream
+
+        event: started
+        data: {"request_id":"t1","decision":null,"version":""}
+
+        event: step
+        data: {"step":1,"action":"the product","result":"42","rule":"x > 1","inputs":{"expression":"6 * 7"},"duration_us":7,"node":"n"}
+
+        event: solution
+        data: {"request_id":"t1","object":"solution","status":"solved","answer":"42","confidence":1.0,"chains":[{"unknowns":[],"steps":[],"answer":"42","weight":1.0,"verdict":"verified"}],"verdict":"verified","usage":{"prompt_tokens":0,"cached_tokens":0,"completion_tokens":0},"steps":[{"step":1,"action":"the product","result":"42","rule":"x > 1","inputs":{"expression":"6 * 7"},"duration_us":7,"node":"n"}]}
+
+
+    "#]].assert_eq(&solve(r#"{"problem": "6 times 7?", "chains": 1, "stream": true}"#).await);
+    expect![[r#"
+        400 Bad Request
+        content-type: application/json
+
+        {"error":{"message":"Effort { chains: 5, retries: 2, check: Off } for default as talker.","type":"invalid_request_error","param":"chains","code":null}}
+    "#]].assert_eq(&solve(r#"{"problem": "6 times 7?", "check": "off"}"#).await);
+    assert!(solve(r#"{"problem": "p", "model": "nobody"}"#).await.contains("nobody"));
+    let without = send(&Fake::parrot().router(), post("/v1/reasoning/solve", r#"{"problem": "p"}"#)).await;
+    assert!(shown(without).await.contains("Nothing is solved here"));
 }
 
 #[tokio::test]
