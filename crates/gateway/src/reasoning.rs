@@ -18,7 +18,7 @@ use axum::{
 };
 use futures_util::{Stream, StreamExt, future, stream};
 use protocol::{
-    Conclusion, Decide, DecideRequest, Error, ErrorKind, Step, StepEvent, StepStream, Usage,
+    Conclusion, Decide, DecideRequest, Error, ErrorKind, SolveRequest, Step, StepEvent, StepStream, Usage,
     openai::ErrorBody,
     reasoning::{Answer, DecisionBody, SolveBody, list},
 };
@@ -28,12 +28,15 @@ use crate::{Caller, Role, api::Route, app::App, ask::Ask, record::{self, Record}
 use paths::Kept;
 pub(crate) use paths::Paths;
 
-<<<<<<< HEAD
 pub(crate) fn routes() -> Vec<Route> {
     vec![
         Route::get("/v1/reasoning/decisions", get(decisions)).about("reasoning", "What can be decided").gives::<Value>(),
         Route::post::<Value>("/v1/reasoning/decisions", post(decide))
             .about("reasoning", "Decide from facts or a text, step by step")
+            .gives::<Value>()
+            .streams(),
+        Route::post::<Value>("/v1/reasoning/solve", post(solve))
+            .about("reasoning", "Solve a problem by a chain of computed steps")
             .gives::<Value>()
             .streams(),
         Route::get("/v1/reasoning/{id}", get(replay)).about("reasoning", "A path again").gives::<Value>().fails(404),
@@ -42,19 +45,6 @@ pub(crate) fn routes() -> Vec<Route> {
             .gives_text("text/event-stream")
             .fails(404),
     ]
-=======
-/// Routes that are work.
-pub(crate) fn work() -> Router<Arc<App>> {
-    Router::new().route("/v1/reasoning/decisions", post(decide)).route("/v1/reasoning/solve", post(solve))
-}
-
-/// Routes that only look.
-pub(crate) fn look() -> Router<Arc<App>> {
-    Router::new()
-        .route("/v1/reasoning/decisions", get(decisions))
-        .route("/v1/reasoning/{id}", get(replay))
-        .route("/v1/reasoning/{id}/events", get(follow))
->>>>>>> solve
 }
 
 /// `GET /v1/reasoning/decisions`.
@@ -98,6 +88,20 @@ fn decision_work(request: &DecideRequest, version: String) -> record::Work {
     }
 }
 
+/// What a solution's record says before the work.
+fn solution_work(request: &SolveRequest) -> record::Work {
+    record::Work {
+        kind: ledger::Kind::Solution,
+        model: request.model.clone(),
+        digest: String::new(),
+        service: "chains".to_owned(),
+        parameters: json!({ "effort": request.effort, "seed": request.seed }),
+        input: json!(request.problem),
+        subject: request.tenant.clone(),
+        estimate: Usage::default(),
+    }
+}
+
 /// `POST /v1/reasoning/solve`.
 async fn solve(ask: Ask) -> Result<Response, Refusal> {
     let mut body = SolveBody::parse(&ask.body)?;
@@ -109,8 +113,12 @@ async fn solve(ask: Ask) -> Result<Response, Refusal> {
     let answer = Answer::new(&ask.id.0, None, body.problem.clone());
     let (streamed, deadline) = (body.stream, ask.app.gateway.config.deadline);
     let request = body.request(ask.id.0.clone(), ask.caller.tenant.clone(), deadline);
-    let steps = service.solve(request).await?;
-    deliver(&ask, answer, steps, streamed).await
+    let record = ask.begin(solution_work(&request)).await?;
+    let steps = match service.solve(request).await {
+        Ok(steps) => steps,
+        Err(error) => return Err(record.fail(error).await.into()),
+    };
+    deliver(&ask, answer, record, steps, streamed).await
 }
 
 impl App {
