@@ -157,16 +157,15 @@ struct VerifyArgs {
 
 /// Options of `audit erase`.
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, multiple = false, args = ["subject", "older_than_days"])]
 struct EraseArgs {
     /// The tenant that knows the person
-    #[arg(long, requires = "subject", default_value = "")]
+    #[arg(long, default_value = "")]
     tenant: String,
     /// The person, as the tenant's requests name them; empty for the tenant itself
     #[arg(long)]
     subject: Option<String>,
     /// Everybody's contents older than so many days
-    #[arg(long, value_name = "DAYS")]
+    #[arg(long, value_name = "DAYS", conflicts_with = "subject")]
     older_than_days: Option<u32>,
     /// Print one JSON object
     #[arg(long)]
@@ -354,7 +353,7 @@ async fn erase(ledger: &Ledger, args: EraseArgs) -> anyhow::Result<()> {
     let contents = match (args.subject, args.older_than_days) {
         (Some(subject), _) => ledger.erase(&args.tenant, &subject).await?,
         (None, Some(days)) => ledger.expire(DAY * days).await?,
-        (None, None) => bail!("say whom, or how old"),
+        (None, None) => bail!("say whose contents (--subject), or how old ones (--older-than-days)"),
     };
     screen::show(args.json, &json!({"erased": contents}), format!("{contents} contents erased"))
 }

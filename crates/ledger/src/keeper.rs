@@ -88,6 +88,8 @@ impl Keeper {
         let mut flush = every(settings.flush);
         let mut refresh = every(settings.refresh);
         let mut beat = every(settings.lost_after / 4);
+        // Not at once: who only looks something up does not tidy up behind others.
+        beat.reset();
         let mut copied = Instant::now();
         loop {
             tokio::select! {

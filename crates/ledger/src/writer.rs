@@ -204,6 +204,9 @@ impl Writer {
 
     /// Writes a batch; once more, if that fails.
     async fn attempt(&mut self, mut batch: Vec<Write>, since: Instant) {
+        if batch.is_empty() {
+            return;
+        }
         let mut outcome = self.commit(&mut batch).await;
         if outcome.is_err() {
             self.disconnect().await;
