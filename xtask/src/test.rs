@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::{
-    check,
+    check, console,
     provision::{self, Python},
     run::{Steps, cargo, root, run},
     sdk, slow, tidy,
@@ -45,6 +45,12 @@ pub(crate) fn test(slow: bool) -> Result<()> {
             steps.step("OpenAI clients against a served model", || sdk::test(python, &models));
         }
         _ => steps.missing("OpenAI clients against a served model", "Python packages or models are missing, see above"),
+    }
+    match needs.models() {
+        Some(models) => {
+            steps.step("the console in a browser", || console::test(&models));
+        }
+        None => steps.missing("the console in a browser", "models are missing, see above"),
     }
     if slow {
         slow::test(&mut steps, &needs);

@@ -38,7 +38,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(measure::page));
     let cors = cors(&app.gateway.config.origins);
     work.merge(look)
-        .merge(console::routes())
+        .merge(console::routes(&app))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(|panic| caught(&panic)))
