@@ -8,6 +8,7 @@
 
 mod bench;
 mod check;
+mod console;
 mod fuzz;
 mod openapi;
 mod provision;

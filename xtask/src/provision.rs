@@ -114,6 +114,23 @@ fn postgres_is_here() -> bool {
     folders.any(|folder| folder.join("initdb").is_file())
 }
 
+/// The program is installed.
+pub(crate) fn starts(program: &str) -> bool {
+    works(Command::new(program).arg("--version"))
+}
+
+/// Installs packages of the system, where that is allowed; says what to do where it is not.
+pub(crate) fn apt(packages: &[&str]) -> Result<()> {
+    let command = format!("apt-get install {}", packages.join(" "));
+    let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.trim_ascii() == b"0");
+    if !root || !starts("apt-get") {
+        bail!("something is missing: {command}");
+    }
+    run(Command::new("apt-get").args(["update", "-qq"]))?;
+    let install = ["install", "-y", "-qq", "--no-install-recommends"];
+    run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(install).args(packages))
+}
+
 fn hash(value: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::{
-    check, openapi,
+    check, console, openapi,
     provision::{self, Python},
     run::{Steps, cargo, root, run},
     sdk, slow, tidy,
@@ -49,6 +49,12 @@ pub(crate) fn test(slow: bool) -> Result<()> {
             "OpenAI's and Anthropic's clients against a served model",
             "Python packages or models are missing, see above",
         ),
+    }
+    match needs.models() {
+        Some(models) => {
+            steps.step("the console in a browser", || console::test(&models));
+        }
+        None => steps.missing("the console in a browser", "models are missing, see above"),
     }
     if slow {
         slow::test(&mut steps, &needs);

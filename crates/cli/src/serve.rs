@@ -98,7 +98,9 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         screen::note(who(&gateway));
     } else {
         let offered = offered(&gateway);
-        screen::note(format_args!("Working with {offered} for gateways at {scheme}://{address}/internal/v1 (Ctrl-C stops)"));
+        screen::note(format_args!(
+            "Working with {offered} for gateways at {scheme}://{address}/internal/v1 (Ctrl-C stops)"
+        ));
     }
     let watch = args.file.path().map(|path| Watch::new(path, gateway.settings.clone(), over));
     tokio::select! {

@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 use crate::{Caller, api::Route, app::App, refusal::Refusal};
 
 pub(crate) fn routes() -> Vec<Route> {
-    let get_json = |path, handler, about| Route::get(path, handler).about("audit", about).gives::<Value>().fails(400).fails(404);
+    let get_json =
+        |path, handler, about| Route::get(path, handler).about("audit", about).gives::<Value>().fails(400).fails(404);
     vec![
         get_json("/v1/audit/records", get(records), "A page of records, the newest first"),
         get_json("/v1/audit/records/{id}", get(record), "One record"),
@@ -32,7 +33,9 @@ pub(crate) fn routes() -> Vec<Route> {
             .about("audit", "A tile of the log, or a bundle of its entries")
             .gives_text("application/octet-stream")
             .fails(404),
-        Route::post::<Value>("/v1/audit/verify", post(verify)).about("audit", "Compute the whole log again").gives::<Value>(),
+        Route::post::<Value>("/v1/audit/verify", post(verify))
+            .about("audit", "Compute the whole log again")
+            .gives::<Value>(),
     ]
 }
 

@@ -63,7 +63,7 @@ impl Auth {
     }
 
     /// Whom a secret stands for, on a route that is public or not.
-    async fn caller(&self, secret: Option<&str>, public: bool) -> Result<Arc<Caller>, Error> {
+    pub(crate) async fn caller(&self, secret: Option<&str>, public: bool) -> Result<Arc<Caller>, Error> {
         if let Some(secret) = secret.filter(|secret| secret.starts_with(ledger::PREFIX)) {
             if let Some(caller) = self.by_key(secret) {
                 return Ok(caller);
@@ -113,6 +113,11 @@ pub(crate) async fn identify(State(app): State<Arc<App>>, mut request: Request, 
         Ok(secret) => app.auth.caller(secret, public).await,
         Err(error) => Err(error),
     };
+    let named = match named {
+        // A browser goes on sending a key that was revoked; pages meet it as a stranger.
+        Err(_) if public => app.auth.caller(None, true).await,
+        named => named,
+    };
     match named {
         Ok(caller) => drop(request.extensions_mut().insert(caller)),
         Err(error) => return Refusal::from(error).into_response(),
@@ -153,7 +158,11 @@ fn credential<'a>(headers: &'a HeaderMap, method: &Method) -> Result<Option<&'a 
 
 /// Routes that answer everybody: probes, and the pages of the console, which ask for a key themselves.
 fn public(path: &str) -> bool {
-    path == "/" || path.starts_with("/healthz") || path.starts_with("/console") || path == "/openapi.json" || path.starts_with("/internal/v1/")
+    path == "/"
+        || path.starts_with("/healthz")
+        || path.starts_with("/console")
+        || path == "/openapi.json"
+        || path.starts_with("/internal/v1/")
 }
 
 fn unknown(message: &str) -> Error {

@@ -9,11 +9,16 @@
 //! [`assets`] the files; every other module is a page.
 
 mod assets;
+mod audit;
+mod decide;
 mod frame;
 mod history;
+mod keys;
 mod models;
 mod play;
 mod scrape;
+mod settings;
+mod sign;
 mod text;
 mod traffic;
 mod view;
@@ -24,6 +29,7 @@ use axum::{
     Json, Router,
     extract::State,
     http::{HeaderMap, header},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -48,21 +54,35 @@ impl Console {
 }
 
 /// The pages and what they are made of.
-pub(crate) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/", get(home))
+pub(crate) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
+    let pages = Router::new()
+        .route("/console/decide", get(decide::page))
         .route("/console/traffic", get(traffic::page))
         .route("/console/traffic/events", get(traffic::events))
+        .route("/console/audit", get(audit::page))
+        .route("/console/audit/verify", post(audit::verify))
+        .route("/console/audit/{id}", get(audit::record))
+        .route("/console/audit/{id}/verify", post(audit::verify_record))
+        .route("/console/audit/{id}/proof", get(audit::proof))
         .route("/console/models", get(models::page))
+        .route("/console/keys", get(keys::page).post(keys::create))
+        .route("/console/keys/{id}/revoke", post(keys::revoke))
+        .route("/console/settings", get(settings::page))
+        .route("/console/sign-in", get(sign::page).post(sign::sign_in))
+        .route("/console/sign-out", post(sign::sign_out))
+        .route_layer(from_fn_with_state(app.clone(), sign::guard));
+    Router::new()
+        .route("/", get(home))
         .route("/console/prefer", post(view::prefer))
         .route("/console/assets/{hash}/{*path}", get(assets::file))
+        .merge(pages)
 }
 
 /// `GET /`: the playground for people; for programs, where the API is.
 async fn home(State(app): State<Arc<App>>, headers: HeaderMap, view: View) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accept.contains("text/html") {
-        return play::chat(State(app), view).await;
+        return if view.caller.is_nobody() { sign::ask(&view) } else { play::chat(&app, &view) };
     }
     let models: Vec<_> = app.models().into_iter().map(|model| model.id).collect();
     Json(json!({ "name": "tessera", "version": env!("CARGO_PKG_VERSION"), "api": "/v1", "models": models }))

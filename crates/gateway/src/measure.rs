@@ -74,7 +74,10 @@ pub(crate) fn render() -> Option<String> {
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
-        Route::get("/metrics", get(page).route_layer(from_fn(auth::auditors))).about("server", "Metrics for Prometheus").gives_text("text/plain").fails(404),
+        Route::get("/metrics", get(page).route_layer(from_fn(auth::auditors)))
+            .about("server", "Metrics for Prometheus")
+            .gives_text("text/plain")
+            .fails(404),
     ]
 }
 

@@ -24,13 +24,22 @@ use protocol::{
 };
 use serde_json::{Value, json};
 
-use crate::{Caller, Role, api::Route, app::App, ask::Ask, record::{self, Record}, refusal::Refusal};
+use crate::{
+    Caller, Role,
+    api::Route,
+    app::App,
+    ask::Ask,
+    record::{self, Record},
+    refusal::Refusal,
+};
 use paths::Kept;
 pub(crate) use paths::Paths;
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
-        Route::get("/v1/reasoning/decisions", get(decisions)).about("reasoning", "What can be decided").gives::<Value>(),
+        Route::get("/v1/reasoning/decisions", get(decisions))
+            .about("reasoning", "What can be decided")
+            .gives::<Value>(),
         Route::post::<Value>("/v1/reasoning/decisions", post(decide))
             .about("reasoning", "Decide from facts or a text, step by step")
             .gives::<Value>()

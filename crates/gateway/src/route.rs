@@ -33,7 +33,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let (internal_work, internal_look) = internal::routes();
     let work = work.into_iter().fold(internal_work, put).route_layer(from_fn_with_state(app.clone(), admit));
     let look = look.into_iter().fold(internal_look, put);
-    let look = if public { look.merge(console::routes()) } else { look };
+    let look = if public { look.merge(console::routes(&app)) } else { look };
     let cors = cors(&app.gateway.config.origins);
     work.merge(look)
         .fallback(no_route)

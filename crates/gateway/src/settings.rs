@@ -21,6 +21,7 @@ pub use litellm::{Imported, import};
 pub use live::{InForce, Live, Refused, Watch};
 pub use sections::*;
 pub use unit::{Money, Secret, Size, Span};
+pub use written::{Key, Section};
 
 /// The file's usual name.
 pub const FILE: &str = "tessera.toml";

@@ -17,14 +17,22 @@ use super::{
 pub(super) enum Page {
     Play,
     Traffic,
+    Audit,
     Models,
+    Keys,
+    Settings,
+    /// Outside the navigation: signing in, what does not exist.
+    Aside,
 }
 
 /// Address, name and icon of a page. Icons are paths on a grid of 16, made of tiles like everything here.
-const NAVIGATION: [(Page, &str, &str, &str); 3] = [
+const NAVIGATION: [(Page, &str, &str, &str); 6] = [
     (Page::Play, "/", "nav.play", "M2 3h12v8H7l-3 3v-3H2z"),
     (Page::Traffic, "/console/traffic", "nav.traffic", "M2 9h3v5H2zM6.5 5h3v9h-3zM11 2h3v12h-3z"),
+    (Page::Audit, "/console/audit", "nav.audit", "M3 2h10v12H3zM5 5h6M5 8h6M5 11h3"),
     (Page::Models, "/console/models", "nav.models", "M2 2h5v5H2zM9 2h5v5H9zM2 9h5v5H2zM9 9h5v5H9z"),
+    (Page::Keys, "/console/keys", "nav.keys", "M2 8a3 3 0 1 0 6 0a3 3 0 1 0-6 0M8 8h6M12 8v3"),
+    (Page::Settings, "/console/settings", "nav.settings", "M2 4h12M2 8h12M2 12h12M5 2.5v3M10.5 6.5v3M6.5 10.5v3"),
 ];
 
 /// A whole page. `scripts` are modules of ours that it needs.
@@ -41,12 +49,17 @@ pub(super) fn page(view: &View, page: Page, title: &str, scripts: &[&str], conte
             }
         }
     };
-    respond(StatusCode::OK, whole)
+    respond(StatusCode::OK, &whole)
+}
+
+/// A part of a page, for htmx to put in.
+pub(super) fn fragment(content: &Markup) -> Response {
+    respond(StatusCode::OK, content)
 }
 
 /// HTML under the rules that every page keeps: scripts and styles are files of ours and nothing else runs, nobody frames us, and
 /// nothing of it is kept by the browser.
-pub(super) fn respond(status: StatusCode, markup: Markup) -> Response {
+pub(super) fn respond(status: StatusCode, markup: &Markup) -> Response {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                           form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
     let headers = [
@@ -55,7 +68,7 @@ pub(super) fn respond(status: StatusCode, markup: Markup) -> Response {
         (header::REFERRER_POLICY, "same-origin"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    let mut response = (status, Html(markup.into_string())).into_response();
+    let mut response = (status, Html(markup.0.clone())).into_response();
     for (name, value) in headers {
         response.headers_mut().insert::<HeaderName>(name, HeaderValue::from_static(value));
     }

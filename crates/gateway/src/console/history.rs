@@ -56,18 +56,36 @@ const TIMES: [(&str, Source); 4] = [
     ("total", ("tessera_http_request_duration_seconds_bucket", &[("route", "/v1/")])),
 ];
 
+/// The stages of a request (see `journey`), as far as a chart tells them apart.
+const STAGES: [(&str, &[&str]); 6] = [
+    ("stage.tokens", &["tokens"]),
+    ("stage.first_token", &["first_token"]),
+    ("stage.queue", &["queue"]),
+    ("stage.guard", &["guard"]),
+    ("stage.client", &["flush"]),
+    ("stage.gateway", &["accept", "auth", "limit", "route", "settle", "rest"]),
+];
+
 /// Quantiles that are shown of a time.
 const QUANTILES: [(&str, f64); 2] = [("p50", 0.5), ("p95", 0.95)];
 
-/// Values of the series, and counts up to each bound of the times; the last bound is infinity.
+/// What is known of a moment, or of a span of time.
 #[derive(Debug, Clone, PartialEq)]
 struct Point {
+    /// Values of the series.
     values: [f64; SERIES.len()],
+    /// Counts up to each bound of the times; the last bound is infinity.
     buckets: [[f64; SECOND_BUCKETS.len() + 1]; TIMES.len()],
+    /// Seconds spent in each of the stages, and last the requests they were spent on.
+    stages: [f64; STAGES.len() + 1],
 }
 
 impl Point {
-    const ZERO: Self = Self { values: [0.0; SERIES.len()], buckets: [[0.0; SECOND_BUCKETS.len() + 1]; TIMES.len()] };
+    const ZERO: Self = Self {
+        values: [0.0; SERIES.len()],
+        buckets: [[0.0; SECOND_BUCKETS.len() + 1]; TIMES.len()],
+        stages: [0.0; STAGES.len() + 1],
+    };
 
     /// What the metrics page says.
     fn read(page: &str) -> Self {
@@ -82,34 +100,46 @@ impl Point {
                     *count += line.value;
                 }
             }
+            point.read_stage(line);
         }
         point
     }
 
+    fn read_stage(&mut self, line: Line<'_>) {
+        let Some(stage) = line.label("stage") else { return };
+        let [times @ .., requests] = &mut self.stages;
+        match line.name {
+            "tessera_stage_seconds_sum" => {
+                let mut shown = times.iter_mut().zip(&STAGES);
+                if let Some((time, _)) = shown.find(|(_, (_, stages))| stages.contains(&stage)) {
+                    *time += line.value;
+                }
+            }
+            // Not every request passes every stage; all pass some.
+            "tessera_stage_seconds_count" => *requests = requests.max(line.value),
+            _ => {}
+        }
+    }
+
+    /// Everything that is counted, to be subtracted or added up; levels are not.
+    fn counts(&mut self) -> impl Iterator<Item = &mut f64> {
+        let rates = self.values.iter_mut().zip(&SERIES).filter(|(_, (_, kind, _))| *kind == Kind::Rate);
+        rates.map(|(value, _)| value).chain(self.buckets.as_flattened_mut()).chain(&mut self.stages)
+    }
+
     /// What happened since an earlier reading. A counter that fell began anew.
-    fn since(&self, before: &Self) -> Self {
-        let grown = |now: f64, before: f64| if now >= before { now - before } else { now };
-        let mut point = self.clone();
-        for (i, _) in SERIES.iter().enumerate().filter(|(_, (_, kind, _))| *kind == Kind::Rate) {
-            point.values[i] = grown(self.values[i], before.values[i]);
+    fn since(mut self, mut before: Self) -> Self {
+        for (now, before) in self.counts().zip(before.counts()) {
+            *now -= if *now >= *before { *before } else { 0.0 };
         }
-        for (now, before) in point.buckets.as_flattened_mut().iter_mut().zip(before.buckets.as_flattened()) {
-            *now = grown(*now, *before);
-        }
-        point
+        self
     }
 
     /// Takes in the second after.
     fn add(&mut self, next: &Self) {
-        for (i, (_, kind, _)) in SERIES.iter().enumerate() {
-            match kind {
-                Kind::Rate => self.values[i] += next.values[i],
-                Kind::Level => self.values[i] = next.values[i],
-            }
-        }
-        for (sum, next) in self.buckets.as_flattened_mut().iter_mut().zip(next.buckets.as_flattened()) {
-            *sum += next;
-        }
+        let mut sum = next.clone();
+        sum.counts().zip(self.counts()).for_each(|(sum, before)| *sum += *before);
+        *self = sum;
     }
 
     fn value(&self, key: &str) -> f64 {
@@ -163,7 +193,7 @@ impl History {
         let point = Point::read(page);
         let mut kept = self.kept.lock();
         if let Some(last) = kept.last.replace(point.clone()) {
-            kept.points.push_back((now, point.since(&last)));
+            kept.points.push_back((now, point.since(last)));
             let surplus = kept.points.len().saturating_sub(KEPT);
             kept.points.drain(..surplus);
         }
@@ -192,6 +222,11 @@ impl History {
         }
         let batch = |row: &Point| Some(row.value(ROWS) / row.value(PASSES)).filter(|mean| mean.is_finite());
         column("batch".to_owned(), rows.iter().map(|(_, row)| batch(row)).collect());
+        for (i, (key, _)) in STAGES.iter().enumerate() {
+            let mean =
+                |row: &Point| Some(1000.0 * row.stages[i] / row.stages[STAGES.len()]).filter(|ms| ms.is_finite());
+            column((*key).to_owned(), rows.iter().map(|(_, row)| mean(row)).collect());
+        }
         for (i, (key, _)) in TIMES.iter().enumerate() {
             for (name, q) in QUANTILES {
                 column(format!("{key}.{name}"), rows.iter().map(|(_, row)| quantile(&row.buckets[i], q)).collect());
@@ -264,6 +299,22 @@ mod tests {
         history.tick(&page(10, 30, 10, 10), 110);
         assert_eq!(history.columns(5, end).0["at"], json!([110.0]));
         assert_eq!(history.columns(5, 110).0["at"], json!([]));
+    }
+
+    #[test]
+    fn stages_are_means_over_requests() {
+        let page = |auth: f64, tokens: f64, n: u32| {
+            format!(
+                "tessera_stage_seconds_sum{{stage=\"auth\"}} {auth}\ntessera_stage_seconds_sum{{stage=\"rest\"}} {auth}\n\
+                 tessera_stage_seconds_sum{{stage=\"tokens\"}} {tokens}\ntessera_stage_seconds_count{{stage=\"auth\"}} {n}\n"
+            )
+        };
+        let history = History::default();
+        history.tick(&page(1.0, 1.0, 5), 100);
+        history.tick(&page(1.001, 1.5, 7), 101);
+        history.tick(&page(1.001, 1.5, 7), 102);
+        assert_eq!(column(&history, 1, "stage.gateway"), json!([1.0, null]));
+        assert_eq!(column(&history, 1, "stage.tokens"), json!([250.0, null]));
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! The playground: talk with a model. The page calls the API as any client does, so what it shows is what clients get; how fast an
 //! answer came is measured in the browser, token by token.
 
-use std::sync::Arc;
-
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use maud::{Markup, html};
 
 use super::{
@@ -12,19 +10,19 @@ use super::{
 };
 use crate::app::App;
 
-/// `GET /`.
-pub(super) async fn chat(State(app): State<Arc<App>>, view: View) -> Response {
+/// `GET /`, for people.
+pub(super) fn chat(app: &App, view: &View) -> Response {
     let models = app.models().into_iter().filter(|model| model.capabilities.iter().any(|word| word == "chat"));
     let names: Vec<String> = models.map(|model| model.id).filter(|id| view.caller.may_use(id).is_ok()).collect();
     let content = html! {
-        (frame::heading(view.t("nav.play"), &html! {}))
+        (frame::heading(view.t("nav.play"), &tabs(view, "chat")))
         @if names.is_empty() {
             (frame::empty(view.t("chat.no-model"), &html! { (view.t("chat.no-model-next")) code { "tessera serve --model FILE" } }))
         } @else {
-            div.play #chat data-texts=(frame::texts(&view, TEXTS)) { (talk(&view)) (parameters(&view, &names)) }
+            div.play #chat data-texts=(frame::texts(view, TEXTS)) { (talk(view)) (parameters(view, &names)) }
         }
     };
-    frame::page(&view, Page::Play, view.t("chat.title"), &["chat.mjs"], &content)
+    frame::page(view, Page::Play, view.t("chat.title"), &["chat.mjs"], &content)
 }
 
 const TEXTS: &[&str] = &[
@@ -40,6 +38,18 @@ const TEXTS: &[&str] = &[
     "chat.pace",
     "chat.failed",
 ];
+
+/// The two kinds of play.
+pub(super) fn tabs(view: &View, current: &str) -> Markup {
+    let tabs = [("chat", "/", "chat.title"), ("decide", "/console/decide", "decide.title")];
+    html! {
+        nav.tabs aria-label=(view.t("chat.kinds")) {
+            @for (name, path, title) in tabs {
+                a href=(path) aria-current=[(name == current).then_some("page")] { (view.t(title)) }
+            }
+        }
+    }
+}
 
 fn talk(view: &View) -> Markup {
     html! {

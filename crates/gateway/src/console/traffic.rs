@@ -31,7 +31,7 @@ struct Chart {
     lines: &'static [(&'static str, &'static str, &'static str)],
 }
 
-const CHARTS: [Chart; 6] = [
+const CHARTS: [Chart; 7] = [
     Chart {
         title: "traffic.requests",
         unit: "rate",
@@ -50,6 +50,19 @@ const CHARTS: [Chart; 6] = [
             ("generated", "traffic.generated", "lapis"),
             ("prompt", "traffic.prompt", "gold"),
             ("cached", "traffic.cached", "aqua"),
+        ],
+    },
+    Chart {
+        title: "traffic.stages",
+        unit: "ms",
+        stacked: true,
+        lines: &[
+            ("stage.tokens", "traffic.stage-tokens", "lapis"),
+            ("stage.first_token", "traffic.stage-first", "malachite"),
+            ("stage.queue", "traffic.stage-queue", "gold"),
+            ("stage.guard", "traffic.stage-guard", "porphyry"),
+            ("stage.client", "traffic.stage-client", "aqua"),
+            ("stage.gateway", "traffic.stage-gateway", "ink"),
         ],
     },
     Chart {

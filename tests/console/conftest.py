@@ -1,0 +1,160 @@
+"""The console in a real browser: Debian's Chromium, headless, driven over chromedriver.
+
+`cargo xtask test` builds the server, names it in TESSERA_BIN and the models in TESSERA_TEST_MODELS. Pictures go to
+TESSERA_SCREENSHOTS; the ones in the documentation are made by setting it to docs/images.
+"""
+
+import io
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+
+import axe_playwright_python
+import pytest
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+
+MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
+AXE = pathlib.Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
+DESKTOP, PHONE = (1280, 800), (390, 844)
+# A busy machine is slow, and nothing here is a measurement.
+PATIENCE = 120
+
+
+def needed(name):
+    value = os.environ.get(name)
+    if not value:
+        pytest.exit(f"{name} is not set: run `cargo xtask test`", returncode=2)
+    return pathlib.Path(value)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(what, seconds=PATIENCE):
+    """Waits until `what()` is true, and returns it."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            found = what()
+        except Exception as error:  # an element that is not there yet, a page that is being replaced
+            found, last = None, error
+        else:
+            last = None
+        if found:
+            return found
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {seconds} s in vain") from last
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A server of its own, with a fresh directory for what it keeps."""
+    home = tmp_path_factory.mktemp("server")
+    url = f"http://127.0.0.1:{free_port()}"
+    command = [needed("TESSERA_BIN"), "serve", "--model", needed("TESSERA_TEST_MODELS") / MODEL]
+    command += ["--embed-model", needed("TESSERA_TEST_MODELS") / "minilm", "--listen", url.removeprefix("http://")]
+    # Ledger and keys go where a user's would, so they get a home of their own.
+    places = {"XDG_DATA_HOME": str(home / "data"), "XDG_CONFIG_HOME": str(home / "config")}
+    with open(home / "log", "w") as log:
+        process = subprocess.Popen(command, cwd=home, env=os.environ | places, stdout=log, stderr=log)
+        try:
+            until(lambda: urllib.request.urlopen(url + "/healthz/ready").status == 200)
+            yield url
+            process.terminate()
+            assert process.wait(60) == 0, (home / "log").read_text()
+        finally:
+            process.kill()
+
+
+class Browser:
+    """One window. Every page it shows must keep the content policy and throw nothing."""
+
+    def __init__(self, driver, url):
+        self.driver, self.url = driver, url
+        self.look()
+
+    def look(self, lang="en", dark=False, size=DESKTOP):
+        """Language, theme and size, as a browser that opens the console for the first time has them."""
+        self.driver.delete_all_cookies()
+        agent = self.driver.execute_script("return navigator.userAgent")
+        accept = {"userAgent": agent, "acceptLanguage": {"en": "en-US,en", "zh": "zh-CN,zh"}[lang]}
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        width, height = size
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE}
+        self.driver.execute_cdp_cmd("Emulation.setUserAgentOverride", accept)
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+
+    def open(self, path):
+        self.driver.get(self.url + path)
+
+    def one(self, css):
+        return until(lambda: self.driver.find_element(By.CSS_SELECTOR, css))
+
+    def all(self, css):
+        return self.driver.find_elements(By.CSS_SELECTOR, css)
+
+    def text(self, css):
+        return self.one(css).text
+
+    def run(self, script, *arguments):
+        return self.driver.execute_script(script, *arguments)
+
+    def fill(self, css, text):
+        field = self.one(css)
+        field.clear()
+        field.send_keys(text)
+        return field
+
+    def complaints(self):
+        """What the browser logged since the last call; refused requests are what some tests want."""
+        entries = self.driver.get_log("browser")
+        return [e["message"] for e in entries if "the server responded with a status of 4" not in e["message"]]
+
+    def violations(self):
+        """Serious findings of axe on the page as it stands."""
+        if not self.run("return 'axe' in window"):
+            self.run(AXE)
+        script = "const done = arguments[0]; axe.run().then(found => done(found.violations), e => done([{id: String(e), nodes: []}]))"
+        found = self.driver.execute_async_script(script)
+        grave = [v for v in found if v.get("impact") in (None, "serious", "critical")]
+        return [(v["id"], [n["html"][:160] for n in v["nodes"]][:4]) for v in grave]
+
+    def shot(self, name):
+        """A picture of the page, small enough to keep."""
+        directory = pathlib.Path(os.environ.get("TESSERA_SCREENSHOTS") or "target/console")
+        directory.mkdir(parents=True, exist_ok=True)
+        picture = Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
+        picture.quantize(256, dither=Image.Dither.NONE).save(directory / f"{name}.png", optimize=True)
+
+
+@pytest.fixture(scope="session")
+def driver():
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or pytest.exit("chromium is missing: apt-get install chromium", 2)
+    flags = "--headless=new --no-sandbox --disable-dev-shm-usage --hide-scrollbars --no-proxy-server --window-size=1280,800"
+    for flag in flags.split():
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    driver.set_script_timeout(PATIENCE)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(driver, server):
+    browser = Browser(driver, server)
+    yield browser
+    assert browser.complaints() == []
