@@ -98,11 +98,7 @@ pub(crate) fn postgres() -> Result<()> {
     if postgres_is_here() {
         return Ok(());
     }
-    let apt = |args: &[&str]| run(Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive"));
-    // An old list of packages names versions that are gone; one that cannot be renewed may do.
-    let _ = apt(&["update", "-q"]);
-    apt(&["install", "-q", "-y", "--no-install-recommends", "postgresql"])
-        .context("PostgreSQL is missing, and installing it needs root and apt: install the package `postgresql`")?;
+    apt(&["postgresql"])?;
     if postgres_is_here() { Ok(()) } else { bail!("PostgreSQL was installed, but its `initdb` is not to be found") }
 }
 
@@ -126,7 +122,8 @@ pub(crate) fn apt(packages: &[&str]) -> Result<()> {
     if !root || !starts("apt-get") {
         bail!("something is missing: {command}");
     }
-    run(Command::new("apt-get").args(["update", "-qq"]))?;
+    // An old list of packages names versions that are gone; one that cannot be renewed may do.
+    let _ = run(Command::new("apt-get").args(["update", "-qq"]));
     let install = ["install", "-y", "-qq", "--no-install-recommends"];
     run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(install).args(packages))
 }

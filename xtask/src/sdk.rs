@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     provision::Python,
-    run::{cargo, now, root, run, target_directory},
+    run::{cargo, now, run, target_directory},
 };
 
 /// Loading two small models takes a second; a busy machine gets a minute.
@@ -42,6 +42,11 @@ impl Server {
     pub(crate) fn start(models: &Path) -> Result<Self> {
         run(&mut cargo(&["build", "--package", "cli", "--bin", "tessera"]))?;
         let address = free_address()?;
+        let own = target_directory()?.join("tmp").join("sdk");
+        if own.exists() {
+            std::fs::remove_dir_all(&own)?;
+        }
+        std::fs::create_dir_all(&own)?;
         let child = Command::new(target_directory()?.join("debug").join("tessera"))
             .arg("serve")
             .arg("--model")
@@ -49,7 +54,10 @@ impl Server {
             .arg("--embed-model")
             .arg(models.join("minilm"))
             .args(["--listen", &address.to_string()])
-            .current_dir(root())
+            // Records and keys of its own: those of whoever runs the tests are none of a test's business.
+            .env("XDG_DATA_HOME", own.join("data"))
+            .env("XDG_CONFIG_HOME", own.join("config"))
+            .current_dir(&own)
             .spawn()
             .context("cannot start tessera serve")?;
         let mut server = Self { child, address };

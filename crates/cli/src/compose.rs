@@ -67,9 +67,9 @@ fn home(variable: &str, usual: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// What protects a listener under these settings.
-pub(crate) fn protection(settings: &Settings, ledger: &Ledger) -> Protection {
+pub(crate) fn protection(settings: &Settings, ledger: Option<&Ledger>) -> Protection {
     let auth = &settings.auth;
-    let keys = auth.required || !auth.oidc.issuer.is_empty() || ledger.keys().exist();
+    let keys = auth.required || !auth.oidc.issuer.is_empty() || ledger.is_some_and(|ledger| ledger.keys().exist());
     Protection { keys, tls: settings.server.tls.clone(), plain_remote: settings.server.plain_remote }
 }
 
@@ -92,9 +92,9 @@ pub(crate) fn elsewhere(settings: &Settings) -> bool {
 }
 
 /// A gateway over these services, under these settings: every text goes past the guard.
-pub(crate) fn gateway(mut services: Gateway, settings: Settings, ledger: Ledger) -> anyhow::Result<Gateway> {
+pub(crate) fn gateway(mut services: Gateway, settings: Settings, ledger: Option<Ledger>) -> anyhow::Result<Gateway> {
     let (config, guard) = (limits(&settings), Guard::new(&settings.guard).context("the section guard")?);
     let guarded = |service| Arc::new(Guarded::new(service, guard.clone())) as Arc<dyn Generate>;
     services.generate = services.generate.into_iter().map(guarded).collect();
-    Ok(Gateway { config, guard, settings: Live::new(settings), ledger: Some(ledger), ..services })
+    Ok(Gateway { config, guard, settings: Live::new(settings), ledger, ..services })
 }

@@ -69,6 +69,11 @@ impl WorkerArgs {
         }
     }
 
+    /// Clients ask this process, and not only gateways.
+    pub(crate) fn answers_clients(&self) -> bool {
+        self.only != Some(Only::Text)
+    }
+
     /// No model runs in this process.
     pub(crate) fn loads_nothing(&self) -> bool {
         self.only == Some(Only::Gateway)
@@ -130,7 +135,7 @@ impl Elsewhere {
         gateway.embed.extend(self.embed.iter().cloned());
         gateway.generate.extend(routes(settings, &gateway.generate)?);
         gateway.worker = args.door()?;
-        gateway.public = args.only != Some(Only::Text);
+        gateway.public = args.answers_clients();
         Ok(gateway)
     }
 

@@ -79,9 +79,10 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let over = args.over();
     let mut settings = args.file.load()?;
     over(&mut settings);
-    let ledger = compose::ledger(&settings).await?;
+    // What a worker does is recorded by the gateway that asked for it.
+    let ledger = if args.workers.answers_clients() { Some(compose::ledger(&settings).await?) } else { None };
     // Before anything is downloaded: an address that cannot be had is known at once.
-    let protection = args.workers.protection(compose::protection(&settings, &ledger));
+    let protection = args.workers.protection(compose::protection(&settings, ledger.as_ref()));
     let listener = gateway::bind_protected(&settings.server.listen, &protection).await?;
     let elsewhere = Elsewhere::open(&settings, &args.workers).await?;
     let (mut chat, embed) = (or(&args.model, &settings.models.chat), or(&args.embed_model, &settings.models.embed));

@@ -53,7 +53,7 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     args.limits.over(&mut settings);
     let limits = args.limits.clone();
     let ledger = compose::ledger(&settings).await?;
-    let listener = bind(args.listen.as_deref(), &settings, &compose::protection(&settings, &ledger)).await?;
+    let listener = bind(args.listen.as_deref(), &settings, &compose::protection(&settings, Some(&ledger))).await?;
     let engine = args.engine.over(&settings.engine);
     let named = |said: Option<String>, settings: &[String], kind| {
         let names = serve::or(&said.into_iter().collect::<Vec<_>>(), settings);
@@ -72,7 +72,7 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let (chat, embed) = tokio::try_join!(load(chat), load(embed))?;
     let elsewhere = Elsewhere::open(&settings, &WorkerArgs::default()).await?;
     let local = serve::compose(chat, embed, args.library.library());
-    let gateway = compose::gateway(elsewhere.join(local, &settings, &WorkerArgs::default())?, settings, ledger)?;
+    let gateway = compose::gateway(elsewhere.join(local, &settings, &WorkerArgs::default())?, settings, Some(ledger))?;
     let first = gateway.generate.first().and_then(|service| service.models().into_iter().next());
     let name = first.map(|card| card.id).unwrap_or_default();
     let base = format!("{}://{}", listener.scheme(), listener.local_addr());

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     fn caller(role: Role, tenant: &str, key: &str) -> Caller {
-        Caller { tenant: tenant.to_owned(), key_id: key.to_owned(), role, models: None }
+        Caller { tenant: tenant.to_owned(), key_id: key.to_owned(), role, ..Caller::open() }
     }
 
     fn answer(id: &str, input: &str) -> Answer {
