@@ -119,7 +119,7 @@ fn mistakes_name_the_next_step() {
     check(&["generate", "hi", "--model", "./absent.gguf"], 1, "check the path");
     check(&["generate", "hi", "--url", "http://127.0.0.1:9"], 1, "tessera up");
     check(&["generate"], 1, "the prompt is empty");
-    check(&["serve", "--listen", "0.0.0.0:0"], 1, "only this machine may connect");
+    check(&["serve", "--listen", "0.0.0.0:0"], 1, "tessera keys create");
     check(&["serve", "--listen", "nowhere"], 1, "host:port");
     check(&["models", "rm", "smollm2"], 1, "tessera models list");
     check(&["models", "pull", "hf:bad"], 1, "write hf:owner/name");
