@@ -91,10 +91,13 @@ pub(crate) fn elsewhere(settings: &Settings) -> bool {
     !settings.upstreams.is_empty() || !settings.workers.is_empty()
 }
 
-/// A gateway over these services, under these settings: every text goes past the guard.
+/// A gateway over these services, under these settings: every text goes past the guard, where clients ask. A worker's goes past
+/// that of the gateway that asked: here it would stand between a broken stream and whoever takes it up.
 pub(crate) fn gateway(mut services: Gateway, settings: Settings, ledger: Option<Ledger>) -> anyhow::Result<Gateway> {
     let (config, guard) = (limits(&settings), Guard::new(&settings.guard).context("the section guard")?);
     let guarded = |service| Arc::new(Guarded::new(service, guard.clone())) as Arc<dyn Generate>;
-    services.generate = services.generate.into_iter().map(guarded).collect();
+    if services.public {
+        services.generate = services.generate.into_iter().map(guarded).collect();
+    }
     Ok(Gateway { config, guard, settings: Live::new(settings), ledger, ..services })
 }
