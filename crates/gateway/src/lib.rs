@@ -30,6 +30,7 @@ mod body;
 mod caller;
 mod clock;
 mod console;
+mod current;
 mod drain;
 mod draw;
 mod embed;
@@ -69,6 +70,7 @@ use tokio::sync::oneshot;
 
 pub use api::openapi;
 pub use caller::{Caller, DEFAULT_TENANT, Role};
+pub use current::{Current, Services};
 pub use listen::{Connection, Error, Listener, Protection, bind, bind_protected};
 pub use measure::install_metrics;
 
