@@ -17,17 +17,22 @@ use ledger::{
 };
 use serde_json::json;
 
-use crate::screen;
+use crate::{
+    compose::{self, FileArgs},
+    screen,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Options of `audit`.
 #[derive(Debug, Args)]
 pub(crate) struct AuditArgs {
-    /// Where the ledger is, sqlite:PATH or postgres://USER@HOST/DATABASE; without it the one of this user
+    #[command(flatten)]
+    file: FileArgs,
+    /// Where the ledger is, sqlite:PATH or postgres://USER@HOST/DATABASE; without it the one of the settings
     #[arg(long, env = "TESSERA_LEDGER", value_name = "URL", hide_env_values = true)]
     ledger: Option<String>,
-    /// The file with the ledger's secrets; without it the one of this user
+    /// The file with the ledger's secrets; without it the one of the settings
     #[arg(long, env = "TESSERA_LEDGER_KEYS", value_name = "FILE")]
     ledger_keys: Option<PathBuf>,
     #[command(subcommand)]
@@ -174,8 +179,9 @@ struct EraseArgs {
 
 /// Does it.
 pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<()> {
-    let usual = Settings::of_user();
-    let settings = Settings::new(args.ledger.unwrap_or(usual.url), args.ledger_keys.unwrap_or(usual.keys));
+    let usual = compose::ledger_settings(&args.file.load()?)?;
+    let settings =
+        Settings { url: args.ledger.unwrap_or(usual.url), keys: args.ledger_keys.unwrap_or(usual.keys), ..usual };
     match args.verb {
         AuditVerb::Verify(VerifyArgs { proof: Some(file), public_key: Some(key), json, .. }) => {
             proof(&file, &key, json)

@@ -8,14 +8,19 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
+use engine::Engine;
 use gateway::{
-    Config, Gateway, Protection,
-    settings::{FILE, Live, Settings},
+    Config, Current, Gateway, Protection, Services,
+    settings::{self, FILE, Live, Settings},
 };
 use guard::Guard;
 use ledger::Ledger;
-use protocol::Generate;
-use services::Guarded;
+use parking_lot::Mutex;
+use protocol::{Embed, Generate};
+use reason::{Library, Reason};
+use services::{Balanced, Fallback, Guarded, Limits, Named, Target};
+
+use crate::elsewhere::{Elsewhere, WorkerArgs};
 
 /// Where the settings are.
 #[derive(Debug, Clone, Default, Args)]
@@ -37,23 +42,27 @@ impl FileArgs {
     }
 }
 
-/// Opens the ledger that the settings name: by default a SQLite file of this user's, and its keys apart from it.
+/// Opens the ledger that the settings name.
 pub(crate) async fn ledger(settings: &Settings) -> anyhow::Result<Ledger> {
+    Ledger::open(ledger_settings(settings)?).await.context("cannot open the ledger")
+}
+
+/// Where the settings have the ledger: by default a SQLite file of this user's, and its keys apart from it.
+pub(crate) fn ledger_settings(settings: &Settings) -> anyhow::Result<ledger::Settings> {
     let section = &settings.ledger;
     let url = match section.url.expose() {
         "" => format!("sqlite:{}", home("XDG_DATA_HOME", ".local/share")?.join("ledger.db").display()),
         url => url.to_owned(),
     };
     let keys = match section.key_file.as_os_str().is_empty() {
-        true => home("XDG_CONFIG_HOME", ".config")?.join("ledger.keys"),
+        true => home("XDG_CONFIG_HOME", ".config")?.join("ledger.key"),
         false => section.key_file.clone(),
     };
     for path in [url.strip_prefix("sqlite:").map(Path::new), Some(&*keys)].into_iter().flatten() {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         folder.map_or(Ok(()), std::fs::create_dir_all).with_context(|| format!("cannot make {}", path.display()))?;
     }
-    let opened = ledger::Settings { flush: section.flush.0, ..ledger::Settings::new(url, keys) };
-    Ledger::open(opened).await.context("cannot open the ledger")
+    Ok(ledger::Settings { flush: section.flush.0, ..ledger::Settings::new(url, keys) })
 }
 
 /// A directory of ours in one of this user's.
@@ -91,13 +100,106 @@ pub(crate) fn elsewhere(settings: &Settings) -> bool {
     !settings.upstreams.is_empty() || !settings.workers.is_empty()
 }
 
-/// A gateway over these services, under these settings: every text goes past the guard, where clients ask. A worker's goes past
-/// that of the gateway that asked: here it would stand between a broken stream and whoever takes it up.
-pub(crate) fn gateway(mut services: Gateway, settings: Settings, ledger: Option<Ledger>) -> anyhow::Result<Gateway> {
-    let (config, guard) = (limits(&settings), Guard::new(&settings.guard).context("the section guard")?);
-    let guarded = |service| Arc::new(Guarded::new(service, guard.clone())) as Arc<dyn Generate>;
-    if services.public {
-        services.generate = services.generate.into_iter().map(guarded).collect();
+/// What stays as it is while settings change.
+#[derive(Debug)]
+pub(crate) struct Local {
+    /// Engines of text models.
+    pub(crate) chat: Vec<Arc<Engine>>,
+    /// Engines of embedding models; they come first where vectors are asked for.
+    pub(crate) embed: Vec<Arc<Engine>>,
+    /// Decisions.
+    pub(crate) library: Arc<Library>,
+    /// The part that this process is.
+    pub(crate) part: WorkerArgs,
+}
+
+impl Local {
+    /// Everything on offer. Every text goes past the guard where clients ask; a worker's goes past that of the gateway that asked:
+    /// here it would stand between a broken stream and whoever takes it up.
+    fn services(&self, elsewhere: &Elsewhere, settings: &Settings) -> anyhow::Result<Services> {
+        let guard = Guard::new(&settings.guard).context("the section guard")?;
+        let mut services = Services {
+            generate: self.chat.iter().map(|engine| engine.clone() as Arc<dyn Generate>).collect(),
+            embed: self.embed.iter().chain(&self.chat).map(|engine| engine.clone() as Arc<dyn Embed>).collect(),
+            guard: guard.clone(),
+            ..Services::default()
+        };
+        elsewhere.join(&mut services);
+        // In front: a route may bear the name of a model that it tries first.
+        services.generate.splice(0..0, routes(settings, &services.generate, elsewhere)?);
+        if self.part.reasons() {
+            let reason = Reason::new(services.generate.clone()).with_library(self.library.clone());
+            services.decide.insert(0, Arc::new(reason));
+        }
+        if self.part.answers_clients() {
+            let guarded = |service| Arc::new(Guarded::new(service, guard.clone())) as Arc<dyn Generate>;
+            services.generate = services.generate.into_iter().map(guarded).collect();
+        } else if !self.part.runs_models() {
+            // The models it asks are other workers': a gateway knows those itself.
+            services.generate.clear();
+            services.embed.clear();
+            services.decide.truncate(1);
+        }
+        Ok(services)
     }
-    Ok(Gateway { config, guard, settings: Live::new(settings), ledger, ..services })
+}
+
+/// A gateway over the services of this process and those that the settings name. When the settings change, all but the services
+/// of this process follow.
+pub(crate) async fn gateway(local: Local, settings: Settings, ledger: Option<Ledger>) -> anyhow::Result<Gateway> {
+    let elsewhere = Elsewhere::open(&settings, &local.part, &Elsewhere::default())?;
+    elsewhere.probe().await;
+    let services = Current::new(local.services(&elsewhere, &settings)?);
+    let (config, worker, public) = (limits(&settings), local.part.door()?, local.part.answers_clients());
+    let live = Live::new(settings);
+    follow(&live, local, elsewhere, services.clone());
+    Ok(Gateway { services, worker, public, config, settings: live, ledger })
+}
+
+fn follow(live: &Live, local: Local, elsewhere: Elsewhere, current: Arc<Current>) {
+    let known = Arc::new(Mutex::new(elsewhere));
+    live.follow(move |settings| {
+        let next = Elsewhere::open(settings, &local.part, &known.lock());
+        let next = next.map_err(|error| format!("{error:#}"))?;
+        let services = local.services(&next, settings).map_err(|error| format!("{error:#}"))?;
+        let (known, current) = (known.clone(), current.clone());
+        Ok(Box::new(move || {
+            *known.lock() = next;
+            current.replace(services);
+        }))
+    });
+}
+
+/// The settings' routes over these services.
+fn routes(
+    settings: &Settings,
+    services: &[Arc<dyn Generate>],
+    elsewhere: &Elsewhere,
+) -> anyhow::Result<Vec<Arc<dyn Generate>>> {
+    let any: Arc<dyn Generate> = Arc::new(Named::new(services.to_vec()));
+    let target = |model: &String| {
+        let offers = |service: &&Arc<dyn Generate>| service.models().iter().any(|card| card.id == *model);
+        // Workers may offer it later.
+        let later = || elsewhere.has_workers().then(|| any.clone());
+        let service = services.iter().find(offers).cloned().or_else(later);
+        Some(Target { service: service?, model: model.clone() })
+    };
+    let route = |route: &settings::Route| {
+        let missing = |model| format!("the route {} leads to {model}, which nobody offers", route.model);
+        let targets = route.targets.iter().map(|model| target(model).with_context(|| missing(model)));
+        Ok(routed(route, targets.collect::<anyhow::Result<_>>()?))
+    };
+    settings.routes.iter().map(route).collect()
+}
+
+fn routed(route: &settings::Route, targets: Vec<Target>) -> Arc<dyn Generate> {
+    let (name, limits) = (&route.model, Limits::default());
+    match route.strategy {
+        settings::Strategy::Fallback => Arc::new(Fallback::new(name, targets, limits.first_byte)),
+        settings::Strategy::Balance => {
+            // Each target answers to the route's name, so that the balancer sees them as alike.
+            let alike = |target| Arc::new(Fallback::new(name, vec![target], None)) as Arc<dyn Generate>;
+            Arc::new(Balanced::new(targets.into_iter().map(alike).collect(), limits))
+        }
+    }
 }

@@ -1,8 +1,8 @@
-//! Services that are not in this process, put together: upstreams and workers as the settings and the command line name them.
+//! Services that are not in this process: upstreams and workers as the settings and the command line name them.
 //!
 //! An upstream is asked for nothing it cannot do, and left alone while it keeps failing. Workers that offer the same model share its
-//! requests; a stream that breaks with one goes on with another. A route is a name over any of these and over the models of this
-//! process.
+//! requests; a stream that breaks with one goes on with another. When the settings change, what they still name is kept as it is,
+//! with its connections and what is known of it.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -10,16 +10,17 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use futures_util::future;
 use gateway::{
-    Gateway, Protection,
-    settings::{self, Settings},
+    Protection, Services,
+    settings::{self, Ability, Settings},
 };
-use protocol::{Embed, Generate, ModelCard};
+use protocol::{Capabilities, Decide, Embed, Generate, ModelCard};
 use secrecy::SecretString;
 use services::{
-    Balanced, Breaker, Capable, Fallback, Limits, Migrating, Retry, Rotating, Target, Trip,
+    Balanced, Breaker, Capable, Limits, Migrating, Retry, Rotating, Trip,
     remote::{Gatekeeper, Remote, Secret},
     upstream::{Api, Config, Offer, Upstream},
 };
+use tokio::task::JoinSet;
 
 /// How often a worker is asked how it is.
 const PROBE: Duration = Duration::from_secs(1);
@@ -27,12 +28,12 @@ const PROBE: Duration = Duration::from_secs(1);
 const MIGRATIONS: usize = 4;
 
 /// Which part of Tessera a process is, and where the others are.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Workers")]
 pub(crate) struct WorkerArgs {
-    /// Be only this part of Tessera: `gateway` loads no model and asks workers and upstreams, `text` runs models for gateways and
-    /// answers nobody else [default: everything in one process]
-    #[arg(long, value_name = "PART", requires_if("text", "worker_secret_file"))]
+    /// Be only this part of Tessera: `gateway` loads no model and asks workers and upstreams, `text` runs models and `reason` decides
+    /// for gateways, and both answer nobody else [default: everything in one process]
+    #[arg(long, value_name = "PART", requires_ifs([("text", "worker_secret_file"), ("reason", "worker_secret_file")]))]
     only: Option<Only>,
     /// Workers to ask, such as http://10.0.0.2:9090; separate several by commas
     #[arg(long, value_name = "URL", value_delimiter = ',', requires = "worker_secret_file")]
@@ -49,6 +50,8 @@ enum Only {
     Gateway,
     /// Models of text and vectors.
     Text,
+    /// Decisions and solutions, over the models of workers and upstreams.
+    Reason,
 }
 
 impl WorkerArgs {
@@ -63,126 +66,133 @@ impl WorkerArgs {
 
     /// A process that answers gateways only is protected by their secret; it needs no keys, and no TLS that it has not got.
     pub(crate) fn protection(&self, of_clients: Protection) -> Protection {
-        match self.only {
-            Some(Only::Text) => Protection { keys: true, plain_remote: true, ..of_clients },
-            _ => of_clients,
-        }
+        if self.answers_clients() { of_clients } else { Protection { keys: true, plain_remote: true, ..of_clients } }
     }
 
     /// Clients ask this process, and not only gateways.
     pub(crate) fn answers_clients(&self) -> bool {
-        self.only != Some(Only::Text)
+        matches!(self.only, None | Some(Only::Gateway))
     }
 
-    /// No model runs in this process.
-    pub(crate) fn loads_nothing(&self) -> bool {
-        self.only == Some(Only::Gateway)
+    /// Models run in this process.
+    pub(crate) fn runs_models(&self) -> bool {
+        matches!(self.only, None | Some(Only::Text))
+    }
+
+    /// Decisions are made in this process.
+    pub(crate) fn reasons(&self) -> bool {
+        matches!(self.only, None | Some(Only::Reason))
     }
 
     /// Who may ask this process as a worker: whoever knows the secret, unless this process is the one that asks.
-    fn door(&self) -> anyhow::Result<Option<Arc<Gatekeeper>>> {
-        let secret = self.secret()?.filter(|_| self.only != Some(Only::Gateway) && self.workers.is_empty());
-        Ok(secret.map(|secret| Arc::new(Gatekeeper::new(secret))))
+    pub(crate) fn door(&self) -> anyhow::Result<Option<Arc<Gatekeeper>>> {
+        let asks = self.answers_clients() && (self.only.is_some() || !self.workers.is_empty());
+        Ok(self.secret()?.filter(|_| !asks).map(|secret| Arc::new(Gatekeeper::new(secret))))
     }
 }
 
 /// Services elsewhere.
 #[derive(Debug, Default)]
 pub(crate) struct Elsewhere {
-    generate: Vec<Arc<dyn Generate>>,
-    embed: Vec<Arc<dyn Embed>>,
-    remotes: Vec<Arc<Remote>>,
+    upstreams: Vec<(settings::Upstream, Services)>,
+    workers: Vec<Arc<Worker>>,
+}
+
+/// A worker that is asked all the time how it is.
+#[derive(Debug)]
+struct Worker {
+    url: String,
+    secret: Secret,
+    remote: Arc<Remote>,
+    /// The asking; it ends with this.
+    _watch: JoinSet<()>,
 }
 
 impl Elsewhere {
-    /// Those that the settings and the command line name; workers have been asked once what they offer.
-    pub(crate) async fn open(settings: &Settings, args: &WorkerArgs) -> anyhow::Result<Self> {
-        let mut elsewhere = Self::default();
-        for upstream in &settings.upstreams {
-            elsewhere.add_upstream(upstream)?;
+    /// What the settings and the command line name; whatever was `known` before is kept.
+    pub(crate) fn open(settings: &Settings, args: &WorkerArgs, known: &Self) -> anyhow::Result<Self> {
+        let upstream = |section: &settings::Upstream| {
+            let same = known.upstreams.iter().find(|(before, _)| before == section).cloned();
+            same.map_or_else(|| Ok((section.clone(), upstream(section)?)), Ok)
+        };
+        let worker = |(url, secret): (String, Secret)| {
+            let same = known.workers.iter().find(|before| before.url == url && before.secret == secret).cloned();
+            same.map_or_else(|| Ok(Arc::new(Worker::new(url, secret)?)), Ok)
+        };
+        Ok(Self {
+            upstreams: settings.upstreams.iter().map(upstream).collect::<anyhow::Result<_>>()?,
+            workers: workers(settings, args)?.into_iter().map(worker).collect::<anyhow::Result<_>>()?,
+        })
+    }
+
+    /// Asks every worker once what it offers.
+    pub(crate) async fn probe(&self) {
+        future::join_all(self.workers.iter().map(|worker| worker.remote.probe())).await;
+    }
+
+    /// There are workers, and so models that come and go.
+    pub(crate) fn has_workers(&self) -> bool {
+        !self.workers.is_empty()
+    }
+
+    /// Puts these services behind those that are there.
+    pub(crate) fn join(&self, services: &mut Services) {
+        for (_, upstream) in &self.upstreams {
+            services.generate.extend(upstream.generate.iter().cloned());
+            services.embed.extend(upstream.embed.iter().cloned());
+            services.draw.extend(upstream.draw.iter().cloned());
         }
-        elsewhere.remotes = remotes(settings, args)?;
-        future::join_all(elsewhere.remotes.iter().map(|remote| remote.probe())).await;
-        if !elsewhere.remotes.is_empty() {
-            let generate = elsewhere.remotes.iter().map(|remote| remote.clone() as Arc<dyn Generate>).collect();
+        let remotes = || self.workers.iter().map(|worker| worker.remote.clone());
+        if !self.workers.is_empty() {
+            let generate = remotes().map(|remote| remote as Arc<dyn Generate>).collect();
             let balanced = Arc::new(Balanced::new(generate, Limits::default()));
-            elsewhere.generate.push(Arc::new(Migrating::new(balanced, MIGRATIONS)));
-            let embed = elsewhere.remotes.iter().map(|remote| remote.clone() as Arc<dyn Embed>).collect();
-            elsewhere.embed.push(Arc::new(Rotating::new(embed)));
+            services.generate.push(Arc::new(Migrating::new(balanced, MIGRATIONS)));
+            let embed = remotes().map(|remote| remote as Arc<dyn Embed>).collect();
+            services.embed.push(Arc::new(Rotating::new(embed)));
+            services.decide.extend(remotes().map(|remote| remote as Arc<dyn Decide>));
         }
-        Ok(elsewhere)
-    }
-
-    fn add_upstream(&mut self, section: &settings::Upstream) -> anyhow::Result<()> {
-        let service = Upstream::new(config(section)).with_context(|| format!("the upstream {}", section.name))?;
-        let service = Arc::new(service);
-        let json_mode = section.api == settings::Api::OpenAi;
-        let trip =
-            Trip { failures: section.breaker_failures as usize, pause: section.breaker_pause.0, ..Trip::default() };
-        let breaker = Arc::new(Breaker::new(service.clone(), trip));
-        if !section.models.is_empty() {
-            self.generate.push(Arc::new(Capable::new(breaker, json_mode)));
-        }
-        if !section.embed_models.is_empty() {
-            self.embed.push(service);
-        }
-        Ok(())
-    }
-
-    /// The gateway with these services and the settings' routes over all of them, as the part that it is.
-    pub(crate) fn join(&self, mut gateway: Gateway, settings: &Settings, args: &WorkerArgs) -> anyhow::Result<Gateway> {
-        gateway.generate.extend(self.generate.iter().cloned());
-        gateway.embed.extend(self.embed.iter().cloned());
-        gateway.generate.extend(routes(settings, &gateway.generate)?);
-        gateway.worker = args.door()?;
-        gateway.public = args.answers_clients();
-        Ok(gateway)
-    }
-
-    /// Keeps asking the workers how they are. Never ends.
-    pub(crate) async fn watch(&self) {
-        future::join_all(self.remotes.iter().map(|remote| remote.watch(PROBE))).await;
-        future::pending().await
     }
 }
 
-/// The settings' routes over these services.
-fn routes(settings: &Settings, services: &[Arc<dyn Generate>]) -> anyhow::Result<Vec<Arc<dyn Generate>>> {
-    settings.routes.iter().map(|route| self::route(route, services)).collect()
+impl Worker {
+    fn new(url: String, secret: Secret) -> anyhow::Result<Self> {
+        let remote = Arc::new(Remote::new(&url, secret.clone())?);
+        let (watched, mut watch) = (remote.clone(), JoinSet::new());
+        watch.spawn(async move { watched.watch(PROBE).await });
+        Ok(Self { url, secret, remote, _watch: watch })
+    }
 }
 
-fn route(route: &settings::Route, services: &[Arc<dyn Generate>]) -> anyhow::Result<Arc<dyn Generate>> {
-    let target = |model: &String| {
-        let offers = |service: &&Arc<dyn Generate>| service.models().iter().any(|card| card.id == *model);
-        let service = services.iter().find(offers).cloned();
-        let service =
-            service.with_context(|| format!("the route {} leads to {model}, which nobody offers", route.model))?;
-        Ok(Target { service, model: model.clone() })
-    };
-    let targets: Vec<Target> = route.targets.iter().map(target).collect::<anyhow::Result<_>>()?;
-    let name = || route.model.clone();
-    Ok(match route.strategy {
-        settings::Strategy::Fallback => Arc::new(Fallback::new(name(), targets, Limits::default().first_byte)),
-        settings::Strategy::Balance => {
-            // Each target answers to the route's name, so that the balancer sees them as alike.
-            let alike = targets
-                .into_iter()
-                .map(|target| Arc::new(Fallback::new(name(), vec![target], None)) as Arc<dyn Generate>);
-            Arc::new(Balanced::new(alike.collect(), Limits::default()))
-        }
-    })
+fn upstream(section: &settings::Upstream) -> anyhow::Result<Services> {
+    let server = Upstream::new(config(section)).with_context(|| format!("the upstream {}", section.name))?;
+    let server = Arc::new(server);
+    let json_mode = section.api == settings::Api::OpenAi;
+    let trip = Trip { failures: section.breaker_failures as usize, pause: section.breaker_pause.0, ..Trip::default() };
+    let mut services = Services::default();
+    if !section.models.is_empty() {
+        let breaker = Arc::new(Breaker::new(server.clone(), trip));
+        services.generate.push(Arc::new(Capable::new(breaker, json_mode)));
+    }
+    if !section.embed_models.is_empty() {
+        services.embed.push(server.clone());
+    }
+    if !section.image_models.is_empty() {
+        services.draw.push(server);
+    }
+    Ok(services)
 }
 
-fn remotes(settings: &Settings, args: &WorkerArgs) -> anyhow::Result<Vec<Arc<Remote>>> {
+/// Every worker's address and secret.
+fn workers(settings: &Settings, args: &WorkerArgs) -> anyhow::Result<Vec<(String, Secret)>> {
     let mut named = Vec::new();
     if let Some(secret) = args.secret()? {
-        named.extend(args.workers.iter().map(|url| (url.as_str(), secret.clone())));
+        named.extend(args.workers.iter().map(|url| (url.clone(), secret.clone())));
     }
     for worker in &settings.workers {
         let secret = Secret::new(worker.secret.expose()).with_context(|| format!("the secret of {}", worker.url))?;
-        named.push((&worker.url, secret));
+        named.push((worker.url.clone(), secret));
     }
-    named.into_iter().map(|(url, secret)| Ok(Arc::new(Remote::new(url, secret)?))).collect()
+    Ok(named)
 }
 
 fn config(section: &settings::Upstream) -> Config {
@@ -193,7 +203,7 @@ fn config(section: &settings::Upstream) -> Config {
     let card = |name: &String| ModelCard {
         chat: true,
         owned_by: section.name.clone(),
-        capabilities: api.usual(),
+        capabilities: able(section).unwrap_or(api.usual()),
         ..ModelCard::new(name)
     };
     let offers = |models: &std::collections::BTreeMap<String, String>| {
@@ -211,6 +221,23 @@ fn config(section: &settings::Upstream) -> Config {
         retry: Retry { times: section.retries, ..Retry::default() },
         ..Config::new(&section.name, &section.url, api)
     }
+}
+
+/// What the settings say its models can do, if they do.
+fn able(section: &settings::Upstream) -> Option<Capabilities> {
+    let can = |ability| section.capabilities.contains(&ability);
+    (!section.capabilities.is_empty()).then(|| Capabilities {
+        schema: can(Ability::Schema),
+        grammar: can(Ability::Grammar),
+        logprobs: can(Ability::Logprobs),
+        scoring: can(Ability::Scoring),
+        seed: can(Ability::Seed),
+        tools: can(Ability::Tools),
+        prefill: can(Ability::Prefill),
+        // No wire of theirs has words for these.
+        images: false,
+        replay: false,
+    })
 }
 
 /// A server with an OpenAI API at `url` and every model it lists. A key is taken from `TESSERA_API_KEY`.

@@ -10,14 +10,12 @@ use gateway::{
     settings::{Settings, Size, Span, Watch},
 };
 use hub::Kind;
-use protocol::{Decide, Embed, Generate};
-use reason::{Library, Reason};
 use tokio::sync::oneshot;
 
 use crate::{
-    compose::{self, FileArgs},
+    compose::{self, FileArgs, Local},
     decide::LibraryArgs,
-    elsewhere::{Elsewhere, WorkerArgs},
+    elsewhere::WorkerArgs,
     model::{self, EngineArgs},
     screen, size,
 };
@@ -84,16 +82,22 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     // Before anything is downloaded: an address that cannot be had is known at once.
     let protection = args.workers.protection(compose::protection(&settings, ledger.as_ref()));
     let listener = gateway::bind_protected(&settings.server.listen, &protection).await?;
-    let elsewhere = Elsewhere::open(&settings, &args.workers).await?;
     let (mut chat, embed) = (or(&args.model, &settings.models.chat), or(&args.embed_model, &settings.models.embed));
-    if chat.is_empty() && embed.is_empty() && !args.workers.loads_nothing() && !compose::elsewhere(&settings) {
+    if !args.workers.runs_models() {
+        anyhow::ensure!(
+            args.model.is_empty() && args.embed_model.is_empty(),
+            "this part runs no models: leave --model out"
+        );
+    } else if chat.is_empty() && embed.is_empty() && !compose::elsewhere(&settings) {
         chat.push(model::default_name(Kind::Chat));
     }
     let engine = args.engine.over(&settings.engine);
-    let (chat, embed) = (load_all(&chat, &engine).await?, load_all(&embed, &engine).await?);
+    let runs = args.workers.runs_models();
+    let load = async |names: &[String]| if runs { load_all(names, &engine).await } else { Ok(Vec::new()) };
+    let (chat, embed) = (load(&chat).await?, load(&embed).await?);
     let (address, scheme) = (listener.local_addr(), listener.scheme());
-    let services = elsewhere.join(compose(chat, embed, args.library.library()), &settings, &args.workers)?;
-    let gateway = compose::gateway(services, settings, ledger)?;
+    let local = Local { chat, embed, library: args.library.library().into(), part: args.workers };
+    let gateway = compose::gateway(local, settings, ledger).await?;
     if gateway.public {
         screen::note(format_args!("Serving {} at {scheme}://{address}/v1 (Ctrl-C stops)", offered(&gateway)));
         screen::note(who(&gateway));
@@ -104,10 +108,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         ));
     }
     let watch = args.file.path().map(|path| Watch::new(path, gateway.settings.clone(), over));
-    tokio::select! {
-        result = until_signal(listener, gateway, watch) => result,
-        () = elsewhere.watch() => Ok(()),
-    }
+    until_signal(listener, gateway, watch).await
 }
 
 impl ServeArgs {
@@ -147,18 +148,10 @@ async fn load_all(names: &[String], args: &EngineArgs) -> anyhow::Result<Vec<Arc
     Ok(engines)
 }
 
-/// Every engine generates and embeds as far as its model can; embedding models come first where vectors are asked for. Decisions are
-/// made over the same models.
-pub(crate) fn compose(chat: Vec<Arc<Engine>>, embed: Vec<Arc<Engine>>, library: Library) -> Gateway {
-    let generate: Vec<_> = chat.iter().map(|engine| engine.clone() as Arc<dyn Generate>).collect();
-    let decide: Arc<dyn Decide> = Arc::new(Reason::new(generate.clone()).with_library(library));
-    let embed = embed.into_iter().chain(chat).map(|engine| engine as Arc<dyn Embed>).collect();
-    Gateway { decide: vec![decide], ..Gateway::new(generate, embed) }
-}
-
 /// The names of the models on offer.
 pub(crate) fn offered(gateway: &Gateway) -> String {
-    let cards = gateway.generate.iter().flat_map(|s| s.models()).chain(gateway.embed.iter().flat_map(|s| s.models()));
+    let services = gateway.services.get();
+    let cards = services.generate.iter().flat_map(|s| s.models()).chain(services.embed.iter().flat_map(|s| s.models()));
     let mut names: Vec<String> = Vec::new();
     for card in cards {
         if !names.contains(&card.id) {

@@ -9,9 +9,9 @@ use gateway::{
 use hub::Kind;
 
 use crate::{
-    compose::{self, FileArgs},
+    compose::{self, FileArgs, Local},
     decide::LibraryArgs,
-    elsewhere::{Elsewhere, WorkerArgs},
+    elsewhere::WorkerArgs,
     model::{self, EngineArgs},
     screen,
     serve::{self, LimitArgs},
@@ -70,19 +70,15 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
         async move { try_join_all(names.iter().map(|name| model::load(name, engine))).await }
     };
     let (chat, embed) = tokio::try_join!(load(chat), load(embed))?;
-    let elsewhere = Elsewhere::open(&settings, &WorkerArgs::default()).await?;
-    let local = serve::compose(chat, embed, args.library.library());
-    let gateway = compose::gateway(elsewhere.join(local, &settings, &WorkerArgs::default())?, settings, Some(ledger))?;
-    let first = gateway.generate.first().and_then(|service| service.models().into_iter().next());
+    let local = Local { chat, embed, library: args.library.library().into(), part: WorkerArgs::default() };
+    let gateway = compose::gateway(local, settings, Some(ledger)).await?;
+    let first = gateway.services.get().generate.first().and_then(|service| service.models().into_iter().next());
     let name = first.map(|card| card.id).unwrap_or_default();
     let base = format!("{}://{}", listener.scheme(), listener.local_addr());
     screen::note(welcome(&base, &name, &serve::offered(&gateway), serve::who(&gateway)));
     let over = move |settings: &mut Settings| limits.over(settings);
     let watch = args.file.path().map(|path| settings::Watch::new(path, gateway.settings.clone(), over));
-    tokio::select! {
-        result = serve::until_signal(listener, gateway, watch) => result,
-        () = elsewhere.watch() => Ok(()),
-    }
+    serve::until_signal(listener, gateway, watch).await
 }
 
 /// The address asked for, here or in the settings, or the first free port from 8080 on.

@@ -377,3 +377,79 @@ fn a_stream_outlives_its_worker() {
         std::thread::sleep(std::time::Duration::from_secs(3));
     }
 }
+
+/// The body of a page.
+fn get(server: &Served, path: &str) -> String {
+    let mut socket = std::net::TcpStream::connect(server.1.trim_start_matches("http://")).unwrap();
+    write!(socket, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let page = std::io::read_to_string(socket).unwrap();
+    page.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{page}")).1.to_owned()
+}
+
+/// Waits until the page says so.
+fn until(server: &Served, path: &str, word: &str) {
+    for _ in 0..100 {
+        if get(server, path).contains(word) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("{path} never says {word}: {}", get(server, path));
+}
+
+/// Changed settings make routes, upstreams and the guard anew while the server runs; mistaken ones change nothing.
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn changed_settings_are_taken_over_while_it_serves() {
+    let tessera = Tessera::new();
+    let (file, path) = (tessera.cache.join("tessera.toml"), model(SMOLLM2));
+    let (name, shown) = (SMOLLM2.trim_end_matches(".gguf"), file.display().to_string());
+    let write = |route: &str, target: &str, more: &str| {
+        fs::write(&file, format!("[[routes]]\nmodel = \"{route}\"\ntargets = [\"{target}\"]\n{more}")).unwrap();
+    };
+    write("first", name, "");
+    let server = serve(&tessera, &["serve", "-c", &shown, "-l", "127.0.0.1:0", "--model", &path]);
+    let ask = |model: &str, prompt: &str| {
+        tessera.run(&["generate", "--url", &server.1, "--model", model, "-n", "4", "-t", "0", prompt])
+    };
+    ask("first", "Say hello.").ok();
+    // A route to nowhere is refused, and the one before stays.
+    write("second", "nobody", "");
+    until(&server, "/metrics", "tessera_config_last_reload_ok 0");
+    ask("first", "Say hello.").ok();
+    let upstream =
+        format!("[[upstreams]]\nname = \"itself\"\nurl = \"{}\"\nmodels = {{ mirror = \"{name}\" }}", server.1);
+    let policy = "[guard.terms.animals]\nwords = [\"platypus\"]\ninput = \"block\"";
+    write("second", "mirror", &format!("{upstream}\n{policy}"));
+    until(&server, "/v1/models", "\"second\"");
+    ask("second", "Say hello.").ok();
+    assert!(!get(&server, "/v1/models").contains("\"first\""));
+    let refused = ask("second", "What is a platypus?");
+    assert!(refused.code == Some(1) && refused.err.contains("policy"), "{refused:?}");
+}
+
+/// Three processes, each only one part: the gateway loads nothing and decides nothing, and both are done for it elsewhere.
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn parts_work_together_over_sockets() {
+    let tessera = Tessera::new();
+    let (secret, path) = (tessera.cache.join("secret"), model(SMOLLM2));
+    fs::write(&secret, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let secret = secret.display().to_string();
+    let part = |only: &str, more: &[&str]| {
+        let args = ["serve", "--only", only, "-l", "127.0.0.1:0", "--worker-secret-file", &secret];
+        serve(&tessera, &[&args[..], more].concat())
+    };
+    let text = part("text", &["--model", &path]);
+    let reason = part("reason", &["--workers", &text.1]);
+    let gateway = part("gateway", &["--workers", &[&*text.1, &*reason.1].join(",")]);
+    let sentence = "I earn 20,000 a month, owe 5,000 on my card, and ask for a loan of 100,000";
+    let decided = tessera.run(&["decide", "--url", &gateway.1, "--text", sentence, "--json"]).json();
+    assert_eq!(decided["facts"]["loan"]["value"], 100_000, "{decided}");
+    assert!(decided["output"]["decision"].is_string(), "{decided}");
+    // The record is the gateway's.
+    let records = tessera.run(&["audit", "list", "--json"]).ok().out;
+    assert!(records.contains("credit-approval"), "{records}");
+    // A worker answers nobody else.
+    assert!(get(&reason, "/v1/models").contains("unknown_url"));
+}

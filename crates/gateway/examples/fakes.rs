@@ -11,8 +11,8 @@ mod fake;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).ok_or("name the address to listen on, such as 127.0.0.1:8081")?;
-    let mut gateway = fake::Fake::parrot().gateway();
-    gateway.draw.push(Arc::new(fake::Painter));
+    let fake = fake::Fake::parrot();
+    let gateway = fake.gateway_of(gateway::Services { draw: vec![Arc::new(fake::Painter)], ..fake.services() });
     let listener = gateway::bind(&address).await?;
     let shutdown = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
     Ok(gateway::serve(listener, gateway, shutdown).await?)

@@ -9,7 +9,7 @@ use protocol::{
 };
 
 use crate::{
-    Gateway,
+    Gateway, Services,
     auth::Auth,
     clock,
     console::Console,
@@ -31,6 +31,23 @@ pub(crate) struct App {
     pub(crate) traces: Option<Traces>,
     /// Where spans leave; taken by whoever serves.
     pub(crate) export: Mutex<Option<Export>>,
+}
+
+/// How the services are.
+#[derive(Debug)]
+pub(crate) struct Health {
+    /// One of them can answer.
+    pub(crate) able: bool,
+    /// Why the others cannot.
+    pub(crate) troubles: Vec<Error>,
+}
+
+impl Health {
+    /// Why the process should get no work: something in it is broken, or everything elsewhere.
+    pub(crate) fn obstacle(&self) -> Option<&Error> {
+        let own = self.troubles.iter().find(|error| error.kind != ErrorKind::Upstream);
+        own.or(self.troubles.first().filter(|_| !self.able))
+    }
 }
 
 impl App {
@@ -60,10 +77,10 @@ impl App {
     /// Every model once, in the order of the services; a name that both offer has both capabilities.
     pub(crate) fn models(&self) -> Vec<ModelBody> {
         let mut models: Vec<ModelBody> = Vec::new();
-        let texts =
-            self.gateway.generate.iter().flat_map(|s| s.models()).map(|card| ModelBody::new(card, "completions"));
-        let vectors = self.gateway.embed.iter().flat_map(|s| s.models()).map(embeds);
-        let images = self.gateway.draw.iter().flat_map(|s| s.models()).map(|card| ModelBody::new(card, "images"));
+        let Services { generate, embed, draw, .. } = &*self.services();
+        let texts = generate.iter().flat_map(|s| s.models()).map(|card| ModelBody::new(card, "completions"));
+        let vectors = embed.iter().flat_map(|s| s.models()).map(embeds);
+        let images = draw.iter().flat_map(|s| s.models()).map(|card| ModelBody::new(card, "images"));
         for model in texts.chain(vectors).chain(images) {
             match models.iter_mut().find(|seen| seen.id == model.id) {
                 None => models.push(model),
@@ -73,13 +90,21 @@ impl App {
         models
     }
 
-    /// That every service can answer; else what the first one that cannot says.
-    pub(crate) fn ready(&self) -> Result<(), Error> {
-        let Gateway { generate, embed, draw, decide, .. } = &self.gateway;
-        generate.iter().try_for_each(|service| service.ready())?;
-        embed.iter().try_for_each(|service| service.ready())?;
-        draw.iter().try_for_each(|service| service.ready())?;
-        decide.iter().try_for_each(|service| service.ready())
+    /// What is on offer now.
+    pub(crate) fn services(&self) -> Arc<Services> {
+        self.gateway.services.get()
+    }
+
+    /// Why services cannot answer, those that cannot.
+    pub(crate) fn health(&self) -> Health {
+        let Services { generate, embed, draw, decide, .. } = &*self.services();
+        let states: Vec<Result<(), Error>> = (generate.iter().map(|service| service.ready()))
+            .chain(embed.iter().map(|service| service.ready()))
+            .chain(draw.iter().map(|service| service.ready()))
+            .chain(decide.iter().map(|service| service.ready()))
+            .collect();
+        let able = states.iter().any(Result::is_ok);
+        Health { able, troubles: states.into_iter().filter_map(Result::err).collect() }
     }
 
     /// The service that continues raw text with this model.
@@ -99,21 +124,21 @@ impl App {
 
     fn text(&self, model: &str) -> Result<(Arc<dyn Generate>, ModelCard), Error> {
         let cards = |service: &Arc<dyn Generate>| service.models().into_iter().find(|card| card.id == model);
-        let found = self.gateway.generate.iter().find_map(|service| Some((service.clone(), cards(service)?)));
+        let found = self.services().generate.iter().find_map(|service| Some((service.clone(), cards(service)?)));
         found.ok_or_else(|| self.missing(model, "completions", "/v1/embeddings"))
     }
 
     /// The service that embeds with this model.
     pub(crate) fn embeddings(&self, model: &str) -> Result<Arc<dyn Embed>, Error> {
         let offers = |service: &Arc<dyn Embed>| service.models().iter().any(|card| card.id == model);
-        let found = self.gateway.embed.iter().find(|service| offers(service)).cloned();
+        let found = self.services().embed.iter().find(|service| offers(service)).cloned();
         found.ok_or_else(|| self.missing(model, "embeddings", "/v1/completions"))
     }
 
     /// The service that draws with this model.
     pub(crate) fn drawings(&self, model: &str) -> Result<Arc<dyn Draw>, Error> {
         let offers = |service: &Arc<dyn Draw>| service.models().iter().any(|card| card.id == model);
-        let found = self.gateway.draw.iter().find(|service| offers(service)).cloned();
+        let found = self.services().draw.iter().find(|service| offers(service)).cloned();
         found.ok_or_else(|| self.missing(model, "images", "other requests"))
     }
 

@@ -19,7 +19,7 @@ use crate::{
     Caller,
     app::App,
     body,
-    id::RequestId,
+    id::{ClientId, RequestId},
     journey::{Journey, Stage},
     record::{Record, Work},
     refusal::Refusal,
@@ -32,6 +32,8 @@ use crate::{
 pub(crate) struct Ask {
     pub(crate) app: Arc<App>,
     pub(crate) id: RequestId,
+    /// What the caller calls it.
+    client_id: Option<ClientId>,
     pub(crate) caller: Arc<Caller>,
     pub(crate) journey: Journey,
     kind: Kind,
@@ -44,13 +46,14 @@ impl FromRequest<Arc<App>> for Ask {
     async fn from_request(mut request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
         let kind = kind(request.uri().path());
         let extensions = request.extensions_mut();
+        let client_id = extensions.remove::<ClientId>();
         let named = extensions.remove::<RequestId>().zip(extensions.remove::<Arc<Caller>>());
         let named = named.zip(extensions.get::<Journey>().cloned());
         let ((id, caller), journey) =
             named.ok_or_else(|| Error::internal("A request came past the layers that name it."))?;
         let body = body::read(request, app.gateway.config.max_body_bytes).await?;
         journey.lap(Stage::Accept);
-        Ok(Self { app: app.clone(), id, caller, journey, kind, body })
+        Ok(Self { app: app.clone(), id, client_id, caller, journey, kind, body })
     }
 }
 
@@ -95,10 +98,6 @@ impl Ask {
     /// The call with what the gateway adds to its requests: names, the tenant and the deadline.
     pub(crate) fn prepared(&self, mut call: Call) -> Call {
         let RequestId(id) = &self.id;
-        if !call.recorded.is_empty() {
-            let recorded = serde_json::Value::Object(call.recorded.clone());
-            tracing::debug!(%id, %recorded, "advisory fields");
-        }
         let several = call.requests.len() > 1;
         for (i, request) in call.requests.iter_mut().enumerate() {
             request.id = if several { format!("{id}-{i}") } else { id.clone() };
@@ -112,15 +111,18 @@ impl Ask {
     }
 
     /// Takes what limits and budgets allow, and writes the record that precedes the work.
-    pub(crate) async fn begin(&self, work: Work) -> Result<Record, Error> {
+    pub(crate) async fn begin(&self, mut work: Work) -> Result<Record, Error> {
         self.journey.lap(Stage::Route);
+        if let (Some(ClientId(id)), Some(parameters)) = (&self.client_id, work.parameters.as_object_mut()) {
+            parameters.insert("client_request_id".to_owned(), id.as_str().into());
+        }
         Record::begin(&self.app, &self.caller, &self.journey, &self.id.0, work).await
     }
 
     async fn start(&self, service: &Arc<dyn Generate>, call: Call) -> Result<Events, Error> {
         let card = service.models().into_iter().find(|card| card.id == call.model());
         let assumed = self.app.gateway.settings.get().settings.limits.assumed_answer;
-        let record = self.begin(Work::text(self.kind, &call.requests, card, assumed)).await?;
+        let record = self.begin(Work::text(self.kind, &call, card, assumed)).await?;
         let at_once = self.app.gateway.config.prompts_at_once;
         Ok(Events::start(service, call.requests, at_once, record, self.app.drain.cut()))
     }

@@ -3,12 +3,18 @@
 use axum::{Json, response::Response, routing::post};
 use futures_util::future::{Either, select};
 use protocol::{
-    EmbedRequest, Embeddings, Error, Usage,
+    Embed, EmbedRequest, Embeddings, Error, TextOrTokens, Usage,
     openai::embedding::{self, EmbeddingList, EmbeddingRequest},
 };
 use serde_json::json;
+use services::judge_tokens;
 
-use crate::{api::Route, ask::Ask, record::Work, refusal::Refusal};
+use crate::{
+    api::Route,
+    ask::Ask,
+    record::{Record, Work},
+    refusal::Refusal,
+};
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
@@ -25,8 +31,8 @@ pub(crate) async fn embeddings(ask: Ask) -> Result<Response, Refusal> {
     ask.caller.may_use(&model)?;
     let service = ask.app.embeddings(&model)?;
     let card = service.models().into_iter().find(|card| card.id == model);
-    let record = ask.begin(Work::embedding(&call.request, card)).await?;
-    let embeddings = match vectors(&ask, service.as_ref(), call.request).await {
+    let mut record = ask.begin(Work::embedding(&call.request, card)).await?;
+    let embeddings = match vectors(&ask, service.as_ref(), &mut record, call.request).await {
         Ok(embeddings) => embeddings,
         Err(error) => return Err(record.fail(error).await.into()),
     };
@@ -37,7 +43,18 @@ pub(crate) async fn embeddings(ask: Ask) -> Result<Response, Refusal> {
     Ok(ask.timed(Json(EmbeddingList::new(model, embeddings, encoding))))
 }
 
-async fn vectors(ask: &Ask, service: &dyn protocol::Embed, request: EmbedRequest) -> Result<Embeddings, Error> {
+async fn vectors(
+    ask: &Ask,
+    service: &dyn Embed,
+    record: &mut Record,
+    mut request: EmbedRequest,
+) -> Result<Embeddings, Error> {
+    for (i, input) in request.inputs.iter_mut().enumerate() {
+        match input {
+            TextOrTokens::Text(text) => record.judge(&format!("input[{i}]"), text)?,
+            TextOrTokens::Tokens(_) => judge_tokens(&ask.app.services().guard, "input")?,
+        }
+    }
     let n = request.inputs.len();
     let cut = Box::pin(ask.app.drain.cut());
     let embeddings = match select(service.embed(request), cut).await {

@@ -20,7 +20,7 @@ use crate::{Caller, api::Route, app::App, refusal::Refusal};
 
 pub(crate) fn routes() -> Vec<Route> {
     let at = |path| {
-        let about = "Whether it takes work, and every model can do it";
+        let about = "Whether it takes work, and what is in the way";
         Route::get(path, get(ready)).about("server", about).gives::<Ready>().also::<Ready>(503)
     };
     vec![
@@ -46,6 +46,8 @@ pub(crate) struct Ready {
     status: String,
     /// Every model's name.
     models: Vec<String>,
+    /// What services cannot answer, and why; as long as another one can, the server takes work.
+    troubles: Vec<String>,
 }
 
 /// `GET /healthz/live`: the process answers.
@@ -53,17 +55,19 @@ pub(crate) async fn live() -> Json<Live> {
     Json(Live { status: "ok" })
 }
 
-/// `GET /healthz` and `/healthz/ready`: it takes work, and every model can do it.
+/// `GET /healthz` and `/healthz/ready`: it takes work: nothing in it is broken, and some service can answer.
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> impl IntoResponse {
     let models = app.models();
-    let (code, status) = match (app.drain.is_draining(), models.is_empty(), app.ready()) {
+    let health = app.health();
+    let (code, status) = match (app.drain.is_draining(), health.able, health.obstacle()) {
         (true, ..) => (StatusCode::SERVICE_UNAVAILABLE, "draining".to_owned()),
-        (_, true, _) => (StatusCode::SERVICE_UNAVAILABLE, "no models".to_owned()),
-        (.., Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, error.message),
+        (.., Some(error)) => (StatusCode::SERVICE_UNAVAILABLE, error.message.clone()),
+        (_, false, None) => (StatusCode::SERVICE_UNAVAILABLE, "no models".to_owned()),
         _ => (StatusCode::OK, "ok".to_owned()),
     };
     let models = models.into_iter().map(|model| model.id).collect();
-    (code, Json(Ready { status, models }))
+    let troubles = health.troubles.into_iter().map(|error| error.message).collect();
+    (code, Json(Ready { status, models, troubles }))
 }
 
 /// `GET /v1/models`.

@@ -1,4 +1,6 @@
-//! A name for every request: the caller's `x-request-id` if it has one, else one of ours; always returned.
+//! A name for every request, always ours: `x-request-id` of the response, the id in its body and that of its record. What the
+//! caller calls it (`x-client-request-id`, or `x-request-id` as proxies set it) is recorded beside and returned, but names nothing:
+//! two callers may choose the same word.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -15,8 +17,10 @@ use axum::{
     response::Response,
 };
 
-/// The header, on the way in and out.
+/// Our name, on the way out.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The caller's, in and out.
+pub(crate) const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
 
 /// The longest name taken over from a caller; logs stay readable.
 const MAX_LEN: usize = 128;
@@ -25,14 +29,26 @@ const MAX_LEN: usize = 128;
 #[derive(Debug, Clone)]
 pub(crate) struct RequestId(pub(crate) String);
 
+/// What the caller calls its request, among its extensions.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientId(pub(crate) String);
+
 /// Names the request and its response.
 pub(crate) async fn name(mut request: Request, next: Next) -> Response {
-    let id = request.headers().get(&REQUEST_ID).and_then(given).unwrap_or_else(fresh);
-    let header = HeaderValue::from_str(&id);
+    let id = fresh();
+    let headers = request.headers();
+    let given = [&CLIENT_REQUEST_ID, &REQUEST_ID].into_iter().find_map(|name| headers.get(name).and_then(given));
+    let ours = HeaderValue::from_str(&id);
+    let theirs = given.as_deref().map(HeaderValue::from_str);
     request.extensions_mut().insert(RequestId(id));
+    if let Some(given) = given {
+        request.extensions_mut().insert(ClientId(given));
+    }
     let mut response = next.run(request).await;
-    if let Ok(header) = header {
-        response.headers_mut().insert(REQUEST_ID, header);
+    for (name, value) in [(REQUEST_ID, Some(ours)), (CLIENT_REQUEST_ID, theirs)] {
+        if let Some(Ok(value)) = value {
+            response.headers_mut().insert(name, value);
+        }
     }
     response
 }

@@ -23,7 +23,7 @@ use futures_util::{
     future::{Either, select},
     stream,
 };
-use protocol::{EmbedRequest, Error, ErrorKind, Generate, GenerateRequest, Load};
+use protocol::{DecideRequest, EmbedRequest, Error, ErrorKind, Generate, GenerateRequest, Load, SolveRequest};
 use serde::Serialize;
 use services::remote::{Frame, Offered, REQUEST, RESPONSE, ROOT, Standing, decode, encode};
 
@@ -38,7 +38,9 @@ pub(crate) fn routes() -> (Router<Arc<App>>, Router<Arc<App>>) {
     let work = Router::new()
         .route(&at("generate"), post(generate))
         .route(&at("count"), post(count))
-        .route(&at("embed"), post(embed));
+        .route(&at("embed"), post(embed))
+        .route(&at("decide"), post(decide))
+        .route(&at("solve"), post(solve));
     let look = Router::new().route(&at("models"), post(models)).route(&at("load"), post(load));
     (work, look)
 }
@@ -134,33 +136,54 @@ async fn embed(State(app): State<Arc<App>>, known: Known) -> Response {
     let embeddings = async {
         let request: EmbedRequest = decode(&known.body)?;
         let offers = |name: &str| name == request.model || request.model.is_empty();
-        let mut services = app.gateway.embed.iter();
-        let service = services.find(|service| service.models().iter().any(|card| offers(&card.id)));
+        let services = app.services();
+        let service = services.embed.iter().find(|service| service.models().iter().any(|card| offers(&card.id)));
         service.ok_or_else(|| missing(&request.model))?.embed(request).await
     };
     let embeddings = embeddings.await;
     known.whole(embeddings)
 }
 
+async fn decide(State(app): State<Arc<App>>, known: Known) -> Response {
+    let steps = async {
+        let request: DecideRequest = decode(&known.body)?;
+        app.decides(&request.decision)?.decide(request).await
+    };
+    let steps = steps.await;
+    known.events(&app, steps)
+}
+
+async fn solve(State(app): State<Arc<App>>, known: Known) -> Response {
+    let steps = async {
+        let request: SolveRequest = decode(&known.body)?;
+        app.solves()?.solve(request).await
+    };
+    let steps = steps.await;
+    known.events(&app, steps)
+}
+
 async fn models(State(app): State<Arc<App>>, known: Known) -> Response {
-    let generate = app.gateway.generate.iter().flat_map(|service| service.models()).collect();
-    let embed = app.gateway.embed.iter().flat_map(|service| service.models()).collect();
-    known.whole(Ok(Offered { generate, embed, decisions: Vec::new() }))
+    let services = app.services();
+    let generate = services.generate.iter().flat_map(|service| service.models()).collect();
+    let embed = services.embed.iter().flat_map(|service| service.models()).collect();
+    let decisions = services.decide.iter().flat_map(|service| service.decisions()).collect();
+    known.whole(Ok(Offered { generate, embed, decisions }))
 }
 
 /// The queues of all services together; a worker that stops says so before its connections close.
 async fn load(State(app): State<Arc<App>>, known: Known) -> Response {
-    let loads = app.gateway.generate.iter().filter_map(|service| service.load());
+    let services = app.services();
+    let loads = services.generate.iter().filter_map(|service| service.load());
     let load = loads.reduce(|a, b| Load { running: a.running + b.running, waiting: a.waiting + b.waiting });
     let stopping = || Error::new(ErrorKind::ShuttingDown, "The worker is stopping.");
-    let trouble = if app.drain.is_draining() { Some(stopping()) } else { app.ready().err() };
+    let trouble = if app.drain.is_draining() { Some(stopping()) } else { app.health().obstacle().cloned() };
     known.whole(Ok(Standing { load, trouble }))
 }
 
 fn text(app: &App, model: &str) -> Result<Arc<dyn Generate>, Error> {
     let offers =
         |service: &&Arc<dyn Generate>| service.models().iter().any(|card| model.is_empty() || card.id == model);
-    app.gateway.generate.iter().find(offers).cloned().ok_or_else(|| missing(model))
+    app.services().generate.iter().find(offers).cloned().ok_or_else(|| missing(model))
 }
 
 /// The gateway asks for what this worker does not offer any more: another one may.

@@ -5,11 +5,11 @@
 //! things, in this order:
 //!
 //! ```no_run
-//! # async fn run(generate: Vec<std::sync::Arc<dyn protocol::Generate>>) -> Result<(), gateway::Error> {
+//! # async fn run(services: gateway::Services) -> Result<(), gateway::Error> {
 //! gateway::install_metrics(); // before any service makes its metric handles
 //! let listener = gateway::bind("127.0.0.1:8080").await?;
 //! let shutdown = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
-//! gateway::serve(listener, gateway::Gateway::new(generate, vec![]), shutdown).await
+//! gateway::serve(listener, gateway::Gateway::new(services), shutdown).await
 //! # }
 //! ```
 //!
@@ -62,9 +62,7 @@ use std::{
     time::Duration,
 };
 
-use guard::Guard;
 use ledger::Ledger;
-use protocol::{Decide, Draw, Embed, Generate};
 use services::remote::Gatekeeper;
 use tokio::sync::oneshot;
 
@@ -79,16 +77,8 @@ use crate::{app::App, settings::Live, tls::Certificate};
 /// The services on offer and the limits they are offered under.
 #[derive(Debug, Clone)]
 pub struct Gateway {
-    /// Text services, asked in order for the model a request names.
-    pub generate: Vec<Arc<dyn Generate>>,
-    /// Embedding services, asked in order for the model a request names.
-    pub embed: Vec<Arc<dyn Embed>>,
-    /// Image services, asked in order for the model a request names.
-    pub draw: Vec<Arc<dyn Draw>>,
-    /// What judges texts at `/v1/moderations`.
-    pub guard: Guard,
-    /// Reasoning services, asked in order for the decision a request names.
-    pub decide: Vec<Arc<dyn Decide>>,
+    /// The services on offer; they may be replaced while requests run.
+    pub services: Arc<Current>,
     /// Who may ask this process as a worker; `None`: nobody.
     pub worker: Option<Arc<Gatekeeper>>,
     /// It answers clients. A process that is only a worker answers gateways, probes and Prometheus.
@@ -102,14 +92,10 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// These services under the default limits, and none for images.
-    pub fn new(generate: Vec<Arc<dyn Generate>>, embed: Vec<Arc<dyn Embed>>) -> Self {
+    /// These services under the default limits.
+    pub fn new(services: Services) -> Self {
         Self {
-            generate,
-            embed,
-            draw: Vec::new(),
-            decide: Vec::new(),
-            guard: Guard::default(),
+            services: Current::new(services),
             worker: None,
             public: true,
             config: Config::default(),

@@ -23,8 +23,9 @@ pub(crate) fn routes() -> Vec<Route> {
 pub(crate) async fn moderations(ask: Ask) -> Result<Response, Refusal> {
     let call = moderation::parse(&ask.body)?;
     let record = ask.begin(work(&call.texts)).await?;
+    let services = ask.app.services();
     let judge = |text: &String| {
-        let moderation = ask.app.gateway.guard.moderate(text);
+        let moderation = services.guard.moderate(text);
         let each = Category::ALL
             .iter()
             .map(|(category, name)| (*name, moderation.flags(*category), moderation.score(*category)));

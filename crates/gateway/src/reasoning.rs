@@ -58,7 +58,7 @@ pub(crate) fn routes() -> Vec<Route> {
 
 /// `GET /v1/reasoning/decisions`.
 async fn decisions(State(app): State<Arc<App>>) -> Json<Value> {
-    let cards: Vec<_> = app.gateway.decide.iter().flat_map(|service| service.decisions()).collect();
+    let cards: Vec<_> = app.services().decide.iter().flat_map(|service| service.decisions()).collect();
     Json(list(&cards))
 }
 
@@ -73,10 +73,14 @@ async fn decide(ask: Ask) -> Result<Response, Refusal> {
     }
     let answer = Answer::new(&ask.id.0, Some(body.decision.clone()), body.text.clone().unwrap_or_default());
     let (streamed, deadline) = (body.stream, ask.app.gateway.config.deadline);
-    let request = body.request(ask.id.0.clone(), ask.caller.tenant.clone(), deadline);
+    let mut request = body.request(ask.id.0.clone(), ask.caller.tenant.clone(), deadline);
     let version = service.decisions().into_iter().find(|card| card.id == request.decision).map(|card| card.version);
-    let record = ask.begin(decision_work(&request, version.unwrap_or_default())).await?;
-    let steps = match service.decide(request).await {
+    let mut record = ask.begin(decision_work(&request, version.unwrap_or_default())).await?;
+    let steps = match request.text.as_mut().map_or(Ok(()), |text| record.judge("text", text)) {
+        Ok(()) => service.decide(request).await,
+        Err(error) => Err(error),
+    };
+    let steps = match steps {
         Ok(steps) => steps,
         Err(error) => return Err(record.fail(error).await.into()),
     };
@@ -115,15 +119,16 @@ fn solution_work(request: &SolveRequest) -> record::Work {
 async fn solve(ask: Ask) -> Result<Response, Refusal> {
     let mut body = SolveBody::parse(&ask.body)?;
     body.model = ask.app.reader(body.model.take(), &ask.caller)?;
-    let service = ask.app.gateway.decide.first().cloned();
-    let service = service.ok_or_else(|| {
-        Error::new(ErrorKind::Unsupported, "Nothing is solved here: the server runs without that service.")
-    })?;
+    let service = ask.app.solves()?;
     let answer = Answer::new(&ask.id.0, None, body.problem.clone());
     let (streamed, deadline) = (body.stream, ask.app.gateway.config.deadline);
-    let request = body.request(ask.id.0.clone(), ask.caller.tenant.clone(), deadline);
-    let record = ask.begin(solution_work(&request)).await?;
-    let steps = match service.solve(request).await {
+    let mut request = body.request(ask.id.0.clone(), ask.caller.tenant.clone(), deadline);
+    let mut record = ask.begin(solution_work(&request)).await?;
+    let steps = match record.judge("problem", &mut request.problem) {
+        Ok(()) => service.solve(request).await,
+        Err(error) => Err(error),
+    };
+    let steps = match steps {
         Ok(steps) => steps,
         Err(error) => return Err(record.fail(error).await.into()),
     };
@@ -131,19 +136,30 @@ async fn solve(ask: Ask) -> Result<Response, Refusal> {
 }
 
 impl App {
-    /// The service that makes this decision.
-    fn decides(&self, decision: &str) -> Result<Arc<dyn Decide>, Error> {
-        let services = &self.gateway.decide;
+    /// The service that makes this decision: of several the first that is ready.
+    pub(crate) fn decides(&self, decision: &str) -> Result<Arc<dyn Decide>, Error> {
+        let services = &self.services().decide;
         let makes = |service: &&Arc<dyn Decide>| service.decisions().iter().any(|card| card.id == decision);
+        let ready = services.iter().find(|service| makes(service) && service.ready().is_ok());
         // The first one says best what there is instead.
-        services.iter().find(makes).or(services.first()).cloned().ok_or_else(|| {
+        ready.or_else(|| services.iter().find(makes)).or(services.first()).cloned().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, "No decisions are made here: the server runs without that service.")
+        })
+    }
+
+    /// The service that solves: of several the first that is ready.
+    pub(crate) fn solves(&self) -> Result<Arc<dyn Decide>, Error> {
+        let services = &self.services().decide;
+        let ready = services.iter().find(|service| service.ready().is_ok());
+        ready.or(services.first()).cloned().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "Nothing is solved here: the server runs without that service.")
         })
     }
 
     /// The model that reads a text: the one named, else the first this caller may use; nothing where there is no model at all.
     fn reader(&self, named: Option<String>, caller: &Caller) -> Result<Option<String>, Error> {
-        let cards = self.gateway.generate.iter().flat_map(|service| service.models());
+        let services = self.services();
+        let cards = services.generate.iter().flat_map(|service| service.models());
         let names: Vec<String> = named.map_or_else(|| cards.map(|card| card.id).collect(), |name| vec![name]);
         let allowed = names.iter().find(|name| caller.may_use(name).is_ok());
         match (allowed, names.first()) {

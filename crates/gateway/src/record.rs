@@ -9,9 +9,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ledger::{Accepted, Account, Answered, Budget, Charge, Hold, Item, Kind, Outcome, Pending, Route, Settled, Window};
 use protocol::{
-    EmbedRequest, Error, ErrorKind, Event, FinishReason, GenerateRequest, ModelCard, Prompt, Step, TextOrTokens, Usage,
+    DrawRequest, EmbedRequest, Error, ErrorKind, Event, FinishReason, GenerateRequest, ModelCard, Prompt, Step,
+    TextOrTokens, Usage, openai::Call,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use crate::{
@@ -62,8 +63,24 @@ impl Work {
         }
     }
 
-    /// The work of requests for text, with what answers.
-    pub(crate) fn text(kind: Kind, requests: &[GenerateRequest], card: Option<ModelCard>, assumed: u64) -> Self {
+    /// The work of a request for images.
+    pub(crate) fn drawing(request: &DrawRequest, card: Option<ModelCard>) -> Self {
+        let card = card.unwrap_or_else(|| ModelCard::new(request.model.clone()));
+        Self {
+            kind: Kind::Image,
+            model: request.model.clone(),
+            digest: card.digest,
+            service: card.owned_by,
+            parameters: json!({ "n": request.n, "size": request.size, "seed": request.seed }),
+            input: request.prompt.as_str().into(),
+            subject: request.tenant.clone(),
+            estimate: Usage::default(),
+        }
+    }
+
+    /// The work of a call for text, with what answers.
+    pub(crate) fn text(kind: Kind, call: &Call, card: Option<ModelCard>, assumed: u64) -> Self {
+        let requests = &call.requests;
         let first = &requests[0];
         let card = card.unwrap_or_else(|| ModelCard::new(first.model.clone()));
         let assumed = usize::try_from(assumed).unwrap_or(usize::MAX);
@@ -80,7 +97,7 @@ impl Work {
             digest: card.digest,
             service: card.owned_by,
             parameters: parameters(first, requests.len()),
-            input: single(inputs),
+            input: beside(single(inputs), &call.recorded),
             subject: first.tenant.clone(),
             estimate,
         }
@@ -118,6 +135,20 @@ fn input(prompt: &Prompt) -> Value {
         Prompt::Chat(chat) if chat.tools.is_empty() => json!(chat.messages),
         Prompt::Chat(chat) => json!({ "messages": chat.messages, "tools": chat.tools }),
     }
+}
+
+/// What came in, with the fields that are not acted upon; they may hold names, so they are sealed with it.
+fn beside(input: Value, recorded: &Map<String, Value>) -> Value {
+    if recorded.is_empty() {
+        return input;
+    }
+    let mut whole = match input {
+        Value::Object(whole) => whole,
+        Value::Array(messages) => Map::from_iter([("messages".to_owned(), messages.into())]),
+        text => Map::from_iter([("text".to_owned(), text)]),
+    };
+    whole.insert("recorded".to_owned(), recorded.clone().into());
+    whole.into()
 }
 
 /// What decides about the answer, defaults filled in.
@@ -269,6 +300,13 @@ impl Record {
             }
             _ => {}
         }
+    }
+
+    /// Judges a text that comes in and puts masks into it; an error is a finding that blocks.
+    pub(crate) fn judge(&mut self, place: &str, text: &mut String) -> Result<(), Error> {
+        let findings = services::judge(&self.app.services().guard, place, text)?;
+        self.settled.verdicts.extend(findings.iter().map(|finding| json!(finding)));
+        Ok(())
     }
 
     /// The client took what there was and asks for more.

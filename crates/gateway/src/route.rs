@@ -91,7 +91,7 @@ fn cors(origins: &[String]) -> CorsLayer {
         .allow_origin(AllowOrigin::predicate(allowed))
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([id::REQUEST_ID, HeaderName::from_static("retry-after")])
+        .expose_headers([id::REQUEST_ID, id::CLIENT_REQUEST_ID, HeaderName::from_static("retry-after")])
         .max_age(std::time::Duration::from_secs(3600))
 }
 

@@ -254,8 +254,12 @@ fn assemble(
     }
 }
 
-/// The words of an input that is not a mere text: of messages, a line each.
+/// The words of an input that is not a mere text: of messages, a line each, whether they stand alone or with what came beside them.
 fn words(input: &Json) -> String {
+    if let Some(text) = input["text"].as_str() {
+        return text.to_owned();
+    }
+    let input = input.get("messages").unwrap_or(input);
     let Some(messages) = input.as_array().filter(|list| list.iter().all(|m| m.get("role").is_some())) else {
         return input.to_string();
     };

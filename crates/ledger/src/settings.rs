@@ -1,6 +1,6 @@
 //! Where the ledger lives and how often it makes sure.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use crate::Clock;
 
@@ -25,13 +25,6 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// A SQLite file in this user's data directory, and the key file in the configuration directory (`$XDG_DATA_HOME/tessera/ledger.db` and
-    /// `$XDG_CONFIG_HOME/tessera/ledger.key`, by default below `~/.local/share` and `~/.config`).
-    pub fn of_user() -> Self {
-        let data = directory("XDG_DATA_HOME", ".local/share").join("ledger.db");
-        Self::new(format!("sqlite:{}", data.display()), directory("XDG_CONFIG_HOME", ".config").join("ledger.key"))
-    }
-
     /// The defaults.
     pub fn new(url: impl Into<String>, keys: impl Into<PathBuf>) -> Self {
         Self {
@@ -43,11 +36,4 @@ impl Settings {
             clock: Clock::system(),
         }
     }
-}
-
-/// This program's part of a directory that the environment names, or of the usual one.
-fn directory(variable: &str, usual: &str) -> PathBuf {
-    let named = env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || env::var_os("HOME").map(PathBuf::from).unwrap_or_default().join(usual);
-    named.unwrap_or_else(home).join("tessera")
 }

@@ -10,7 +10,7 @@ use crate::{clock, decide::Decider, library::Library, models::Models, solve};
 /// Decides by rules and solves by checked chains.
 #[derive(Debug)]
 pub struct Reason {
-    library: Library,
+    library: Arc<Library>,
     models: Models,
 }
 
@@ -18,13 +18,13 @@ impl Reason {
     /// Over these text services, the first model of the first one being the default, with the decisions inside this binary. Without
     /// a service texts are read by cues alone, and nothing is solved.
     pub fn new(models: Vec<Arc<dyn Generate>>) -> Self {
-        Self { library: Library::shipped(), models: Models::new(models) }
+        Self { library: Arc::new(Library::shipped()), models: Models::new(models) }
     }
 
     /// The same with other decisions.
     #[must_use]
-    pub fn with_library(self, library: Library) -> Self {
-        Self { library, ..self }
+    pub fn with_library(self, library: impl Into<Arc<Library>>) -> Self {
+        Self { library: library.into(), ..self }
     }
 }
 

@@ -56,46 +56,47 @@ impl Guarded {
     fn check(&self, prompt: &mut Prompt) -> Result<Vec<Finding>, Error> {
         let mut findings = Vec::new();
         match prompt {
-            Prompt::Raw(TextOrTokens::Text(text)) => self.check_text("prompt", text, &mut findings)?,
-            Prompt::Raw(TextOrTokens::Tokens(_)) => self.check_tokens()?,
+            Prompt::Raw(TextOrTokens::Text(text)) => findings.extend(judge(&self.guard, "prompt", text)?),
+            Prompt::Raw(TextOrTokens::Tokens(_)) => judge_tokens(&self.guard, "prompt")?,
             Prompt::Chat(chat) => {
                 for (i, message) in chat.messages.iter_mut().enumerate() {
                     if let Some(content) = &mut message.content {
-                        self.check_text(&format!("messages[{i}].content"), content, &mut findings)?;
+                        findings.extend(judge(&self.guard, &format!("messages[{i}].content"), content)?);
                     }
                     for (k, call) in message.tool_calls.iter_mut().enumerate() {
                         let place = format!("messages[{i}].tool_calls[{k}].function.arguments");
-                        self.check_text(&place, &mut call.arguments, &mut findings)?;
+                        findings.extend(judge(&self.guard, &place, &mut call.arguments)?);
                     }
                 }
             }
         }
         Ok(findings)
     }
+}
 
-    fn check_text(&self, place: &str, text: &mut String, findings: &mut Vec<Finding>) -> Result<(), Error> {
-        let report = self.guard.check(text, Direction::In);
-        if report.action == Action::Block {
-            let rules: Vec<&str> =
-                report.verdicts.iter().filter(|v| v.action == Action::Block).map(|v| &*v.rule).collect();
-            let message = format!("`{place}` was refused by the policy of this server ({}).", rules.join(", "));
-            return Err(Error::new(ErrorKind::Blocked, message).with_param(place).with_code("content_policy"));
-        }
-        findings.extend(report.verdicts.iter().map(|verdict| finding(None, place, verdict)));
-        if let Some(masked) = report.text {
-            *text = masked;
-        }
-        Ok(())
+/// Judges a text that comes in and puts masks into it; an error is a finding that blocks. `place` names the text to the caller.
+pub fn judge(guard: &Guard, place: &str, text: &mut String) -> Result<Vec<Finding>, Error> {
+    let report = guard.check(text, Direction::In);
+    if report.action == Action::Block {
+        let blocking = report.verdicts.iter().filter(|verdict| verdict.action == Action::Block);
+        let rules: Vec<&str> = blocking.map(|verdict| &*verdict.rule).collect();
+        let message = format!("`{place}` was refused by the policy of this server ({}).", rules.join(", "));
+        return Err(Error::new(ErrorKind::Blocked, message).with_param(place).with_code("content_policy"));
     }
+    if let Some(masked) = report.text {
+        *text = masked;
+    }
+    Ok(report.verdicts.iter().map(|verdict| finding(None, place, verdict)).collect())
+}
 
-    fn check_tokens(&self) -> Result<(), Error> {
-        if !self.guard.policy().enforces(Direction::In) {
-            return Ok(());
-        }
-        let message =
-            "`prompt`: the policy of this server reads what comes in, which token ids do not allow; send text.";
-        Err(Error::new(ErrorKind::Blocked, message).with_param("prompt").with_code("content_policy"))
+/// Token ids have no text to judge: they are refused where the policy enforces anything on the way in.
+pub fn judge_tokens(guard: &Guard, place: &str) -> Result<(), Error> {
+    if !guard.policy().enforces(Direction::In) {
+        return Ok(());
     }
+    let message =
+        format!("`{place}`: the policy of this server reads what comes in, which token ids do not allow; send text.");
+    Err(Error::new(ErrorKind::Blocked, message).with_param(place).with_code("content_policy"))
 }
 
 /// A verdict for the record; it names the place and never quotes.

@@ -12,6 +12,7 @@
 //! - [`Rotating`]: the same for vectors, in turn.
 //! - [`Migrating`]: a stream that breaks goes on elsewhere.
 //! - [`Guarded`]: what goes in and comes out is checked by a policy.
+//! - [`Named`]: several services of text as one, by the names of their models.
 //!
 //! One line divides every request in two: its **first byte**, the first piece of an answer. Before it nothing was delivered, so a
 //! failure may be tried again or elsewhere, and nobody sees. After it nothing is ever sent twice.
@@ -28,6 +29,7 @@ mod fallback;
 mod first;
 mod guarded;
 mod migrating;
+mod named;
 pub mod remote;
 mod retry;
 mod rotating;
@@ -37,7 +39,8 @@ pub use balanced::{Balanced, Limits};
 pub use breaker::{Breaker, Trip};
 pub use capable::Capable;
 pub use fallback::{Fallback, Target};
-pub use guarded::Guarded;
+pub use guarded::{Guarded, judge, judge_tokens};
 pub use migrating::Migrating;
+pub use named::Named;
 pub use retry::Retry;
 pub use rotating::Rotating;

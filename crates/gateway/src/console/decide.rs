@@ -30,7 +30,7 @@ pub(super) struct Chosen {
 
 /// `GET /console/decide`.
 pub(super) async fn page(State(app): State<Arc<App>>, view: View, Query(chosen): Query<Chosen>) -> Response {
-    let cards: Vec<_> = app.gateway.decide.iter().flat_map(|service| service.decisions()).collect();
+    let cards: Vec<_> = app.services().decide.iter().flat_map(|service| service.decisions()).collect();
     let card = chosen.decision.and_then(|id| cards.iter().find(|card| card.id == id)).or(cards.first());
     let content = html! {
         (frame::heading(view.t("nav.play"), &play::tabs(&view, "decide")))

@@ -49,11 +49,12 @@ pub(super) async fn page(State(app): State<Arc<App>>, view: View) -> Response {
 }
 
 fn offers(app: &App) -> Vec<Offer> {
-    let texts = app.gateway.generate.iter().flat_map(|service| {
+    let services = app.services();
+    let texts = services.generate.iter().flat_map(|service| {
         let (ready, load) = (service.ready(), service.load());
         service.models().into_iter().map(move |card| Offer { card, ready: ready.clone(), load, text: true })
     });
-    let vectors = app.gateway.embed.iter().flat_map(|service| {
+    let vectors = services.embed.iter().flat_map(|service| {
         let ready = service.ready();
         let offer = move |card| Offer { card, ready: ready.clone(), load: None, text: false };
         service.models().into_iter().map(offer)

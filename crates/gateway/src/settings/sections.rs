@@ -274,6 +274,9 @@ pub struct Upstream {
     pub embed_models: BTreeMap<String, String>,
     /// Image models offered from there, in the same way.
     pub image_models: BTreeMap<String, String>,
+    /// What its text models can do; an empty list is what servers of this kind usually can. What is not named is refused by name,
+    /// or done another way where there is one.
+    pub capabilities: Vec<Ability>,
     /// How long connecting may take.
     pub connect_timeout: Span,
     /// How long its first byte may take; 0s waits for ever.
@@ -282,7 +285,7 @@ pub struct Upstream {
     pub timeout: Span,
     /// Times a request is sent again that failed before its first byte.
     pub retries: u32,
-    /// Failures in a row after which it is left alone.
+    /// Failures among its last twenty requests, and at least half of them, after which it is left alone.
     pub breaker_failures: u32,
     /// How long it is left alone then.
     pub breaker_pause: Span,
@@ -298,6 +301,7 @@ impl Default for Upstream {
             models: BTreeMap::new(),
             embed_models: BTreeMap::new(),
             image_models: BTreeMap::new(),
+            capabilities: Vec::new(),
             connect_timeout: Span(Duration::from_secs(5)),
             first_byte_timeout: Span(Duration::from_secs(60)),
             timeout: Span(Duration::from_secs(600)),
@@ -317,6 +321,26 @@ pub enum Api {
     OpenAi,
     /// Anthropic's Messages.
     Anthropic,
+}
+
+/// Something a model can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Ability {
+    /// Answers held to a JSON schema.
+    Schema,
+    /// Answers held to a regular expression or a grammar.
+    Grammar,
+    /// Log-probabilities of the answer.
+    Logprobs,
+    /// Log-probabilities of the prompt.
+    Scoring,
+    /// The same seed gives the same answer.
+    Seed,
+    /// Tool calls.
+    Tools,
+    /// An answer that the caller begins.
+    Prefill,
 }
 
 /// A worker of this project elsewhere.

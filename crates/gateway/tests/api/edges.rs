@@ -7,7 +7,7 @@ use axum::{
 use expect_test::expect;
 use protocol::Error;
 
-use crate::{check, fake::Fake, get, post, send, text};
+use crate::{check, fake::Fake, get, named, post, send, text};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -142,7 +142,7 @@ async fn health() {
             200 OK
             content-type: application/json
 
-            {"status":"ok","models":["talker","hf:owner/raw","vectors"]}
+            {"status":"ok","models":["talker","hf:owner/raw","vectors"],"troubles":[]}
         "#]];
         check(&fake, get(path), expected).await;
     }
@@ -169,7 +169,7 @@ async fn a_broken_service_is_not_ready() {
             503 Service Unavailable
             content-type: application/json
 
-            {"status":"the engine has stopped","models":["talker","hf:owner/raw","vectors"]}
+            {"status":"the engine has stopped","models":["talker","hf:owner/raw","vectors"],"troubles":["the engine has stopped"]}
         "#]];
         check(&fake, get(path), expected).await;
     }
@@ -177,21 +177,28 @@ async fn a_broken_service_is_not_ready() {
     assert_eq!(send(&fake.router(), post("/v1/embeddings", r#"{"model":"vectors","input":"x"}"#)).await.status(), 200);
 }
 
-/// Our own name for a request that has none, or one that is unfit for logs.
+/// Every request gets a name of ours; the caller's comes back beside it if it is fit for logs.
 #[tokio::test]
 async fn request_ids() {
     let app = Fake::parrot().router();
     let long = "x".repeat(129);
     let mut seen = Vec::new();
-    for given in [None, Some("has space"), Some(&*long), Some("")] {
-        let request = Request::get("/healthz");
-        let request = given.map_or(Request::get("/healthz"), |id| request.header("x-request-id", id));
+    let mut check = async |given: &[(&str, &str)], back: Option<&str>| {
+        let request = given.iter().fold(Request::get("/healthz"), |request, (name, id)| request.header(*name, *id));
         let response = send(&app, request.body(Body::empty()).unwrap()).await;
-        let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+        let id = named(&response);
         assert!(id.starts_with("req_") && id.len() == 36, "{id}");
         assert!(!seen.contains(&id));
         seen.push(id);
+        assert_eq!(response.headers().get("x-client-request-id").map(|id| id.to_str().unwrap()), back);
+    };
+    check(&[], None).await;
+    for unfit in ["has space", &*long, ""] {
+        check(&[("x-request-id", unfit)], None).await;
     }
+    check(&[("x-request-id", "one")], Some("one")).await;
+    check(&[("x-request-id", "one")], Some("one")).await;
+    check(&[("x-request-id", "the proxy's"), ("x-client-request-id", "two")], Some("two")).await;
 }
 
 async fn allowed_origin(fake: &Fake, origin: &str) -> Option<String> {
@@ -243,11 +250,11 @@ async fn home() {
         &Fake::parrot(),
         get("/"),
         expect![[r#"
-        200 OK
-        content-type: application/json
+            200 OK
+            content-type: application/json
 
-        {"name":"tessera","version":"0.1.0","api":"/v1","models":["talker","hf:owner/raw","vectors"]}
-    "#]],
+            {"name":"tessera","version":"0.1.0","api":"/v1","models":["talker","hf:owner/raw","vectors"]}
+        "#]],
     )
     .await;
     let page = send(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
-use gateway::{Config, Gateway};
+use gateway::{Config, Gateway, Services};
 use protocol::{
     Draw, DrawRequest, Drawing, Embed, EmbedRequest, Embeddings, Error, Event, EventStream, FinishReason, Generate,
     GenerateRequest, Image, ModelCard, Prompt, TextOrTokens, TokenLogprob, Usage,
@@ -69,10 +69,16 @@ impl Fake {
         Self::new(|request| Ok(parrot(request)))
     }
 
+    pub(crate) fn services(&self) -> Services {
+        Services { generate: vec![Arc::new(self.clone())], embed: vec![Arc::new(Lengths)], ..Services::default() }
+    }
+
     pub(crate) fn gateway(&self) -> Gateway {
-        let mut gateway = Gateway::new(vec![Arc::new(self.clone())], vec![Arc::new(Lengths)]);
-        gateway.config = self.config.clone();
-        gateway
+        self.gateway_of(self.services())
+    }
+
+    pub(crate) fn gateway_of(&self, services: Services) -> Gateway {
+        Gateway { config: self.config.clone(), ..Gateway::new(services) }
     }
 
     pub(crate) fn router(&self) -> Router {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use expect_test::{Expect, expect};
+use gateway::Services;
 
 use crate::{
     fake::{Fake, Painter},
@@ -11,9 +12,8 @@ use crate::{
 };
 
 fn router() -> Router {
-    let mut gateway = Fake::parrot().gateway();
-    gateway.draw.push(Arc::new(Painter));
-    gateway::router(gateway)
+    let fake = Fake::parrot();
+    gateway::router(fake.gateway_of(Services { draw: vec![Arc::new(Painter)], ..fake.services() }))
 }
 
 async fn images(extra: &str, expected: Expect) {

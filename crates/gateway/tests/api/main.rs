@@ -31,7 +31,7 @@ use tower::ServiceExt;
 
 use crate::fake::Fake;
 
-/// A JSON request named `t1`.
+/// A JSON request that its caller calls `t1`.
 fn post(path: &str, body: &str) -> Request<Body> {
     let request = Request::post(path).header(header::CONTENT_TYPE, "application/json").header("x-request-id", "t1");
     request.body(body.to_owned().into()).unwrap()
@@ -50,15 +50,26 @@ async fn text(response: Response<Body>) -> String {
     String::from_utf8(to_bytes(response.into_body(), usize::MAX).await.unwrap().to_vec()).unwrap()
 }
 
-/// A response as a person reads it: status, the headers that matter, the body without the date.
+/// The name of the request that a response answers.
+fn named(response: &Response<Body>) -> String {
+    response.headers()["x-request-id"].to_str().unwrap().to_owned()
+}
+
+/// A response as a person reads it: status, the headers that matter, the body without the date and with `t1` for the name.
 async fn shown(response: Response<Body>) -> String {
+    let id = named(&response);
     let mut lines = response.status().to_string();
     for name in ["content-type", "retry-after", "allow", "connection"] {
         if let Some(value) = response.headers().get(name) {
             lines += &format!("\n{name}: {}", value.to_str().unwrap());
         }
     }
-    format!("{lines}\n\n{}\n", undated(&text(response).await))
+    format!("{lines}\n\n{}\n", unnamed(&undated(&text(response).await), &id))
+}
+
+/// The text with `t1` for the request's name.
+fn unnamed(text: &str, id: &str) -> String {
+    text.replace(id, "t1").replace(id.trim_start_matches("req_"), "t1")
 }
 
 /// The text with every date set to 0.
@@ -73,6 +84,6 @@ fn undated(text: &str) -> String {
 /// Sends a request to a gateway over `fake` and compares what comes back.
 async fn check(fake: &Fake, request: Request<Body>, expected: Expect) {
     let response = send(&fake.router(), request).await;
-    assert_eq!(response.headers()["x-request-id"], "t1");
+    assert_eq!(response.headers()["x-client-request-id"], "t1");
     expected.assert_eq(&shown(response).await);
 }

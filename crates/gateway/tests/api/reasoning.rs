@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::Router;
 use expect_test::{Expect, expect};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use gateway::Services;
 use protocol::{
     Chain, Conclusion, Decide, DecideRequest, Decision, DecisionCard, Error, Fact, Question, Quote, Solution,
     SolveRequest, Step, StepEvent, StepStream, Verdict,
@@ -12,7 +13,7 @@ use protocol::{
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::{fake::Fake, get, post, send, shown, text};
+use crate::{fake::Fake, get, named, post, send, shown, text, unnamed};
 
 const PATH: &str = "/v1/reasoning/decisions";
 
@@ -103,9 +104,20 @@ impl Decide for Scripted {
 }
 
 fn app() -> Router {
-    let mut gateway = Fake::parrot().gateway();
-    gateway.decide = vec![Arc::new(Scripted)];
-    gateway::router(gateway)
+    let fake = Fake::parrot();
+    gateway::router(fake.gateway_of(Services { decide: vec![Arc::new(Scripted)], ..fake.services() }))
+}
+
+/// The answer, and the name of the path.
+async fn answered(app: &Router, body: &str) -> (String, String) {
+    let response = send(app, post(PATH, body)).await;
+    let id = named(&response);
+    (shown(response).await, id)
+}
+
+/// What there is about the path of this name.
+async fn again(app: &Router, id: &str, what: &str) -> String {
+    unnamed(&shown(send(app, get(&format!("/v1/reasoning/{id}{what}"))).await).await, id)
 }
 
 async fn check(app: &Router, body: &str, expected: Expect) {
@@ -121,9 +133,9 @@ async fn whole_and_replayed() {
 
         {"request_id":"t1","object":"decision","status":"decided","decision":"small","version":"v1","output":{"decision":"yes"},"facts":{"x":{"value":2,"quote":{"text":"2","start":2,"end":3}}},"missing":[],"explanation":"Sum: 3.","usage":{"prompt_tokens":0,"cached_tokens":0,"completion_tokens":0},"steps":[{"step":1,"action":"Sum","result":{"y":3},"rule":"x > 1","inputs":{"x":2},"duration_us":7,"node":"n"}]}
     "#]];
-    let found = shown(send(&app, post(PATH, r#"{"decision": "small", "text": "a 2"}"#)).await).await;
+    let (found, id) = answered(&app, r#"{"decision": "small", "text": "a 2"}"#).await;
     answer.assert_eq(&found);
-    assert_eq!(shown(send(&app, get("/v1/reasoning/t1")).await).await, found);
+    assert_eq!(again(&app, &id, "").await, found);
     let missing = expect![[r#"
         404 Not Found
         content-type: application/json
@@ -162,9 +174,9 @@ async fn streamed_and_followed_afterwards() {
 
 
     "#]];
-    let found = shown(send(&app, post(PATH, r#"{"decision": "small", "text": "a 2", "stream": true}"#)).await).await;
+    let (found, id) = answered(&app, r#"{"decision": "small", "text": "a 2", "stream": true}"#).await;
     events.assert_eq(&found);
-    assert_eq!(shown(send(&app, get("/v1/reasoning/t1/events")).await).await, found);
+    assert_eq!(again(&app, &id, "/events").await, found);
 }
 
 #[tokio::test]
@@ -227,19 +239,16 @@ async fn failures() {
     "#]],
     )
     .await;
-    check(
-        &app,
-        r#"{"decision": "fails", "facts": {"x": 1}}"#,
-        expect![[r#"
+    let (found, id) = answered(&app, r#"{"decision": "fails", "facts": {"x": 1}}"#).await;
+    expect![[r#"
         500 Internal Server Error
         content-type: application/json
 
         {"error":{"message":"It broke.","type":"server_error","param":null,"code":null}}
-    "#]],
-    )
-    .await;
+    "#]]
+    .assert_eq(&found);
     // A path that failed is there to be looked at.
-    assert!(text(send(&app, get("/v1/reasoning/t1")).await).await.contains(r#""status":"failed""#));
+    assert!(again(&app, &id, "").await.contains(r#""status":"failed""#));
     check(
         &app,
         r#"{"decision": "refuses", "facts": {"x": 1}, "stream": true}"#,
@@ -280,13 +289,12 @@ async fn decisions_are_listed() {
 #[tokio::test(start_paused = true)]
 async fn followed_while_it_runs() {
     let app = app();
-    let asked = tokio::spawn({
-        let app = app.clone();
-        async move { text(send(&app, post(PATH, r#"{"decision": "slow", "facts": {"x": 1}, "stream": true}"#)).await).await }
-    });
+    let asked = send(&app, post(PATH, r#"{"decision": "slow", "facts": {"x": 1}, "stream": true}"#)).await;
+    let id = named(&asked);
+    let asked = tokio::spawn(shown(asked));
     sleep(Duration::from_secs(1)).await;
-    assert!(text(send(&app, get("/v1/reasoning/t1")).await).await.contains(r#""status":"running""#));
-    let followed = text(send(&app, get("/v1/reasoning/t1/events")).await).await;
+    assert!(again(&app, &id, "").await.contains(r#""status":"running""#));
+    let followed = again(&app, &id, "/events").await;
     assert_eq!(asked.await.unwrap(), followed);
     assert!(followed.contains("event: decision"));
 }
@@ -296,7 +304,8 @@ async fn followed_while_it_runs() {
 async fn a_caller_who_leaves() {
     let app = app();
     let asked = send(&app, post(PATH, r#"{"decision": "slow", "facts": {"x": 1}, "stream": true}"#)).await;
+    let id = named(&asked);
     drop(asked);
-    let left = text(send(&app, get("/v1/reasoning/t1")).await).await;
+    let left = again(&app, &id, "").await;
     assert!(left.contains(r#""status":"failed""#) && left.contains("cancelled"), "{left}");
 }
