@@ -31,6 +31,9 @@ use crate::{
 /// The console's cookie. Whoever sets it makes it `HttpOnly` and `SameSite=Strict`.
 pub(crate) const COOKIE: &str = "tessera_key";
 
+/// A key of the ledger, and whom it makes of its bearer.
+type Known = (Arc<ledger::ApiKey>, Arc<Caller>);
+
 /// What finding out takes.
 #[derive(Debug)]
 pub(crate) struct Auth {
@@ -38,7 +41,7 @@ pub(crate) struct Auth {
     live: Arc<Live>,
     provider: Arc<ArcSwapOption<Provider>>,
     /// Callers of keys seen before, so that a request costs no copy of a key's grant.
-    known: Mutex<HashMap<String, (Arc<ledger::ApiKey>, Arc<Caller>)>>,
+    known: Mutex<HashMap<String, Known>>,
 }
 
 impl Auth {

@@ -87,6 +87,9 @@ impl Protection {
     }
 }
 
+/// A TLS connection that is being opened; `None` if it failed.
+type Handshake = BoxFuture<'static, Option<(TlsStream<TcpStream>, SocketAddr)>>;
+
 /// A bound socket, ready for [`crate::serve`].
 #[derive(Debug)]
 pub struct Listener {
@@ -98,7 +101,7 @@ pub struct Listener {
 struct Tls {
     certificate: Arc<Certificate>,
     acceptor: TlsAcceptor,
-    handshakes: FuturesUnordered<BoxFuture<'static, Option<(TlsStream<TcpStream>, SocketAddr)>>>,
+    handshakes: FuturesUnordered<Handshake>,
 }
 
 impl std::fmt::Debug for Tls {

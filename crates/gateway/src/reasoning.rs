@@ -224,7 +224,7 @@ impl Work {
         let shown = self.kept.push(item);
         match self.record.take_if(|_| self.over) {
             // The end is sent behind its record.
-            Some(record) => close(record, &self.kept.answer()).await.err().map(Shown::failure).or(shown),
+            Some(record) => close(record, &self.kept.answer()).await.err().as_ref().map(Shown::failure).or(shown),
             None => shown,
         }
     }
@@ -268,8 +268,8 @@ impl Shown {
     }
 
     /// The end could not be recorded.
-    fn failure(error: Error) -> Self {
-        Self { name: "error", data: json!(ErrorBody::from(&error)) }
+    fn failure(error: &Error) -> Self {
+        Self { name: "error", data: json!(ErrorBody::from(error)) }
     }
 
     fn step(step: &Step) -> Self {

@@ -84,6 +84,7 @@ pub enum Check {
 /// What a decision or a solution sends, in order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "nearly all events are steps, and one is held at a time")]
 pub enum StepEvent {
     /// The request was admitted: exactly this version of the graph decides (a solution has none).
     Started {

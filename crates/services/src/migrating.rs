@@ -162,7 +162,7 @@ impl Journey {
         Ok(match event {
             Event::Started { .. } => (!std::mem::replace(&mut self.started, true)).then_some(event),
             Event::Tokens { choice, ids } => {
-                let ids = self.answer(choice)?.tokens(ids)?;
+                let ids = self.answer(choice)?.tokens(&ids)?;
                 (self.wanted && !ids.is_empty()).then_some(Event::Tokens { choice, ids })
             }
             Event::Text { choice, text, logprobs } => {
@@ -205,7 +205,7 @@ impl Answer {
     }
 
     /// The tokens that are new. Those of a replay must be the ones that were reported.
-    fn tokens(&mut self, ids: Vec<u32>) -> Result<Vec<u32>, Error> {
+    fn tokens(&mut self, ids: &[u32]) -> Result<Vec<u32>, Error> {
         let known = self.tokens_again.min(ids.len());
         let place = self.tokens.len() - self.tokens_again;
         if self.tokens[place..place + known] != ids[..known] {

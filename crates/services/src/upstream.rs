@@ -222,7 +222,7 @@ impl Upstream {
 
     async fn images(&self, request: DrawRequest) -> Result<Drawing, Error> {
         let model = translated(&self.config.image_models, &request.model)?;
-        let body = image::body(&request, model)?;
+        let body = image::body(&request, &model)?;
         let reply = self.retry(|| self.http.exchange("images/generations", &body)).await?;
         image::drawing(reply)
     }

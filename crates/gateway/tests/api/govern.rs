@@ -99,6 +99,7 @@ fn with(key: &str, path: &str, body: Option<Value>) -> Request<Body> {
     builder.body(body.map_or_else(Body::empty, |body| body.to_string().into())).unwrap()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a literal reads best in its place")]
 fn hello(extra: Value) -> Value {
     let mut body = json!({ "model": "talker", "messages": [{ "role": "user", "content": "Hello there" }] });
     body.as_object_mut().unwrap().extend(extra.as_object().cloned().unwrap_or_default());

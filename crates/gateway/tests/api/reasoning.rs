@@ -11,7 +11,7 @@ use protocol::{
     SolveRequest, Step, StepEvent, StepStream, Verdict,
 };
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::{task::JoinSet, time::sleep};
 
 use crate::{fake::Fake, get, named, post, send, shown, text, unnamed};
 
@@ -291,11 +291,12 @@ async fn followed_while_it_runs() {
     let app = app();
     let asked = send(&app, post(PATH, r#"{"decision": "slow", "facts": {"x": 1}, "stream": true}"#)).await;
     let id = named(&asked);
-    let asked = tokio::spawn(shown(asked));
+    let mut task = JoinSet::new();
+    task.spawn(shown(asked));
     sleep(Duration::from_secs(1)).await;
     assert!(again(&app, &id, "").await.contains(r#""status":"running""#));
     let followed = again(&app, &id, "/events").await;
-    assert_eq!(asked.await.unwrap(), followed);
+    assert_eq!(task.join_next().await.unwrap().unwrap(), followed);
     assert!(followed.contains("event: decision"));
 }
 

@@ -72,7 +72,7 @@ impl Call<'_> {
             Kind::Decision(content) => {
                 let looped = content.transform_attributes.execution_mode == TransformExecutionMode::Loop;
                 self.transformed(&content.transform_attributes, |input| {
-                    self.decision(key(&content.key), input, !looped, context)
+                    self.decision(key(&content.key), &input, !looped, context)
                 })
             }
             // The walk evaluates its statements, since they decide where it goes.
@@ -111,7 +111,7 @@ impl Call<'_> {
     fn decision(
         &self,
         key: &str,
-        input: Variable,
+        input: &Variable,
         told: bool,
         context: &mut Context<'_, '_>,
     ) -> Result<Outcome, Broken> {

@@ -68,6 +68,7 @@ fn values_equal_those_of_the_reference_engine() {
     assert!(recorded.graphs.len() >= 40);
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a literal reads best in its place")]
 fn node(id: &str, kind: &str, content: Value) -> Value {
     json!({"id": id, "name": id, "type": kind, "content": content})
 }

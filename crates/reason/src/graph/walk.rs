@@ -51,13 +51,13 @@ pub(crate) fn evaluate<'g>(
 ) -> Result<Value, Broken> {
     let input = Variable::try_from_value(input).map_err(|error| Broken::graph(format!("the facts: {error}")))?;
     let mut context = Context { graphs, visit, prefix: String::new() };
-    run(graph, input, None, &mut context).map(|result| cleaned(result.to_value()))
+    run(graph, &input, None, &mut context).map(|result| cleaned(result.to_value()))
 }
 
 /// Walks one graph; `outer` are the nodes of the graph around it.
 pub(super) fn run<'g>(
     graph: &'g Graph,
-    input: Variable,
+    input: &Variable,
     outer: Option<&Variable>,
     context: &mut Context<'g, '_>,
 ) -> Result<Variable, Broken> {
@@ -76,7 +76,7 @@ pub(super) fn run<'g>(
         let node = &graph.nodes[place];
         let is_input = matches!(node.kind, Kind::Input(_));
         let input = if is_input { input.clone() } else { walk.incoming(place) };
-        let output = one(Call { node, input, nodes: walk.nodes() }, context)?;
+        let output = one(&Call { node, input, nodes: walk.nodes() }, context)?;
         walk.finish(place, output, outer.filter(|_| is_input));
         if matches!(node.kind, Kind::Output(_)) {
             break;
@@ -86,7 +86,7 @@ pub(super) fn run<'g>(
 }
 
 /// Runs one node and tells of it; a switch was told of when it was decided.
-fn one<'g>(call: Call<'g>, context: &mut Context<'g, '_>) -> Result<Variable, Broken> {
+fn one<'g>(call: &Call<'g>, context: &mut Context<'g, '_>) -> Result<Variable, Broken> {
     let watch = Stopwatch::start();
     let outcome = call.run(context)?;
     let micros = watch.micros();

@@ -56,18 +56,18 @@ impl Decoder {
         let Some(head) = self.0.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*head) as usize;
         if length > LARGEST {
-            return Err(strange(format!("a frame of {length} bytes")));
+            return Err(strange(&format!("a frame of {length} bytes")));
         }
         if self.0.len() < 4 + length {
             return Ok(None);
         }
         self.0.advance(4);
         let value = self.0.split_to(length);
-        ciborium::from_reader(&*value).map(Some).map_err(|e| strange(format!("a frame that is not understood: {e}")))
+        ciborium::from_reader(&*value).map(Some).map_err(|e| strange(&format!("a frame that is not understood: {e}")))
     }
 }
 
-fn strange(what: String) -> Error {
+fn strange(what: &str) -> Error {
     Error::new(ErrorKind::Upstream, format!("The worker sent {what}."))
 }
 

@@ -18,7 +18,7 @@ struct One {
 
 /// The body of a request. Only the older models must be asked for base64; OpenAI's newer ones know nothing else and refuse the
 /// field.
-pub(super) fn body(request: &DrawRequest, model: String) -> Result<Value, Error> {
+pub(super) fn body(request: &DrawRequest, model: &str) -> Result<Value, Error> {
     if request.seed.is_some() {
         let message = "`seed` has a value, but the upstream that draws for this model cannot do that.";
         return Err(Error::new(ErrorKind::Unsupported, message).with_param("seed"));

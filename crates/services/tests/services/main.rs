@@ -1,5 +1,5 @@
 //! Services under scripts of faults, in paused time; upstreams over real sockets.
-#![expect(clippy::unwrap_used, reason = "shared functions of a test binary")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "shared functions of a test binary")]
 
 mod balanced;
 mod breaker;
