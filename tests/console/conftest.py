@@ -1,9 +1,11 @@
 """The console in a real browser: Debian's Chromium, headless, driven over chromedriver.
 
 `cargo xtask test` builds the server, names it in TESSERA_BIN and the models in TESSERA_TEST_MODELS. Pictures go to
-TESSERA_SCREENSHOTS; the ones in the documentation are made by setting it to docs/images.
+TESSERA_SCREENSHOTS; the ones in the documentation are made by setting it to docs/images. Tests marked `slow` want a larger model,
+which reads Chinese; only `cargo xtask test --slow` runs them.
 """
 
+import contextlib
 import io
 import os
 import pathlib
@@ -21,10 +23,40 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
+CHINESE = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
+WORKER = "tinycoder.gguf"
+# The server has an upstream that answers (itself, under another name), one that is down, and two workers, one of them down.
+SETTINGS = """\
+[[upstreams]]
+name = "north"
+url = "{url}/v1"
+models = {{ smollm2-north = "SmolLM2-135M-Instruct.Q4_1" }}
+
+[[upstreams]]
+name = "south"
+url = "http://ada:sesame@127.0.0.1:{closed}/v1"
+models = {{ south-large = "large" }}
+retries = 0
+breaker_failures = 1
+breaker_pause = "60s"
+
+[[workers]]
+url = "{worker}"
+secret = "{secret}"
+
+[[workers]]
+url = "http://127.0.0.1:{closed}"
+secret = "{secret}"
+"""
+SECRET = "a secret that both sides of a worker know"
 AXE = pathlib.Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
 DESKTOP, PHONE = (1280, 800), (390, 844)
 # A busy machine is slow, and nothing here is a measurement.
 PATIENCE = 120
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: wants a larger model")
 
 
 def needed(name):
@@ -57,24 +89,52 @@ def until(what, seconds=PATIENCE):
         time.sleep(0.05)
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """A server of its own, with a fresh directory for what it keeps."""
-    home = tmp_path_factory.mktemp("server")
-    url = f"http://127.0.0.1:{free_port()}"
-    command = [needed("TESSERA_BIN"), "serve", "--model", needed("TESSERA_TEST_MODELS") / MODEL]
-    command += ["--embed-model", needed("TESSERA_TEST_MODELS") / "minilm", "--listen", url.removeprefix("http://")]
+@contextlib.contextmanager
+def serving(home, url, *options):
+    """`tessera serve` at this address, with a directory for what it keeps."""
+    command = [needed("TESSERA_BIN"), "serve", "--listen", url.removeprefix("http://"), *options]
     # Ledger and keys go where a user's would, so they get a home of their own.
     places = {"XDG_DATA_HOME": str(home / "data"), "XDG_CONFIG_HOME": str(home / "config")}
     with open(home / "log", "w") as log:
         process = subprocess.Popen(command, cwd=home, env=os.environ | places, stdout=log, stderr=log)
         try:
             until(lambda: urllib.request.urlopen(url + "/healthz/ready").status == 200)
-            yield url
+            yield
             process.terminate()
             assert process.wait(60) == 0, (home / "log").read_text()
         finally:
             process.kill()
+
+
+def local():
+    """An address of this machine that was free a moment ago."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    """The server's directory, with its settings."""
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="session")
+def server(home, tmp_path_factory):
+    """A server with a model, and a worker of it beside it."""
+    url, worker, models = local(), local(), needed("TESSERA_TEST_MODELS")
+    (home / "secret").write_text(SECRET)
+    (home / "tessera.toml").write_text(SETTINGS.format(url=url, worker=worker, closed=free_port(), secret=SECRET))
+    text = ["--only", "text", "--worker-secret-file", home / "secret", "--model", models / WORKER]
+    with serving(tmp_path_factory.mktemp("worker"), worker, *text):
+        with serving(home, url, "--model", models / MODEL, "--embed-model", models / "minilm"):
+            yield url
+
+
+@pytest.fixture(scope="session")
+def chinese_server(tmp_path_factory):
+    """A server with a model that reads Chinese."""
+    url = local()
+    with serving(tmp_path_factory.mktemp("chinese"), url, "--model", needed("TESSERA_TEST_MODELS") / CHINESE):
+        yield url
 
 
 class Browser:
@@ -89,12 +149,16 @@ class Browser:
         self.driver.delete_all_cookies()
         agent = self.driver.execute_script("return navigator.userAgent")
         accept = {"userAgent": agent, "acceptLanguage": {"en": "en-US,en", "zh": "zh-CN,zh"}[lang]}
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         width, height = size
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE}
         self.driver.execute_cdp_cmd("Emulation.setUserAgentOverride", accept)
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+        self.shade(dark)
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+
+    def shade(self, dark):
+        """Light or dark, as the system has it."""
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
 
     def open(self, path):
         self.driver.get(self.url + path)
@@ -132,11 +196,26 @@ class Browser:
         return [(v["id"], [n["html"][:160] for n in v["nodes"]][:4]) for v in grave]
 
     def shot(self, name):
-        """A picture of the page, small enough to keep."""
+        """A picture of the page."""
         directory = pathlib.Path(os.environ.get("TESSERA_SCREENSHOTS") or "target/console")
         directory.mkdir(parents=True, exist_ok=True)
         picture = Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
-        picture.quantize(256, dither=Image.Dither.NONE).save(directory / f"{name}.png", optimize=True)
+        if "TESSERA_SCREENSHOTS" in os.environ:
+            picture = reduced(picture)
+        picture.save(directory / f"{name}.png", optimize=True)
+
+
+def reduced(picture):
+    """The picture in its 256 commonest colours, small enough to keep. Bright ones mean something here and come first."""
+    counts = {color: n for n, color in picture.getcolors(picture.width * picture.height)}
+    weight = lambda color: counts[color] * (8 if max(color) - min(color) > 60 else 1)
+    palette = sorted(counts, key=weight, reverse=True)[:256]
+    distance = lambda a, b: (a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2 + (a[2] - b[2]) ** 2
+    nearest = {color: min(range(len(palette)), key=lambda i: distance(color, palette[i])) for color in counts}
+    small = Image.new("P", picture.size)
+    small.putpalette([part for color in palette for part in color])
+    small.putdata([nearest[color] for color in picture.getdata()])
+    return small
 
 
 @pytest.fixture(scope="session")
@@ -156,5 +235,13 @@ def driver():
 @pytest.fixture
 def browser(driver, server):
     browser = Browser(driver, server)
+    yield browser
+    assert browser.complaints() == []
+
+
+@pytest.fixture
+def chinese_browser(driver, chinese_server):
+    browser = Browser(driver, chinese_server)
+    browser.look("zh")
     yield browser
     assert browser.complaints() == []

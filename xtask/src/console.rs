@@ -16,7 +16,8 @@ use crate::{
 const BROWSER: [(&str, &str); 2] = [("chromium", "chromium"), ("chromedriver", "chromium-driver")];
 const FONTS: [&str; 3] = ["fonts-noto-cjk", "fonts-inter", "fonts-jetbrains-mono"];
 
-pub(crate) fn test(models: &Path) -> Result<()> {
+/// With `slow` also what wants a larger model.
+pub(crate) fn test(models: &Path, slow: bool) -> Result<()> {
     let there = BROWSER.iter().all(|(program, _)| provision::starts(program));
     let packages: Vec<_> = BROWSER.iter().map(|(_, package)| *package).chain(FONTS).collect();
     if !there || !provision::starts("fc-list") || !fonts()? {
@@ -27,6 +28,9 @@ pub(crate) fn test(models: &Path) -> Result<()> {
     let python = provision::python_with(&root().join("tests/console/requirements.txt"), &whole)?;
     run(&mut cargo(&["build", "--package", "cli", "--bin", "tessera"]))?;
     let mut pytest = python.command(&["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/console"]);
+    if !slow {
+        pytest.args(["-m", "not slow"]);
+    }
     pytest.env("TESSERA_BIN", target_directory()?.join("debug").join("tessera")).env("TESSERA_TEST_MODELS", models);
     run(&mut pytest)
 }

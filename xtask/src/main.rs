@@ -26,7 +26,8 @@ cargo xtask <chore>
   check            format, tidy, clippy, tests without models, docs, cargo-deny if installed
   tidy             the rules of the house that no other tool knows: crate edges, design notes, invariants, sizes
   test [--slow]    provision what tests need (Python packages, models, data sets), then run everything;
-                   --slow adds full-text perplexity, lm-eval beside `tessera eval`, and long bit-identity runs
+                   --slow adds full-text perplexity, lm-eval beside `tessera eval`, long bit-identity runs,
+                   and the console with a model that reads Chinese
   bench [peers]    tessera's own benchmarks; with `peers` also side by side with llama.cpp, built by pip
   fuzz [seconds] [target]   every fuzz target for so long (60), or one of them
 ";

@@ -41,6 +41,12 @@ pub(crate) fn test(slow: bool) -> Result<()> {
     steps.step("tests", || tests(&needs));
     steps.step("doc tests", || run(&mut cargo(&["test", "--workspace", "--doc"])));
     steps.step("the gateway against its OpenAPI document", openapi::test);
+    match needs.models() {
+        Some(models) => {
+            steps.step("the console in a browser", || console::test(&models, slow));
+        }
+        None => steps.missing("the console in a browser", "models are missing, see above"),
+    }
     match (&needs.python, needs.models()) {
         (Some(python), Some(models)) => {
             steps.step("OpenAI's and Anthropic's clients against a served model", || sdk::test(python, &models));
@@ -52,12 +58,6 @@ pub(crate) fn test(slow: bool) -> Result<()> {
     }
     if slow {
         slow::test(&mut steps, &needs);
-        match needs.models() {
-            Some(models) => {
-                steps.step("the console in a browser", || console::test(&models));
-            }
-            None => steps.missing("the console in a browser", "models are missing, see above"),
-        }
     }
     steps.finish()
 }

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use futures_util::future;
 use gateway::{
-    Protection, Services,
+    Peer, PeerKind, Protection, Services,
     settings::{self, Ability, Settings},
 };
 use protocol::{Capabilities, Decide, Embed, Generate, ModelCard};
@@ -137,7 +137,8 @@ impl Elsewhere {
 
     /// Puts these services behind those that are there.
     pub(crate) fn join(&self, services: &mut Services) {
-        for (_, upstream) in &self.upstreams {
+        for (section, upstream) in &self.upstreams {
+            services.peers.push(peer(section, upstream));
             services.generate.extend(upstream.generate.iter().cloned());
             services.embed.extend(upstream.embed.iter().cloned());
             services.draw.extend(upstream.draw.iter().cloned());
@@ -150,6 +151,7 @@ impl Elsewhere {
             let embed = remotes().map(|remote| remote as Arc<dyn Embed>).collect();
             services.embed.push(Arc::new(Rotating::new(embed)));
             services.decide.extend(remotes().map(|remote| remote as Arc<dyn Decide>));
+            services.peers.extend(self.workers.iter().map(|worker| worker.peer()));
         }
     }
 }
@@ -161,6 +163,21 @@ impl Worker {
         watch.spawn(async move { watched.watch(PROBE).await });
         Ok(Self { url, secret, remote, _watch: watch })
     }
+
+    fn peer(&self) -> Peer {
+        let offers = Services {
+            generate: vec![self.remote.clone()],
+            embed: vec![self.remote.clone()],
+            decide: vec![self.remote.clone()],
+            ..Services::default()
+        };
+        Peer { name: self.url.clone(), url: self.url.clone(), kind: PeerKind::Worker, offers }
+    }
+}
+
+fn peer(section: &settings::Upstream, offers: &Services) -> Peer {
+    let kind = PeerKind::Upstream(section.api);
+    Peer { name: section.name.clone(), url: section.url.clone(), kind, offers: offers.clone() }
 }
 
 fn upstream(section: &settings::Upstream) -> anyhow::Result<Services> {

@@ -51,7 +51,7 @@ class Chart {
       stroke: color(line.tile),
       fill: this.stacked || i === 0 ? fill(line.tile) : undefined,
       width: 1.5,
-      points: { show: (plot, at) => lonely(plot.data[at]), size: 4, fill: color(line.tile) },
+      points: { show: true, filter: (plot, at) => lonely(plot.data[at]), size: 4, fill: color(line.tile) },
     }));
     const options = {
       ...this.size(),
@@ -91,8 +91,8 @@ class Chart {
 
 const sum = (rows, at) => rows.reduce((total, row) => total + (row[at] ?? 0), 0);
 
-/** Points that no line reaches are drawn as dots. */
-const lonely = (values) => values.some((value, i) => value != null && values[i - 1] == null && values[i + 1] == null);
+/** Points that no line reaches: they are drawn as dots. */
+const lonely = (values) => values.flatMap((value, i) => (value != null && values[i - 1] == null && values[i + 1] == null ? [i] : []));
 
 const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString([], { hour12: false });
 

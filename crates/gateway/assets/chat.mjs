@@ -82,7 +82,8 @@ class Answer {
     this.text = "";
     this.body = make("div", { class: "text waiting" });
     this.mosaic = new Mosaic(texts.pace);
-    this.pace = make("dl", { class: "pace" });
+    this.numbers = make("dl");
+    this.pace = make("div", { class: "pace" }, this.numbers);
     const who = make("p", { class: "who" }, model);
     this.element = make("li", { class: "model" }, who, this.body, this.mosaic.element, this.pace);
   }
@@ -134,12 +135,12 @@ class Answer {
     const entry = (name, value, unit) => make("div", {}, make("dt", {}, name), make("dd", {}, value, make("small", {}, ` ${unit}`)));
     const { texts } = this;
     if (first) {
-      this.pace.append(entry(texts["first-token"], Math.round(first - asked), "ms"));
+      this.numbers.append(entry(texts["first-token"], Math.round(first - asked), "ms"));
       if (tokens > 1 && last > first) {
         const speed = ((tokens - 1) * 1000) / (last - first);
-        this.pace.append(entry(texts.speed, speed.toFixed(speed < 10 ? 1 : 0), texts["speed-unit"]));
+        this.numbers.append(entry(texts.speed, speed.toFixed(speed < 10 ? 1 : 0), texts["speed-unit"]));
       }
-      this.pace.append(entry(texts.tokens, tokens, end));
+      this.numbers.append(entry(texts.tokens, tokens, end));
     } else if (end) {
       this.body.after(make("p", { class: "note" }, end));
     }

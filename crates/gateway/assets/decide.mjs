@@ -96,11 +96,11 @@ function start(page) {
       }
       const result = node.querySelector(".result");
       result.dataset.kind ??= result.textContent;
-      result.textContent = clip(brief(step.result), 28);
+      fit(result, brief(step.result), Number(node.querySelector("rect").getAttribute("width")) - 40);
     }
     const took = step.duration_us >= 1000 ? `${Math.round(step.duration_us / 1000)} ms` : `${step.duration_us} µs`;
     const line = make("details", {},
-      make("summary", {}, make("i", { class: "tile gold" }), make("span", {}, step.action), make("small", {}, took)),
+      make("summary", {}, make("i", { class: "tile gold" }), make("span", {}, step.action), make("span", { class: "brief" }, brief(step.result)), make("small", {}, took)),
       step.rule && make("p", {}, make("small", {}, `${texts.rule} `), step.rule),
       values(texts.from, step.inputs),
       values("=", step.result));
@@ -121,10 +121,17 @@ function start(page) {
     outcome.replaceChildren(
       make("p", { class: `verdict ${tone(first)}` }, first ? shown(first[1]) : texts.undecided),
       rest.length ? make("dl", { class: "pairs" }, ...rest.flatMap(([name, value]) => [make("dt", {}, word(name)), make("dd", {}, shown(value))])) : null,
-      explanation && !missing.length ? make("div", { class: "why" }, make("h2", {}, texts.why), make("p", {}, explanation)) : null,
+      explanation && !missing.length ? make("div", { class: "why" }, make("h2", {}, texts.why), reasons(explanation)) : null,
       record ? make("a", { class: "quiet", href: `/console/audit/${encodeURIComponent(record)}` }, texts.record) : null,
     );
     outcome.hidden = false;
+  }
+
+  /** The explanation, a line for each step it tells of. */
+  function reasons(explanation) {
+    const lines = explanation.split(/(?<=\.)\s+|(?<=。)/).filter((line) => line.trim());
+    const parted = (line) => line.match(/^([^:：,，(（]+)[:：]\s*(.*)$/s) ?? [line, "", line];
+    return make("ul", {}, ...lines.map(parted).map(([, name, rest]) => make("li", {}, name ? make("b", {}, name) : null, ` ${rest}`)));
   }
 
   /** What the output says first stands first: the decision itself if it has that name, else the first word in it. */
@@ -154,18 +161,22 @@ function start(page) {
 
   function brief(value) {
     if (value === null || typeof value !== "object") return shown(value);
-    const pairs = Object.entries(value).filter(([, inner]) => inner === null || typeof inner !== "object");
-    return pairs.map(([name, inner]) => `${word(name)} ${shown(inner)}`).join(", ");
+    if (Array.isArray(value) || value[language]) return shown(value);
+    const nested = (inner) => inner !== null && typeof inner === "object" && !Array.isArray(inner) && !inner[language];
+    const pairs = Object.entries(value).filter(([, inner]) => inner !== null);
+    return pairs.map(([name, inner]) => (nested(inner) ? brief(inner) : `${word(name)} ${shown(inner).replace(/[.。]$/, "")}`)).join(", ");
   }
 
   /** The text with its quotes marked. Quotes are counted in bytes of UTF-8, strings here are not. */
   function mark(facts) {
     const bytes = new TextEncoder().encode(text.value);
     const piece = (from, to) => new TextDecoder().decode(bytes.slice(from, to));
+    // "2万元" says both how much and in which currency: it is marked as the amount.
+    const amount = (name) => typeof facts[name].value === "number";
     const quotes = Object.entries(facts)
       .filter(([, fact]) => fact.quote)
       .map(([name, fact]) => ({ name, ...fact.quote }))
-      .sort((a, b) => a.start - b.start);
+      .sort((a, b) => a.start - b.start || b.end - a.end || amount(b.name) - amount(a.name));
     const parts = [];
     let at = 0;
     for (const quote of quotes) {
@@ -220,4 +231,10 @@ function start(page) {
   }
 }
 
-const clip = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
+/** As much of a text as there is room for. */
+function fit(element, text, room) {
+  element.textContent = text;
+  for (let length = text.length; length > 0 && element.getComputedTextLength() > room; length -= 1) {
+    element.textContent = `${text.slice(0, length).trimEnd()}…`;
+  }
+}

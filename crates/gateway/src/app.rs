@@ -23,6 +23,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) gateway: Gateway,
+    /// Connections are TLS.
+    pub(crate) tls: bool,
     pub(crate) drain: Drain,
     pub(crate) console: Console,
     pub(crate) paths: Paths,
@@ -51,7 +53,7 @@ impl Health {
 }
 
 impl App {
-    pub(crate) fn new(gateway: Gateway) -> Arc<Self> {
+    pub(crate) fn new(gateway: Gateway, tls: bool) -> Arc<Self> {
         let auth = Auth::new(gateway.ledger.as_ref().map(ledger::Ledger::keys), gateway.settings.clone());
         let opened = traces::open(&gateway.settings.get().settings.tracing);
         let (traces, export) = opened
@@ -61,7 +63,7 @@ impl App {
             })
             .unzip();
         let (drain, console, paths, rates) = (Drain::default(), Console::default(), Paths::default(), Rates::default());
-        Arc::new(Self { gateway, drain, console, paths, auth, rates, traces, export: Mutex::new(export) })
+        Arc::new(Self { gateway, tls, drain, console, paths, auth, rates, traces, export: Mutex::new(export) })
     }
 
     /// The frame of a reply to the request called `id`.
@@ -97,12 +99,7 @@ impl App {
 
     /// Why services cannot answer, those that cannot.
     pub(crate) fn health(&self) -> Health {
-        let Services { generate, embed, draw, decide, .. } = &*self.services();
-        let states: Vec<Result<(), Error>> = (generate.iter().map(|service| service.ready()))
-            .chain(embed.iter().map(|service| service.ready()))
-            .chain(draw.iter().map(|service| service.ready()))
-            .chain(decide.iter().map(|service| service.ready()))
-            .collect();
+        let states = self.services().states();
         let able = states.iter().any(Result::is_ok);
         Health { able, troubles: states.into_iter().filter_map(Result::err).collect() }
     }

@@ -28,7 +28,7 @@ use crate::{
     traces::Parent,
 };
 
-/// The console's cookie. Whoever sets it makes it `HttpOnly` and `SameSite=Strict`.
+/// The console's cookie. Whoever sets it makes it `HttpOnly` and `SameSite=Strict`, and `Secure` under TLS.
 pub(crate) const COOKIE: &str = "tessera_key";
 
 /// A key of the ledger, and whom it makes of its bearer.

@@ -11,10 +11,12 @@
 mod assets;
 mod audit;
 mod decide;
+mod decided;
 mod frame;
 mod history;
 mod keys;
 mod models;
+mod peers;
 mod play;
 mod scrape;
 mod settings;

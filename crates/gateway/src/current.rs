@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use guard::Guard;
-use protocol::{Decide, Draw, Embed, Generate};
+use protocol::{Decide, Draw, Embed, Error, Generate};
+
+use crate::settings::Api;
 
 /// Services on offer together.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +22,42 @@ pub struct Services {
     pub decide: Vec<Arc<dyn Decide>>,
     /// What judges texts that no decorator of a service judges: at `/v1/moderations`, and before decisions, images and vectors.
     pub guard: Guard,
+    /// Who is behind those that are not in this process: to be looked at, not to be asked.
+    pub peers: Vec<Peer>,
+}
+
+/// Somebody elsewhere.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// What it is called in the settings; a worker is called by its address.
+    pub name: String,
+    /// Its base URL.
+    pub url: String,
+    /// What it is.
+    pub kind: PeerKind,
+    /// What it offers, as it says itself.
+    pub offers: Services,
+}
+
+/// What somebody elsewhere is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerKind {
+    /// A server that speaks this API.
+    Upstream(Api),
+    /// Another Tessera that works for this one.
+    Worker,
+}
+
+impl Services {
+    /// Of every service that answers: whether it can now.
+    pub(crate) fn states(&self) -> Vec<Result<(), Error>> {
+        let Self { generate, embed, draw, decide, .. } = self;
+        (generate.iter().map(|service| service.ready()))
+            .chain(embed.iter().map(|service| service.ready()))
+            .chain(draw.iter().map(|service| service.ready()))
+            .chain(decide.iter().map(|service| service.ready()))
+            .collect()
+    }
 }
 
 /// The services in force.

@@ -68,7 +68,7 @@ use tokio::sync::oneshot;
 
 pub use api::openapi;
 pub use caller::{Caller, DEFAULT_TENANT, Role};
-pub use current::{Current, Services};
+pub use current::{Current, Peer, PeerKind, Services};
 pub use listen::{Connection, Error, Listener, Protection, bind, bind_protected};
 pub use measure::install_metrics;
 
@@ -149,8 +149,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     install_metrics();
-    let app = App::new(gateway);
     let certificate = listener.certificate();
+    let app = App::new(gateway, certificate.is_some());
     let (close, closed) = oneshot::channel::<()>();
     let closed = async { closed.await.unwrap_or(()) };
     let server = axum::serve(listener, route::router(app.clone())).with_graceful_shutdown(closed);
@@ -199,5 +199,5 @@ async fn export(app: &App) {
 /// The routes over these services, for callers that bring their own server (tests do).
 pub fn router(gateway: Gateway) -> axum::Router {
     install_metrics();
-    route::router(App::new(gateway))
+    route::router(App::new(gateway, false))
 }

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
+    decided,
     frame::{self, Page, number},
     sign,
     view::View,
@@ -106,7 +107,7 @@ fn search(view: &View, wanted: &Wanted) -> Markup {
     let kinds = Kind::ALL.map(|kind| (kind.name(), kind_name(view, kind)));
     let outcomes = Outcome::ALL.map(|outcome| (outcome.name(), outcome_name(view, Some(outcome))));
     html! {
-        form.filter action="/console/audit" hx-get="/console/audit" hx-trigger="input delay:250ms, submit" hx-select="#records"
+        form.filter action="/console/audit" hx-get="/console/audit" hx-trigger="input delay:250ms, change delay:250ms, submit" hx-select="#records"
             hx-target="#records" hx-swap="outerHTML" hx-push-url="true" {
             label.hidden for="q" { (view.t("audit.search")) }
             input #q type="search" name="q" value=(wanted.q) placeholder=(view.t("audit.search"));
@@ -247,7 +248,7 @@ pub(super) async fn record(State(app): State<Arc<App>>, view: View, Path(id): Pa
         Err(refused) => return *refused,
     };
     let content = match ledger.record(&view.caller.scope(), &id).await {
-        Ok(Some(record)) => story(&view, &record),
+        Ok(Some(record)) => story(&app, &view, &record),
         Ok(None) => html! {
             (frame::heading(view.t("audit.record"), &html! {}))
             (frame::empty(view.t("audit.no-record"), &html! { (view.t("audit.no-record-next")) " " a href="/console/audit" { (view.t("nav.audit")) } }))
@@ -257,7 +258,7 @@ pub(super) async fn record(State(app): State<Arc<App>>, view: View, Path(id): Pa
     frame::page(&view, Page::Audit, view.t("audit.record"), &[], &content)
 }
 
-fn story(view: &View, record: &Record) -> Markup {
+fn story(app: &App, view: &View, record: &Record) -> Markup {
     let state = html! { span.state { i.tile.(stone(record.outcome)) aria-hidden="true" {} (outcome_name(view, record.outcome)) } };
     html! {
         p.crumb { a href="/console/audit" { (view.t("nav.audit")) } }
@@ -268,7 +269,7 @@ fn story(view: &View, record: &Record) -> Markup {
                 (chapter(view.t("audit.input"), None, &said(view, record.input_text.as_deref())))
                 @if !record.inference_steps.is_empty() { (chapter(view.t("audit.steps"), None, &steps(&record.inference_steps))) }
                 @if !record.verdicts.is_empty() { (chapter(view.t("audit.verdicts"), None, &verdicts(&record.verdicts))) }
-                (chapter(view.t("audit.output"), None, &output(view, record)))
+                (chapter(view.t("audit.output"), None, &output(app, view, record)))
                 @if let Some(at) = record.settled_at { (chapter(view.t("audit.settled"), Some(at), &settled(view, record))) }
             }
             (place(view, record))
@@ -293,7 +294,10 @@ fn accepted(view: &View, record: &Record) -> Markup {
     let rows = [
         (view.t("audit.tenant"), html! { (record.tenant) }),
         (view.t("audit.key"), key),
-        (view.t("audit.model"), html! { (record.model) }),
+        (
+            if record.kind == Kind::Decision { view.t("audit.decision") } else { view.t("audit.model") },
+            html! { (record.model) },
+        ),
         (view.t("audit.config"), html! { code { (record.config_hash) } }),
     ];
     html! {
@@ -316,7 +320,7 @@ fn steps(steps: &[Step]) -> Markup {
         ol.steps {
             @for step in steps {
                 li { details {
-                    summary { i.tile.gold aria-hidden="true" {} span { (step.action) } small { (microseconds(step.duration_us)) } }
+                    summary { i.tile.gold aria-hidden="true" {} span { (step.action) } @if let Some(rule) = &step.rule { span.brief { (rule) } } small { (microseconds(step.duration_us)) } }
                     @if let Some(rule) = &step.rule { p { (rule) } }
                     (json(&step.inputs))
                     (json(&step.result))
@@ -330,12 +334,18 @@ fn verdicts(verdicts: &[Value]) -> Markup {
     html! { @for verdict in verdicts { (json(verdict)) } }
 }
 
-fn output(view: &View, record: &Record) -> Markup {
+fn output(app: &App, view: &View, record: &Record) -> Markup {
+    let decided = record.output_decision.as_ref().filter(|_| record.kind == Kind::Decision);
     html! {
+        @if let Some(output) = decided.and_then(|whole| whole["output_decision"].as_object()) {
+            @let services = app.services();
+            @let card = services.decide.iter().flat_map(|service| service.decisions()).find(|card| card.id == record.model);
+            (decided::output(view, card.as_ref(), output))
+        }
         @match &record.output_decision {
             Some(Value::String(text)) => (said(view, Some(text))),
             Some(Value::Null) => p.note { (view.t("audit.nothing")) },
-            Some(value) => (json(value)),
+            Some(value) => details { summary { (view.t("audit.as-sent")) } (json(value)) },
             None if record.outcome.is_none() => p.note { (view.t("audit.running")) },
             None => (said(view, None)),
         }

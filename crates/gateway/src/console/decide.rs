@@ -99,7 +99,7 @@ fn title<'a>(view: &View, name: &'a str, schema: &'a Value) -> &'a str {
 }
 
 /// A word of the decision in the person's language, where it has one.
-fn word<'a>(view: &View, card: &'a DecisionCard, key: &str) -> Option<&'a str> {
+pub(super) fn word<'a>(view: &View, card: &'a DecisionCard, key: &str) -> Option<&'a str> {
     card.schema["x-decision"]["words"][key][view.lang.code()].as_str()
 }
 
@@ -161,9 +161,9 @@ struct Node {
     y: f64,
 }
 
-const WIDTH: f64 = 196.0;
 const HEIGHT: f64 = 46.0;
-const COLUMN: f64 = WIDTH + 20.0;
+/// Between nodes beside each other.
+const GAP: f64 = 20.0;
 const ROW: f64 = HEIGHT + 26.0;
 
 /// A graph laid out: nodes, edges between their places, and the size of it all.
@@ -171,6 +171,8 @@ const ROW: f64 = HEIGHT + 26.0;
 struct Layout {
     nodes: Vec<Node>,
     edges: Vec<(usize, usize)>,
+    /// How wide a node is.
+    node: f64,
     width: f64,
     height: f64,
 }
@@ -188,17 +190,28 @@ impl Layout {
         let edges: Vec<_> = links.iter().filter_map(|edge| Some((at(&edge["from"])?, at(&edge["to"])?))).collect();
         let rows = rows(given.len(), &edges);
         let widest = rows.iter().map(|row| rows.iter().filter(|other| *other == row).count()).max().unwrap_or(0);
-        let width = widest as f64 * COLUMN - 20.0;
+        let node_width = node_width(widest);
+        let column = node_width + GAP;
+        let width = widest as f64 * column - GAP;
         let mut nodes = Vec::new();
         for (i, (node, row)) in given.iter().zip(&rows).enumerate() {
             let here = rows.iter().filter(|other| *other == row).count() as f64;
             let before = rows[..i].iter().filter(|other| *other == row).count() as f64;
-            let x = (width - (here * COLUMN - 20.0)) / 2.0 + before * COLUMN;
+            let x = (width - (here * column - GAP)) / 2.0 + before * column;
             let (id, name, kind) = (string(&node["id"]), string(&node["name"]), string(&node["kind"]));
             nodes.push(Node { id, name, kind, x, y: *row as f64 * ROW });
         }
         let height = rows.iter().max().map_or(0.0, |last| *last as f64 * ROW + HEIGHT);
-        Self { nodes, edges, width, height }
+        Self { nodes, edges, node: node_width, width, height }
+    }
+}
+
+/// Nodes take the room there is: a chain has the column for itself.
+fn node_width(beside: usize) -> f64 {
+    match beside {
+        0 | 1 => 360.0,
+        2 => 220.0,
+        _ => 196.0,
     }
 }
 
@@ -222,18 +235,19 @@ fn drawing(view: &View, card: &DecisionCard) -> Markup {
     let layout = Layout::new(&card.graph);
     let edge = |&(from, to): &(usize, usize)| {
         let (a, b) = (&layout.nodes[from], &layout.nodes[to]);
-        let (x1, y1, x2, y2) = (a.x + WIDTH / 2.0, a.y + HEIGHT, b.x + WIDTH / 2.0, b.y);
+        let (x1, y1, x2, y2) = (a.x + layout.node / 2.0, a.y + HEIGHT, b.x + layout.node / 2.0, b.y);
         let middle = f64::midpoint(y1, y2);
         (format!("M{x1} {y1}C{x1} {middle} {x2} {middle} {x2} {y2}"), &a.id, &b.id)
     };
-    let name = |node: &Node| word(view, card, &node.id).unwrap_or(&node.name).chars().take(26).collect::<String>();
+    let letters = (layout.node / 7.5) as usize;
+    let name = |node: &Node| word(view, card, &node.id).unwrap_or(&node.name).chars().take(letters).collect::<String>();
     html! {
         svg viewBox=(format!("-2 -2 {} {}", layout.width + 4.0, layout.height + 4.0)) width=(layout.width + 4.0) role="img"
             aria-label=(view.t("decide.graph")) {
             @for (path, from, to) in layout.edges.iter().map(edge) { path.edge d=(path) data-from=(from) data-to=(to) {} }
             @for node in &layout.nodes {
                 g.node data-node=(node.id) transform=(format!("translate({} {})", node.x, node.y)) {
-                    rect width=(WIDTH) height=(HEIGHT) rx="6" {}
+                    rect width=(layout.node) height=(HEIGHT) rx="6" {}
                     rect.stone x="12" y="13" width="9" height="9" rx="2" {}
                     text x="28" y="21" { (name(node)) }
                     text.result x="28" y="37" { (kind(view, &node.kind)) }
@@ -270,9 +284,10 @@ mod tests {
         let at = |id: &str| layout.nodes.iter().find(|node| node.id == id).map(|node| (node.x, node.y)).unwrap();
         assert_eq!(layout.edges.len(), 5);
         assert_eq!((at("in").1, at("left").1, at("out").1), (0.0, ROW, 2.0 * ROW));
-        assert_eq!((at("left").0, at("right").0), (0.0, COLUMN));
+        let column = layout.node + GAP;
+        assert_eq!((at("left").0, at("right").0), (0.0, column));
         assert_eq!(at("in").0, at("out").0, "both in the middle");
-        assert_eq!((layout.width, layout.height), (2.0 * COLUMN - 20.0, 2.0 * ROW + HEIGHT));
+        assert_eq!((layout.width, layout.height), (2.0 * column - GAP, 2.0 * ROW + HEIGHT));
     }
 
     #[test]

@@ -76,8 +76,8 @@ pub(super) fn respond(status: StatusCode, markup: &Markup) -> Response {
 }
 
 fn head(title: &str, scripts: &[&str]) -> Markup {
-    // htmx may neither evaluate strings nor write styles; the policy above forbids both anyway.
-    const HTMX: &str = r#"{"includeIndicatorCSS": false, "history": false}"#;
+    // htmx may not write styles; the policy above forbids it anyway. Going back loads a page again, since it shows what is now.
+    const HTMX: &str = r#"{"includeIndicatorCSS": false, "history": "reload"}"#;
     html! {
         head {
             meta charset="utf-8";

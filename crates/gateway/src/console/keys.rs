@@ -30,7 +30,7 @@ pub(super) async fn page(State(app): State<Arc<App>>, view: View) -> Response {
     };
     let content = html! {
         (frame::heading(view.t("nav.keys"), &html! {}))
-        @if !keys.exist() { p.good.below { (view.t("keys.open")) } }
+        @if !keys.exist() { p.notice.below { (view.t("keys.open")) } }
         (form(&app, &view, keys.exist()))
         div #keys { (list(&view, &keys, None).await) }
     };
@@ -119,7 +119,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, view: View, Form(wanted)
     match keys.create(grant).await {
         Ok((key, secret)) => {
             let response = frame::fragment(&list(&view, &keys, Some((&key, &secret))).await);
-            if first { sign::with_cookie(response, &secret) } else { response }
+            if first { sign::with_cookie(&app, response, &secret) } else { response }
         }
         Err(error) => Refusal::from(protocol::Error::from(error)).into_response(),
     }

@@ -8,10 +8,10 @@ use protocol::{Capabilities, Error, Load, ModelCard};
 
 use super::{
     frame::{self, Page, number},
-    scrape,
+    peers, scrape,
     view::View,
 };
-use crate::{app::App, measure};
+use crate::{Services, app::App, measure};
 
 /// A model as one service offers it.
 struct Offer {
@@ -32,24 +32,24 @@ struct Gauges {
 
 /// `GET /console/models`; htmx takes the list out of it every few seconds.
 pub(super) async fn page(State(app): State<Arc<App>>, view: View) -> Response {
-    let offers = offers(&app);
+    let services = app.services();
+    let (offers, peers) = (offers(&services), &services.peers);
     let gauges = gauges(&measure::render().unwrap_or_default());
     let content = html! {
         (frame::heading(view.t("nav.models"), &html! {}))
-        @if offers.is_empty() {
+        @if offers.is_empty() && peers.is_empty() {
             (frame::empty(view.t("models.none"), &html! { (view.t("models.none-next")) code { "tessera serve --model FILE" } }))
         } @else {
             div #models hx-get="/console/models" hx-trigger="every 3s" hx-select="#models" hx-target="this" hx-swap="outerHTML" {
-                (table(&view, &offers, &gauges))
+                @if !offers.is_empty() { (table(&view, &offers, &gauges)) p.note.below { (view.t("models.note")) } }
+                (peers::section(&view, peers))
             }
-            p.note.below { (view.t("models.note")) }
         }
     };
     frame::page(&view, Page::Models, view.t("nav.models"), &[], &content)
 }
 
-fn offers(app: &App) -> Vec<Offer> {
-    let services = app.services();
+fn offers(services: &Services) -> Vec<Offer> {
     let texts = services.generate.iter().flat_map(|service| {
         let (ready, load) = (service.ready(), service.load());
         service.models().into_iter().map(move |card| Offer { card, ready: ready.clone(), load, text: true })
@@ -166,8 +166,8 @@ fn busy(view: &View, load: Option<Load>) -> Markup {
         @match load {
             None => "–",
             Some(load) => {
-                (load.running) " " small { (view.t("models.running")) } " "
-                (load.waiting) " " small { (view.t("models.waiting")) }
+                div.count { (load.running) " " small { (view.t("models.running")) } }
+                div.count { (load.waiting) " " small { (view.t("models.waiting")) } }
             }
         }
     }

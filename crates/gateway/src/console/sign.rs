@@ -116,23 +116,25 @@ pub(super) struct Pasted {
 pub(super) async fn sign_in(State(app): State<Arc<App>>, view: View, Form(pasted): Form<Pasted>) -> Response {
     let secret = pasted.key.trim();
     match app.auth.caller(Some(secret), false).await {
-        Ok(_) => with_cookie(view::see_other(&pasted.back), secret),
+        Ok(_) => with_cookie(&app, view::see_other(&pasted.back), secret),
         Err(error) => form(&view, &pasted.back, Some(&error.message), StatusCode::UNAUTHORIZED),
     }
 }
 
 /// `POST /console/sign-out`.
-pub(super) async fn sign_out() -> Response {
-    cookie(view::see_other("/"), "", 0)
+pub(super) async fn sign_out(State(app): State<Arc<App>>) -> Response {
+    cookie(&app, view::see_other("/"), "", 0)
 }
 
 /// Signs the browser in with this key.
-pub(super) fn with_cookie(response: Response, secret: &str) -> Response {
-    cookie(response, secret, KEPT_SECONDS)
+pub(super) fn with_cookie(app: &App, response: Response, secret: &str) -> Response {
+    cookie(app, response, secret, KEPT_SECONDS)
 }
 
-fn cookie(mut response: Response, secret: &str, seconds: u32) -> Response {
-    let cookie = format!("{COOKIE}={secret}; Path=/; Max-Age={seconds}; SameSite=Strict; HttpOnly");
+/// Where connections are TLS the browser never sends it over any other.
+fn cookie(app: &App, mut response: Response, secret: &str, seconds: u32) -> Response {
+    let secure = if app.tls { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={secret}; Path=/; Max-Age={seconds}; SameSite=Strict; HttpOnly{secure}");
     if let Ok(cookie) = HeaderValue::try_from(cookie) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }

@@ -2,10 +2,12 @@
 //!
 //! A key that a page uses and the table lacks, or the other way round, fails a test: pages and table are compared as text.
 
+mod settings;
 mod table;
 
 use std::{collections::HashMap, sync::LazyLock};
 
+pub(super) use settings::about;
 use table::TEXTS;
 
 /// A language of the console.

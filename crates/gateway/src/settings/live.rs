@@ -6,7 +6,7 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
 
@@ -31,6 +31,8 @@ pub struct InForce {
 #[derive(Default)]
 pub struct Live {
     in_force: ArcSwap<InForce>,
+    /// Why the file's last change was not taken over, until one is.
+    refused: ArcSwapOption<Refused>,
     parts: Mutex<Vec<Prepare>>,
 }
 
@@ -70,12 +72,17 @@ impl Live {
     pub fn new(settings: Settings) -> Arc<Self> {
         let in_force = InForce::from(settings);
         gauge!("tessera_config_info", "hash" => in_force.digest.clone()).set(1.0);
-        Arc::new(Self { in_force: ArcSwap::from_pointee(in_force), parts: Mutex::default() })
+        Arc::new(Self { in_force: ArcSwap::from_pointee(in_force), ..Self::default() })
     }
 
     /// What is in force now.
     pub fn get(&self) -> Arc<InForce> {
         self.in_force.load_full()
+    }
+
+    /// Why the file as it stands is not in force, if it is not.
+    pub fn refused(&self) -> Option<Arc<Refused>> {
+        self.refused.load_full()
     }
 
     /// Lets a part of the server follow: `prepare` looks at new settings and returns what makes them true, or why it cannot.
@@ -161,7 +168,7 @@ impl Watch {
         tokio::task::spawn_blocking(move || std::fs::read(path).ok()).await.ok().flatten()
     }
 
-    /// Reads the file and takes it over, or says why not; both show in the metrics.
+    /// Reads the file and takes it over, or says why not; both show in the metrics and in the console.
     pub fn reload(&self) {
         let read = Settings::load(&self.path).map_err(Refused::from);
         let result = read.and_then(|mut settings| {
@@ -169,7 +176,7 @@ impl Watch {
             self.live.change(settings)
         });
         gauge!("tessera_config_last_reload_ok").set(if result.is_ok() { 1.0 } else { 0.0 });
-        match result {
+        match &result {
             Ok(false) => {}
             Ok(true) => {
                 tracing::info!(hash = %self.live.get().digest, "new settings are in force");
@@ -180,6 +187,7 @@ impl Watch {
                 counter!("tessera_config_reloads_total", "result" => "refused").increment(1);
             }
         }
+        self.live.refused.store(result.err().map(Arc::new));
     }
 }
 
@@ -262,6 +270,11 @@ mod tests {
         std::fs::write(&path, "[limits]\nrequests_per_minute = \"many\"").unwrap();
         watch.reload();
         assert_eq!(live.get().settings.limits.requests_per_minute, 5);
+        let refused = live.refused().unwrap().to_string();
+        assert!(refused.contains("line 2"), "{refused}");
+        std::fs::write(&path, "[limits]\nrequests_per_minute = 5").unwrap();
+        watch.reload();
+        assert!(live.refused().is_none(), "what is in force again is no longer refused");
         std::fs::remove_file(&path).unwrap();
         watch.reload();
         assert_eq!(live.get().settings.limits.requests_per_minute, 5);

@@ -4,6 +4,7 @@
 
 mod chat;
 mod completions;
+mod console;
 mod drain;
 mod edges;
 mod embeddings;
