@@ -214,7 +214,7 @@ def reduced(picture):
     nearest = {color: min(range(len(palette)), key=lambda i: distance(color, palette[i])) for color in counts}
     small = Image.new("P", picture.size)
     small.putpalette([part for color in palette for part in color])
-    small.putdata([nearest[color] for color in picture.getdata()])
+    small.putdata([nearest[color] for color in picture.get_flattened_data()])
     return small
 
 
