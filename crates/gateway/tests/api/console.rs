@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use axum::{Router, body::Body, http::Request};
 use gateway::{
-    Gateway, Peer, PeerKind, Services,
-    settings::{Api, Live, Settings, Watch},
+    Gateway, Peer, PeerKind, Protection, Services,
+    settings::{Api, Live, Settings, Tls, Watch},
 };
 use protocol::{Error, ErrorKind, Generate, GenerateRequest, Prompt, TextOrTokens};
 use services::{Breaker, Trip};
+use tokio::task::JoinSet;
 
 use crate::{fake::Fake, send, text};
 
@@ -67,11 +68,25 @@ async fn those_elsewhere_are_listed_without_their_secrets_and_with_their_breaker
     assert!(page(&app, "/console/models", "zh").await.contains("秒后重试"));
 }
 
+/// Signing out sets the cookie as signing in does.
 #[tokio::test]
-async fn the_cookie_works_without_tls_too() {
+async fn the_cookie_never_leaves_tls_where_there_is_tls() {
     let app = Fake::parrot().router();
     let request = Request::post("/console/sign-out").header("host", "localhost:8080");
     let response = send(&app, request.body(Body::empty()).unwrap()).await;
     let cookie = response.headers()["set-cookie"].to_str().unwrap();
     assert!(cookie.ends_with("; SameSite=Strict; HttpOnly"), "{cookie}");
+
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
+    let tls = Tls { certificate: format!("{data}/tls.crt").into(), key: format!("{data}/tls.key").into() };
+    let protection = Protection { tls: tls.clone(), ..Protection::default() };
+    let listener = gateway::bind_protected("127.0.0.1:0", &protection).await.unwrap();
+    let url = format!("https://localhost:{}/console/sign-out", listener.local_addr().port());
+    let mut task = JoinSet::new();
+    task.spawn(gateway::serve(listener, Fake::parrot().gateway(), std::future::pending()));
+    let certificate = reqwest::Certificate::from_pem(&std::fs::read(&tls.certificate).unwrap()).unwrap();
+    let stay = reqwest::redirect::Policy::none();
+    let client = reqwest::Client::builder().tls_certs_only([certificate]).redirect(stay).build().unwrap();
+    let cookie = client.post(url).send().await.unwrap().headers()["set-cookie"].to_str().unwrap().to_owned();
+    assert!(cookie.ends_with("; SameSite=Strict; HttpOnly; Secure"), "{cookie}");
 }

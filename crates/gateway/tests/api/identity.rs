@@ -152,15 +152,11 @@ async fn https_is_spoken() {
     task.spawn(gateway::serve(listener, Fake::parrot().gateway(), shutdown));
     let _silent = tokio::net::TcpStream::connect(address).await.unwrap();
     let certificate = reqwest::Certificate::from_pem(&fs::read(&tls.certificate).unwrap()).unwrap();
-    let stay = reqwest::redirect::Policy::none();
-    let client = reqwest::Client::builder().tls_certs_only([certificate]).redirect(stay).build().unwrap();
+    let client = reqwest::Client::builder().tls_certs_only([certificate]).build().unwrap();
     let ask = || client.get(format!("https://localhost:{}/healthz/live", address.port())).send();
     for answer in join_all((0..8).map(|_| ask())).await {
         assert_eq!(answer.unwrap().status().as_u16(), 200);
     }
-    let leave = client.post(format!("https://localhost:{}/console/sign-out", address.port())).send();
-    let cookie = leave.await.unwrap().headers()["set-cookie"].to_str().unwrap().to_owned();
-    assert!(cookie.ends_with("; HttpOnly; Secure"), "{cookie}");
 }
 
 #[tokio::test]
