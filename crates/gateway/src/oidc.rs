@@ -4,6 +4,8 @@
 //! every ten seconds) when a token names a key that is not among them, which is how providers rotate. While the provider
 //! cannot be reached, the keys known so far go on being used.
 
+mod signature;
+
 use std::{sync::Arc, time::Duration};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, jwk::JwkSet};
@@ -46,6 +48,8 @@ struct Keys {
 impl Provider {
     pub(crate) fn new(settings: Oidc) -> Result<Self, String> {
         crate::tls::install();
+        // Fails if it is installed already.
+        let _ = signature::PROVIDER.install_default();
         let client = reqwest::Client::builder().timeout(PATIENCE).build().map_err(|error| error.to_string())?;
         Ok(Self { settings, client, keys: Mutex::default() })
     }

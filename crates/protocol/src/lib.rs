@@ -16,6 +16,7 @@ mod error;
 mod generate;
 pub mod openai;
 pub mod reasoning;
+mod schema;
 mod service;
 pub mod sse;
 
@@ -24,4 +25,5 @@ pub use draw::*;
 pub use embed::*;
 pub use error::*;
 pub use generate::*;
+pub use schema::*;
 pub use service::*;

@@ -14,6 +14,7 @@ mod walk;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use protocol::JsonSchema;
 use serde_json::{Value, json};
 use zen_types::decision::{DecisionNodeContent, DecisionTableContent, ExpressionNodeContent, SwitchNodeContent};
 
@@ -45,8 +46,8 @@ pub(crate) struct Node {
 /// What a node does.
 #[derive(Debug)]
 pub(crate) enum Kind {
-    Input(Option<Schema>),
-    Output(Option<Schema>),
+    Input(Option<JsonSchema>),
+    Output(Option<JsonSchema>),
     Expression(ExpressionNodeContent),
     Table(DecisionTableContent),
     Switch(SwitchNodeContent),
@@ -64,15 +65,6 @@ impl Kind {
             Self::Switch(_) => "switch",
             Self::Decision(_) => "decision",
         }
-    }
-}
-
-/// A compiled JSON schema.
-pub(crate) struct Schema(pub(crate) jsonschema::Validator);
-
-impl fmt::Debug for Schema {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Schema(..)")
     }
 }
 

@@ -10,22 +10,85 @@ use std::{
 };
 
 use axum::{Json, Router, body::Body, extract::State, http::Request, routing::get};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use futures_util::future::join_all;
 use gateway::{
     Gateway, Protection,
     settings::{Live, Settings, Tls},
 };
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp, jwk::Jwk};
+use jsonwebtoken::get_current_timestamp;
 use parking_lot::Mutex;
+use ring::{
+    rand::SystemRandom,
+    signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
+        RsaEncoding, RsaKeyPair, RsaPublicKeyComponents,
+    },
+};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 
 use crate::{fake::Fake, send, sockets::until, text};
 
-const KEY: &[u8] = include_bytes!("../data/issuer.pem");
+/// The issuer's keys: one for every kind of signature.
+enum Signer {
+    P256(EcdsaKeyPair),
+    Rsa(RsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+}
 
-fn signer() -> EncodingKey {
-    EncodingKey::from_ec_pem(KEY).unwrap()
+impl Signer {
+    fn new(kind: &str) -> Self {
+        let pem = |text: &str| {
+            STANDARD.decode(text.lines().filter(|line| !line.starts_with('-')).collect::<String>()).unwrap()
+        };
+        match kind {
+            "rsa" => Self::Rsa(RsaKeyPair::from_pkcs8(&pem(include_str!("../data/issuer.rsa.pem"))).unwrap()),
+            "ed25519" => Self::Ed25519(Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap()),
+            _ => {
+                let key = pem(include_str!("../data/issuer.pem"));
+                let random = SystemRandom::new();
+                Self::P256(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key, &random).unwrap())
+            }
+        }
+    }
+
+    fn jwk(&self, kid: &str) -> Value {
+        let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        match self {
+            Self::P256(pair) => {
+                let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
+                json!({ "kty": "EC", "crv": "P-256", "kid": kid, "x": b64(x), "y": b64(y) })
+            }
+            Self::Rsa(pair) => {
+                let RsaPublicKeyComponents { n, e } = RsaPublicKeyComponents::<Vec<u8>>::from(pair.public());
+                json!({ "kty": "RSA", "kid": kid, "n": b64(&n), "e": b64(&e) })
+            }
+            Self::Ed25519(pair) => {
+                json!({ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": b64(pair.public_key().as_ref()) })
+            }
+        }
+    }
+
+    fn token(&self, algorithm: &str, kid: &str, claims: &Value) -> String {
+        let b64 = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let said = format!("{}.{}", b64(&json!({ "alg": algorithm, "typ": "JWT", "kid": kid })), b64(claims));
+        let (message, random) = (said.as_bytes(), SystemRandom::new());
+        let signature = match self {
+            Self::P256(pair) => pair.sign(&random, message).unwrap().as_ref().to_vec(),
+            Self::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
+            Self::Rsa(pair) => {
+                let padding: &dyn RsaEncoding = if algorithm == "PS256" { &RSA_PSS_SHA256 } else { &RSA_PKCS1_SHA256 };
+                let mut signature = vec![0; pair.public().modulus_len()];
+                pair.sign(padding, &random, message, &mut signature).unwrap();
+                signature
+            }
+        };
+        format!("{said}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
 }
 
 /// An identity provider: its metadata, its keys under the name they have now, how often it was asked for them.
@@ -43,9 +106,8 @@ async fn issuer() -> Issuer {
     let about = json!({ "issuer": url, "jwks_uri": format!("{url}/keys") });
     let keys = async |State((kid, fetched)): State<(Arc<Mutex<String>>, Arc<AtomicUsize>)>| {
         fetched.fetch_add(1, Ordering::SeqCst);
-        let mut key = Jwk::from_encoding_key(&signer(), Algorithm::ES256).unwrap();
-        key.common.key_id = Some(kid.lock().clone());
-        Json(json!({ "keys": [key] }))
+        let own = Signer::new("p256").jwk(&kid.lock());
+        Json(json!({ "keys": [own, Signer::new("rsa").jwk("rsa"), Signer::new("ed25519").jwk("ed25519")] }))
     };
     let app = Router::new()
         .route("/.well-known/openid-configuration", get(async move || Json(about)))
@@ -67,8 +129,7 @@ fn app(issuer: &Issuer) -> Router {
 }
 
 fn token(kid: &str, claims: &Value) -> String {
-    let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::ES256) };
-    encode(&header, claims, &signer()).unwrap()
+    Signer::new("p256").token("ES256", kid, claims)
 }
 
 async fn status(app: &Router, token: &str) -> (u16, String) {
@@ -107,8 +168,14 @@ async fn tokens_of_the_issuer_are_believed_and_no_others() {
     let mut forged = token("one", &good);
     forged.replace_range(forged.len() - 4.., "AAAA");
     check(forged, 401, "invalid_token").await;
-    let secret = encode(&Header::new(Algorithm::HS256), &good, &EncodingKey::from_secret(KEY)).unwrap();
-    check(secret, 401, "not accepted").await;
+    check(Signer::new("p256").token("HS256", "one", &good), 401, "not accepted").await;
+    for (key, algorithm) in [("rsa", "RS256"), ("rsa", "PS256"), ("ed25519", "EdDSA")] {
+        let token = Signer::new(key).token(algorithm, key, &good);
+        check(token.clone(), 200, "talker").await;
+        check(token.replacen('.', ".e", 1), 401, "invalid_token").await;
+    }
+    // Another kind of signature than the key's.
+    check(Signer::new("rsa").token("RS256", "ed25519", &good), 401, "invalid_token").await;
     check("none".to_owned(), 401, "invalid_api_key").await;
     assert_eq!(issuer.fetched.load(Ordering::SeqCst), 1, "keys are kept");
 }

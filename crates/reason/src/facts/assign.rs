@@ -2,10 +2,11 @@
 //!
 //! The weight of a proposal for a slot is
 //!
-//! `CUE · cue + MODEL · model + sole + currency - doubt`
+//! `CUE · cue + MODEL · model + sole + required + currency - doubt`
 //!
 //! where `cue` is how near the slot's words stand ([`super::cues`]), `model` is the model's calibrated probability ([`super::judge`]),
 //! `sole` is given to the only day, share or length of time in the text where only one slot wants one,
+//! `required` is a little for a slot without which nothing is decided, since people who ask for a decision mostly say what it needs,
 //! `currency` is a little for an amount of money that names one, and `doubt` is subtracted where the reading has to assume
 //! something, such as a period that was not said. Of all ways to give every slot at most one proposal, and every piece of text to at
 //! most one slot, the one with the highest sum of `weight - NEEDED` is taken; what stays below [`NEEDED`] is absent.
@@ -33,6 +34,8 @@ const MODEL: f64 = 0.6;
 const NEEDED: f64 = 0.4;
 /// For the only proposal of a kind that only one slot wants.
 const SOLE: f64 = 0.5;
+/// For a slot that must be filled.
+const REQUIRED: f64 = 0.2;
 /// For an amount with a currency where money is wanted.
 const CURRENCY: f64 = 0.1;
 /// Against an amount whose period was not said, where one is wanted.
@@ -139,7 +142,8 @@ impl Read<'_> {
             let (value, doubt) = reading(self.facts, known, proposal)?;
             let cue = self.cues.weight(slot, &proposal.span);
             let sole = if self.is_sole(slot) { SOLE } else { 0.0 };
-            let weight = CUE * cue + MODEL * self.judgement.weights[place][slot] + sole - doubt;
+            let required = if known.required { REQUIRED } else { 0.0 };
+            let weight = CUE * cue + MODEL * self.judgement.weights[place][slot] + sole + required - doubt;
             (weight > NEEDED).then_some(Candidate { proposal: place, value, weight })
         };
         let mut found: Vec<Candidate> = self.proposals.iter().enumerate().filter_map(one).collect();

@@ -96,6 +96,7 @@ const NUMERALS: &str = "一二两三四五六七八九十百千万";
 struct Patterns {
     number: Regex,
     multiplier: Regex,
+    smaller: Regex,
     percent: Regex,
     duration: Regex,
     age: Regex,
@@ -128,6 +129,7 @@ impl Patterns {
             multiplier: pattern(
                 "^(?:(?:k|w|m|mn|bn|mil)\\b|\\s?(?:百万|千万|万|萬|千|百|亿|億)|\\s(?:hundred|thousand|grand|million|billion)\\b|\\s?(?:mio|tsd|mrd)\\b\\.?)(?P<tail>[一二三四五六七八九1-9])?",
             )?,
+            smaller: pattern("^(?P<num>\\d{1,3}|[一二两三四五六七八九])(?P<unit>千|百)")?,
             percent: pattern("^\\s?(?:%|％|percent\\b|per cent\\b|pct\\b)")?,
             duration: pattern(
                 "^[\\s-]?(?:full |more )?(?P<unit>days?|weeks?|wks?|months?|mos?|quarters?|years?|yrs?|hours?|天|日|周|个?星期|个?礼拜|个月|期|年|小时)(?P<half>半)?(?P<edge>\\b|$|[^a-z])",
@@ -319,7 +321,21 @@ impl<'a> Reader<'a> {
         };
         match tail.and_then(|tail| self::value(tail.as_str())).filter(|_| alone(after)) {
             Some(digit) => (product + digit * factor / Decimal::from(10), after),
-            None => (product, end + unit.len()),
+            None => self.smaller(product, factor, end + unit.len()),
+        }
+    }
+
+    /// With further digits and a smaller unit behind it: 1万2千 is 12,000.
+    fn smaller(&self, value: Decimal, factor: Decimal, end: usize) -> (Decimal, usize) {
+        let none = (value, end);
+        let Some(found) = self.patterns.smaller.captures(self.rest(end)) else { return none };
+        let (Some(whole), Some(digits), Some(unit)) = (found.get(0), found.name("num"), found.name("unit")) else {
+            return none;
+        };
+        let part = self::value(digits.as_str()).zip(number::multiplier(unit.as_str()));
+        match part.map(|(digits, unit)| (digits * unit, unit)) {
+            Some((part, unit)) if unit < factor && part < factor => self.smaller(value + part, unit, end + whole.end()),
+            _ => none,
         }
     }
 

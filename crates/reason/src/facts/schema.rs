@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use protocol::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -59,7 +60,7 @@ pub(crate) struct Facts {
     /// Nodes, fields and values in words, for explanations.
     pub(crate) words: BTreeMap<String, Words>,
     pub(crate) examples: Vec<Example>,
-    validator: jsonschema::Validator,
+    checked: JsonSchema,
 }
 
 impl fmt::Debug for Facts {
@@ -144,8 +145,7 @@ impl Facts {
     /// Reads a schema. The error says which property is at fault.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let json: Value = serde_json::from_str(text).map_err(|error| format!("this is not JSON: {error}"))?;
-        let validator =
-            jsonschema::validator_for(&json).map_err(|error| format!("this is not a JSON schema: {error}"))?;
+        let checked = JsonSchema::new(&json).map_err(|error| format!("this is not a JSON schema: {error}"))?;
         let properties = json["properties"].as_object().ok_or("the schema has no `properties`")?;
         let required: Vec<&str> = json["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         if let Some(unknown) = required.iter().find(|name| !properties.contains_key(**name)) {
@@ -163,7 +163,7 @@ impl Facts {
             words.entry(slot.name.clone()).or_insert_with(|| slot.title.clone());
         }
         let title = json["title"].as_str().unwrap_or_default().to_owned();
-        Ok(Self { title, slots, words, examples, validator, json })
+        Ok(Self { title, slots, words, examples, checked, json })
     }
 
     pub(crate) fn slot(&self, name: &str) -> Option<&Slot> {
@@ -182,11 +182,10 @@ impl Facts {
             }
         }
         let value = Value::Object(facts.clone());
-        for error in self.validator.iter_errors(&value) {
-            let path = error.instance_path().to_string();
-            let name = path.trim_start_matches('/').split('/').next().unwrap_or_default().to_owned();
+        for mistake in self.checked.mistakes(&value) {
+            let name = mistake.at.trim_start_matches('/').split('/').next().unwrap_or_default().to_owned();
             if !name.is_empty() {
-                return Err((name, format!("It does not fit the schema: {error}.")));
+                return Err((name, format!("It does not fit the schema: {}.", mistake.message)));
             }
         }
         Ok(())

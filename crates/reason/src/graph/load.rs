@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use protocol::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use zen_expression::{
@@ -15,7 +16,7 @@ use zen_types::decision::{
     DecisionTableContent, ExpressionNodeContent, InputNodeContent, SwitchNodeContent, TransformAttributes,
 };
 
-use super::{Broken, Edge, Graph, Graphs, Kind, Node, Schema};
+use super::{Broken, Edge, Graph, Graphs, Kind, Node};
 
 /// Sub-decisions inside sub-decisions at most, as in the reference engine.
 const MAX_DEPTH: usize = 5;
@@ -120,13 +121,12 @@ fn content<T: DeserializeOwned>(content: &Value) -> Result<T, String> {
 }
 
 /// Input and output share the shape of their content: a JSON schema as text, or nothing.
-fn schema(value: &Value) -> Result<Option<Schema>, String> {
+fn schema(value: &Value) -> Result<Option<JsonSchema>, String> {
     if value.is_null() {
         return Ok(None);
     }
     let Some(schema) = content::<InputNodeContent>(value)?.schema else { return Ok(None) };
-    let compiled = jsonschema::validator_for(&schema).map_err(|error| format!("its schema is not valid: {error}"))?;
-    Ok(Some(Schema(compiled)))
+    JsonSchema::new(&schema).map(Some).map_err(|error| format!("its schema is not valid: {error}"))
 }
 
 /// Compiles every expression of a node and notes the fields they read.

@@ -3,12 +3,13 @@
 //! `inputField` picks a part of the input, `executionMode: loop` runs the content once per element of it, `outputPath` puts what
 //! came of it under a path, and `passThrough` lays it over the node's own input.
 
+use protocol::JsonSchema;
 use serde_json::Value;
 use zen_expression::{Isolate, variable::Variable};
 use zen_types::decision::{ExpressionNodeContent, TransformAttributes, TransformExecutionMode};
 
 use super::{
-    Broken, Graphs, Kind, Node, Schema,
+    Broken, Graphs, Kind, Node,
     load::key,
     table,
     walk::{self, Rule, Visit},
@@ -80,13 +81,12 @@ impl Call<'_> {
         }
     }
 
-    fn validated(&self, schema: Option<&Schema>) -> Result<Outcome, Broken> {
+    fn validated(&self, schema: Option<&JsonSchema>) -> Result<Outcome, Broken> {
         if let Some(schema) = schema {
             let value = self.input.to_value();
-            schema.0.validate(&value).map_err(|error| {
-                let place = error.instance_path().to_string();
-                self.broken(if place.is_empty() { error.to_string() } else { format!("{place}: {error}") })
-            })?;
+            if let Some(mistake) = schema.mistakes(&value).first() {
+                return Err(self.broken(mistake.to_string()));
+            }
         }
         Ok(Outcome::plain(self.input.clone()))
     }

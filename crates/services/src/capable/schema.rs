@@ -1,10 +1,9 @@
 //! An answer under a schema, from a service that knows none: tell it, check, ask once more.
 
 use futures_util::{StreamExt, stream};
-use jsonschema::Validator;
 use protocol::{
-    Error, ErrorKind, Event, EventStream, Finding, FinishReason, Format, Generate, GenerateRequest, Message, Outcome,
-    Prompt, Usage,
+    Error, ErrorKind, Event, EventStream, Finding, FinishReason, Format, Generate, GenerateRequest, JsonSchema,
+    Message, Mistake, Outcome, Prompt, Usage,
 };
 use serde_json::{Value, json};
 
@@ -16,7 +15,7 @@ const MISTAKES: usize = 3;
 /// A schema, ready to check with.
 pub(super) struct Schema {
     source: Value,
-    validator: Validator,
+    checked: JsonSchema,
 }
 
 /// A whole answer.
@@ -29,10 +28,10 @@ struct Heard {
 
 impl Schema {
     pub(super) fn new(source: &Value) -> Result<Self, Error> {
-        let validator = jsonschema::validator_for(source).map_err(|e| {
+        let checked = JsonSchema::new(source).map_err(|e| {
             Error::invalid("response_format", format!("`response_format` has a schema that is none: {e}."))
         })?;
-        Ok(Self { source: source.clone(), validator })
+        Ok(Self { source: source.clone(), checked })
     }
 
     /// Any JSON object.
@@ -100,7 +99,7 @@ impl Schema {
         }
         let mistakes = match serde_json::from_str::<Value>(bare(&heard.text)) {
             Err(_) => vec!["it is not JSON".to_owned()],
-            Ok(value) => self.validator.iter_errors(&value).take(MISTAKES).map(|e| place(&e)).collect(),
+            Ok(value) => self.checked.mistakes(&value).iter().take(MISTAKES).map(place).collect(),
         };
         let outcome = if mistakes.is_empty() { Outcome::Passed } else { Outcome::Failed };
         Some(Finding { choice: Some(0), rule: "schema".to_owned(), outcome, detail: mistakes.join("; ") })
@@ -108,10 +107,9 @@ impl Schema {
 }
 
 /// Where a mistake is and which rule it breaks. The value itself is content, which a finding does not repeat.
-fn place(error: &jsonschema::ValidationError<'_>) -> String {
-    let at = error.instance_path().to_string();
-    let at = if at.is_empty() { "the whole".to_owned() } else { at };
-    format!("{at} breaks {}", error.schema_path())
+fn place(mistake: &Mistake) -> String {
+    let at = if mistake.at.is_empty() { "the whole" } else { &mistake.at };
+    format!("{at} breaks {}", mistake.rule)
 }
 
 /// The answer without the fence that models like to put around JSON.
