@@ -127,6 +127,8 @@ def prove(browser):
     """A record is under a signed checkpoint some milliseconds after it was written."""
 
     def proven():
+        # On a phone the driver would scroll it to where the way to the other pages lies.
+        browser.run("document.querySelector('.record button.primary').scrollIntoView({ block: 'center' })")
         browser.one(".record button.primary").click()
         time.sleep(0.5)
         return browser.all("#proof .verdict.good")
@@ -137,7 +139,7 @@ def prove(browser):
 
 def test_what_a_text_does_not_say_is_asked_for(browser):
     decide(browser, "I earn 20,000 a month and ask for a loan of 100,000.")
-    assert browser.all(".node.lit") == []
+    assert browser.all(".node.lit") == [] and browser.violations() == []
     browser.fill("#missing input", "5000")
     browser.one("#missing button").click()
     until(lambda: browser.all(".node.lit") and browser.one("#outcome").is_displayed())
@@ -239,8 +241,24 @@ def test_a_phone_is_wide_enough(browser, path):
     browser.look(size=PHONE)
     browser.open(path)
     browser.one("h1")
-    assert browser.run("return document.documentElement.scrollWidth") <= PHONE[0]
+    assert_narrow(browser)
     assert len([link for link in browser.all(".side nav a") if link.is_displayed()]) == 6
+    assert browser.violations() == []
+
+
+def assert_narrow(browser):
+    assert browser.run("return document.documentElement.scrollWidth") <= PHONE[0]
+
+
+def test_a_decision_and_its_record_fit_a_phone(browser):
+    browser.look(size=PHONE)
+    decide(browser, LOAN)
+    browser.run("document.querySelectorAll('details').forEach((details) => (details.open = true))")
+    assert_narrow(browser)
+    browser.driver.get(browser.one("#outcome a").get_attribute("href"))
+    prove(browser)
+    browser.run("document.querySelectorAll('details').forEach((details) => (details.open = true))")
+    assert_narrow(browser)
     assert browser.violations() == []
 
 
@@ -376,6 +394,7 @@ def test_z_a_key_is_made_used_and_revoked(browser):
     browser.fill("[name=key]", second + Keys.ENTER)
     until(lambda: "/console/audit" in browser.driver.current_url)
     assert "auditor" in browser.text("main"), "a user's key opens no audit log"
+    assert browser.violations() == []
     chat(browser, "Hello!", tokens=8)
     browser.one(".who button").click()
     until(lambda: "/console/sign-in" in browser.driver.current_url)
