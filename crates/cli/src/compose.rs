@@ -13,7 +13,7 @@ use gateway::{
     Config, Current, Gateway, Protection, Services,
     settings::{self, FILE, Live, Settings},
 };
-use guard::Guard;
+use guard::{Guard, Panel};
 use ledger::Ledger;
 use parking_lot::Mutex;
 use protocol::{Embed, Generate};
@@ -132,8 +132,10 @@ impl Local {
             services.decide.insert(0, Arc::new(reason));
         }
         if self.part.answers_clients() {
-            let guarded = |service| Arc::new(Guarded::new(service, guard.clone())) as Arc<dyn Generate>;
-            services.generate = services.generate.into_iter().map(guarded).collect();
+            let panel = panel(settings, &services)?;
+            let guarded = |service| Guarded::new(service, guard.clone()).with_panel(panel.clone());
+            let all = services.generate.into_iter().map(|service| Arc::new(guarded(service)) as Arc<dyn Generate>);
+            services.generate = all.collect();
         } else if !self.part.runs_models() {
             // The models it asks are other workers': a gateway knows those itself.
             services.generate.clear();
@@ -168,6 +170,19 @@ fn follow(live: &Live, local: Local, elsewhere: Elsewhere, current: Arc<Current>
             current.replace(services);
         }))
     });
+}
+
+/// The policy's questions to models, over these services.
+fn panel(settings: &Settings, services: &Services) -> anyhow::Result<Panel> {
+    let text = |model: &str| {
+        let offers = |service: &&Arc<dyn Generate>| service.models().iter().any(|card| card.id == model);
+        services.generate.iter().find(offers).cloned()
+    };
+    let vectors = |model: &str| {
+        let offers = |service: &&Arc<dyn Embed>| service.models().iter().any(|card| card.id == model);
+        services.embed.iter().find(offers).cloned()
+    };
+    Panel::new(&settings.guard, text, vectors).context("the section guard")
 }
 
 /// The settings' routes over these services.

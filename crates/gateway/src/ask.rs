@@ -6,9 +6,11 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{FromRequest, Request},
+    http::HeaderValue,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use guard::Provenance;
 use ledger::Kind;
 use protocol::{
     Error, Generate,
@@ -87,12 +89,31 @@ impl Ask {
         S: Streamed + 'static,
         C: Collected,
     {
-        if call.stream {
+        let model = call.model().to_owned();
+        let response = if call.stream {
             let reply = pieces(&call);
-            return self.stream(service, self.prepared(call), reply).await;
+            self.stream(service, self.prepared(call), reply).await?
+        } else {
+            let reply = whole(&call);
+            self.collect(service, self.prepared(call), reply).await?
+        };
+        Ok(self.labelled(&model, response))
+    }
+
+    /// Where generated content comes from.
+    pub(crate) fn provenance(&self, model: &str) -> Provenance {
+        Provenance::new("tessera", model, &self.id.0)
+    }
+
+    /// The answer with a header that says for machines that it is generated, where the policy wants that.
+    fn labelled(&self, model: &str, mut response: Response) -> Response {
+        if self.app.services().guard.policy().labels.metadata {
+            let provenance = serde_json::to_vec(&self.provenance(model)).unwrap_or_default();
+            if let Ok(value) = HeaderValue::from_bytes(&provenance) {
+                response.headers_mut().insert("x-aigc", value);
+            }
         }
-        let reply = whole(&call);
-        self.collect(service, self.prepared(call), reply).await
+        response
     }
 
     /// The call with what the gateway adds to its requests: names, the tenant and the deadline.

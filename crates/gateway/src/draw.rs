@@ -26,6 +26,7 @@ pub(crate) async fn images(ask: Ask) -> Result<Response, Refusal> {
     let service = ask.app.drawings(&call.request.model)?;
     let tenant = if ask.caller.is_known() { ask.caller.tenant.clone() } else { call.request.tenant.clone() };
     let mut request = DrawRequest { id: ask.id.0.clone(), tenant, ..call.request };
+    let model = request.model.clone();
     let card = service.models().into_iter().find(|card| card.id == request.model);
     let mut record = ask.begin(Work::drawing(&request, card)).await?;
     let judged = record.judge("prompt", &mut request.prompt);
@@ -34,7 +35,8 @@ pub(crate) async fn images(ask: Ask) -> Result<Response, Refusal> {
         Err(error) => Err(error),
     };
     match drawing {
-        Ok(drawing) => {
+        Ok(mut drawing) => {
+            label(&ask, &model, &mut drawing);
             record
                 .deliver(
                     json!({ "images": drawing.images.iter().map(digest).collect::<Vec<_>>() }),
@@ -59,6 +61,16 @@ async fn drawn(ask: &Ask, service: &dyn Draw, request: DrawRequest) -> Result<Dr
         return Err(Error::internal(format!("The service drew {} images of {n}.", drawing.images.len())));
     }
     Ok(drawing)
+}
+
+/// Images say in their metadata that they are generated, where the policy wants that.
+fn label(ask: &Ask, model: &str, drawing: &mut Drawing) {
+    let (services, provenance) = (ask.app.services(), ask.provenance(model));
+    for image in &mut drawing.images {
+        if let Some(labelled) = services.guard.policy().labels.png(&image.bytes, &provenance) {
+            image.bytes = labelled;
+        }
+    }
 }
 
 /// An image is large and its file leaves with the answer; the record knows it again.

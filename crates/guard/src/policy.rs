@@ -180,7 +180,7 @@ pub struct Asked {
     /// What a yes does. A model's verdict is on a whole text, so `mask` is refused here.
     #[serde(default)]
     pub input: Action,
-    /// The same for answers. Anything but `allow` holds an answer back until it is complete if it may block.
+    /// The same for answers. Anything but `allow` holds an answer back until it is complete.
     #[serde(default = "allow")]
     pub output: Action,
     /// What happens if the model cannot be asked.
@@ -213,7 +213,7 @@ pub enum Fail {
 pub struct Labels {
     /// A line at the end of generated text.
     pub visible: bool,
-    /// A field beside generated text, a text chunk inside generated images.
+    /// The header `x-aigc` beside generated text, a text chunk inside generated images (PNG).
     pub metadata: bool,
 }
 

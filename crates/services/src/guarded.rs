@@ -5,8 +5,13 @@
 //! finding that blocks ends that answer with [`FinishReason::ContentFilter`] in front of it. Scores spell out their tokens, so they
 //! leave only with text that is free, and not at all where something was masked; token ids do not leave.
 //!
+//! A policy may put questions to models (`asked`): about a request before it goes in, about an answer once it is whole. And it may
+//! want generated text to end with a line that says so; text alone gets it, since it would break JSON and calls.
+//!
 //! Prompts of token ids have no text to judge, and a policy may not be passed by that door: they are refused where it enforces
 //! anything on the way in.
+
+mod asked;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,10 +19,10 @@ use std::{
 };
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
-use guard::{Action, Direction, Filter, Guard, Release, Verdict};
+use guard::{Action, Direction, Filter, Guard, Panel, Release, Verdict};
 use protocol::{
-    Error, ErrorKind, Event, EventStream, Finding, FinishReason, Generate, GenerateRequest, Load, ModelCard, Outcome,
-    Prompt, TextOrTokens, TokenLogprob, Usage,
+    Error, ErrorKind, Event, EventStream, Finding, FinishReason, Format, Generate, GenerateRequest, Load, ModelCard,
+    Outcome, Prompt, TextOrTokens, TokenLogprob, Usage,
 };
 
 use crate::first;
@@ -27,18 +32,27 @@ use crate::first;
 pub struct Guarded {
     inner: Arc<dyn Generate>,
     guard: Guard,
+    panel: Panel,
 }
 
 impl Guarded {
     /// The service behind this policy.
     pub fn new(inner: Arc<dyn Generate>, guard: Guard) -> Self {
-        Self { inner, guard }
+        Self { inner, guard, panel: Panel::default() }
+    }
+
+    /// The same with these models to ask.
+    #[must_use]
+    pub fn with_panel(self, panel: Panel) -> Self {
+        Self { panel, ..self }
     }
 
     async fn ask(&self, mut request: GenerateRequest) -> Result<EventStream, Error> {
-        let findings = self.check(&mut request.prompt)?;
+        let mut findings = self.check(&mut request.prompt)?;
+        findings.extend(asked::request(&self.panel, &request.prompt).await?);
         request.report_tokens = false;
         let n = request.n.max(1);
+        let label = self.guard.policy().labels.line().filter(|_| matches!(request.format, Format::Text));
         let events = self.inner.generate(request).await?;
         let watch = Watch {
             guard: self.guard.clone(),
@@ -48,8 +62,10 @@ impl Guarded {
             ready: VecDeque::new(),
             usage: Usage::default(),
             over: false,
+            label,
         };
-        Ok(stream::unfold(watch, async |mut watch| watch.next().await.map(|item| (item, watch))).boxed())
+        let events = stream::unfold(watch, async |mut watch| watch.next().await.map(|item| (item, watch))).boxed();
+        Ok(asked::answer(self.panel.clone(), events))
     }
 
     /// Judges what comes in and puts masks into it; an error is a finding that blocks.
@@ -78,10 +94,7 @@ impl Guarded {
 pub fn judge(guard: &Guard, place: &str, text: &mut String) -> Result<Vec<Finding>, Error> {
     let report = guard.check(text, Direction::In);
     if report.action == Action::Block {
-        let blocking = report.verdicts.iter().filter(|verdict| verdict.action == Action::Block);
-        let rules: Vec<&str> = blocking.map(|verdict| &*verdict.rule).collect();
-        let message = format!("`{place}` was refused by the policy of this server ({}).", rules.join(", "));
-        return Err(Error::new(ErrorKind::Blocked, message).with_param(place).with_code("content_policy"));
+        return Err(blocked(place, &report.verdicts));
     }
     if let Some(masked) = report.text {
         *text = masked;
@@ -97,6 +110,14 @@ pub fn judge_tokens(guard: &Guard, place: &str) -> Result<(), Error> {
     let message =
         format!("`{place}`: the policy of this server reads what comes in, which token ids do not allow; send text.");
     Err(Error::new(ErrorKind::Blocked, message).with_param(place).with_code("content_policy"))
+}
+
+/// The refusal of a text that some of these verdicts block.
+fn blocked(place: &str, verdicts: &[Verdict]) -> Error {
+    let blocking = verdicts.iter().filter(|verdict| verdict.action == Action::Block);
+    let rules: Vec<&str> = blocking.map(|verdict| &*verdict.rule).collect();
+    let message = format!("`{place}` was refused by the policy of this server ({}).", rules.join(", "));
+    Error::new(ErrorKind::Blocked, message).with_param(place).with_code("content_policy")
 }
 
 /// A verdict for the record; it names the place and never quotes.
@@ -122,6 +143,8 @@ struct Watch {
     /// What is known of the cost, for an answer that ends early.
     usage: Usage,
     over: bool,
+    /// What generated text ends with.
+    label: Option<&'static str>,
 }
 
 /// One choice.
@@ -130,12 +153,20 @@ struct Answer {
     /// Scores of text that is held.
     scores: Vec<TokenLogprob>,
     calls: BTreeMap<usize, Filter>,
+    /// Some text left.
+    spoke: bool,
     ended: bool,
 }
 
 impl Answer {
     fn new(guard: &Guard) -> Self {
-        Self { text: guard.stream(Direction::Out), scores: Vec::new(), calls: BTreeMap::new(), ended: false }
+        Self {
+            text: guard.stream(Direction::Out),
+            scores: Vec::new(),
+            calls: BTreeMap::new(),
+            spoke: false,
+            ended: false,
+        }
     }
 }
 
@@ -223,6 +254,7 @@ impl Watch {
         }
         let free = answer.text.held() == 0;
         let logprobs = if free { std::mem::take(&mut answer.scores) } else { Vec::new() };
+        answer.spoke |= !release.text.is_empty();
         if !release.text.is_empty() || !logprobs.is_empty() {
             self.ready.push_back(Event::Text { choice, text: release.text, logprobs });
         }
@@ -284,8 +316,12 @@ impl Watch {
         }
         self.flush_text(choice)?;
         self.flush_calls(choice, None)?;
+        let label = self.label;
         let answer = self.answer(choice)?;
         if !std::mem::replace(&mut answer.ended, true) {
+            let label = label.filter(|_| answer.spoke && answer.calls.is_empty());
+            let line = label.map(|line| Event::Text { choice, text: line.to_owned(), logprobs: Vec::new() });
+            self.ready.extend(line);
             self.ready.push_back(Event::Finished { choice, reason });
         }
         Ok(())

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use axum::Router;
 use expect_test::{Expect, expect};
 use gateway::Services;
+use guard::{Guard, Policy};
+use serde_json::{Value, json};
 
 use crate::{
     fake::{Fake, Painter},
-    get, post, send, shown, text,
+    get, named, post, send, shown, text,
 };
 
 fn router() -> Router {
@@ -19,6 +21,25 @@ fn router() -> Router {
 async fn images(extra: &str, expected: Expect) {
     let body = format!(r#"{{"model":"painter",{extra}}}"#);
     expected.assert_eq(&shown(send(&router(), post("/v1/images/generations", &body)).await).await);
+}
+
+/// What is generated says so for machines, where the policy wants it.
+#[tokio::test]
+async fn labels_for_machines() {
+    let mut policy = Policy::default();
+    policy.labels.metadata = true;
+    let fake = Fake::parrot();
+    let guard = Guard::new(&policy).unwrap();
+    let app = gateway::router(fake.gateway_of(Services { draw: vec![Arc::new(Painter)], guard, ..fake.services() }));
+    let talk = r#"{"model":"talker","messages":[{"role":"user","content":"Hi"}]}"#;
+    let response = send(&app, post("/v1/chat/completions", talk)).await;
+    let label: Value = serde_json::from_slice(response.headers()["x-aigc"].as_bytes()).unwrap();
+    assert_eq!((&label["Label"], &label["ProduceID"]), (&json!("1"), &json!(named(&response))));
+    // A fake's images are no PNG files and stay as they are.
+    let drawn = send(&app, post("/v1/images/generations", r#"{"model":"painter","prompt":"a cat"}"#)).await;
+    assert_eq!(drawn.status(), 200);
+    let plain = send(&router(), post("/v1/chat/completions", talk)).await;
+    assert!(!plain.headers().contains_key("x-aigc"));
 }
 
 #[tokio::test]

@@ -2,14 +2,15 @@
 
 use std::sync::{LazyLock, atomic::Ordering};
 
-use guard::{Action, Guard, Pattern, Policy, Terms};
+use guard::{Action, Asked, Fail, Guard, Panel, Pattern, Policy, Terms};
 use proptest::{collection::vec, prelude::*};
 use protocol::{
-    ErrorKind, Event, Finding, FinishReason, Generate, GenerateRequest, Outcome, Prompt, TextOrTokens, TokenLogprob,
+    ErrorKind, Event, Finding, FinishReason, Format, Generate, GenerateRequest, Outcome, Prompt, TextOrTokens,
+    TokenLogprob,
 };
 use services::Guarded;
 
-use crate::fake::{Fake, Step, done, ends, events, request, says, started, text};
+use crate::fake::{Fake, Step, done, ends, error, events, request, says, started, text};
 
 /// The word `tulip` is masked, `cactus` blocks; mails are masked on the way in.
 fn policy() -> Policy {
@@ -153,4 +154,71 @@ proptest! {
         let expected = GUARD.check(&whole, guard::Direction::Out).text.unwrap();
         prop_assert_eq!(told(&heard).0, expected);
     }
+}
+
+fn labelled() -> Guard {
+    let mut policy = policy();
+    policy.labels.visible = true;
+    Guard::new(&policy).unwrap()
+}
+
+/// Text says at its end that it is generated; JSON, calls and what was blocked do not.
+#[tokio::test]
+async fn generated_text_is_labelled() {
+    let check = async |steps: Vec<Step>, format: Format, wanted: bool| {
+        let service = Guarded::new(Fake::new([Ok(steps)]).arc(), labelled());
+        let (text, ..) = told(&events(&service, GenerateRequest { format, ..request() }).await.unwrap());
+        assert_eq!(text.contains("AI-generated"), wanted, "{text}");
+    };
+    check(says("hello"), Format::Text, true).await;
+    check(says("{}"), Format::JsonObject, false).await;
+    check(says("a cactus"), Format::Text, false).await;
+    check(says(""), Format::Text, false).await;
+    let calls = [started(), text("look"), call(true, "{}"), ends(), done()].map(Step::Send);
+    check(calls.to_vec(), Format::Text, false).await;
+}
+
+/// A model is asked about the request and about the whole answer, of which nothing leaves before.
+#[tokio::test]
+async fn models_are_asked() {
+    let check = async |verdict: &str, sides: (Action, Action), fail: Fail, wanted: Result<(&str, usize), ErrorKind>| {
+        let judge = match verdict {
+            "broken" => Fake::new([Err(error(ErrorKind::Upstream))]),
+            word => Fake::new([Ok(says(word))]),
+        };
+        let mut policy = Policy::default();
+        let question = "Is it about medicine?".to_owned();
+        let asked = Asked {
+            model: "m".to_owned(),
+            question,
+            examples: Vec::new(),
+            threshold: 0.5,
+            input: sides.0,
+            output: sides.1,
+            fail,
+        };
+        policy.models.insert("medical".to_owned(), asked);
+        let panel = Panel::new(&policy, |_| Some(judge.arc()), |_| None).unwrap();
+        let service =
+            Guarded::new(Fake::new([Ok(says("take two"))]).arc(), Guard::new(&policy).unwrap()).with_panel(panel);
+        let heard = events(&service, asks("What helps?")).await;
+        let heard = heard.map(|events| {
+            let (text, _, end, found) = told(&events);
+            assert_eq!(end == Some(FinishReason::ContentFilter), text.is_empty());
+            (text, found.len())
+        });
+        assert_eq!(
+            heard.map_err(|e| e.kind),
+            wanted.map(|(text, n)| (text.to_owned(), n)),
+            "{verdict} {sides:?} {fail:?}"
+        );
+    };
+    let (block, watch, off) = (Action::Block, Action::Monitor, Action::Allow);
+    check("no", (block, block), Fail::Open, Ok(("take two", 0))).await;
+    check("yes", (block, off), Fail::Open, Err(ErrorKind::Blocked)).await;
+    check("yes", (off, block), Fail::Open, Ok(("", 1))).await;
+    check("yes", (watch, watch), Fail::Open, Ok(("take two", 2))).await;
+    check("broken", (block, off), Fail::Open, Ok(("take two", 1))).await;
+    check("broken", (block, off), Fail::Closed, Err(ErrorKind::Blocked)).await;
+    check("broken", (off, block), Fail::Closed, Ok(("", 1))).await;
 }
