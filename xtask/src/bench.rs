@@ -47,6 +47,18 @@ pub(crate) fn bench(peers: bool) -> Result<()> {
     Ok(())
 }
 
+/// What the gateway costs: a stub upstream, a load generator and `tessera serve --only gateway`; with peers LiteLLM's proxy, too.
+pub(crate) fn gateway(peers: bool, options: &[&str]) -> Result<()> {
+    run(&mut cargo(&["build", "--release", "--package", "cli", "--bin", "tessera", "--example", "load"]))?;
+    let mut load = cargo(&["run", "--quiet", "--release", "--package", "cli", "--example", "load", "--"]);
+    load.args(options);
+    if peers {
+        let python = python_with(&root().join("crates/cli/examples/load/requirements.txt"), &[])?;
+        load.env("PYTHONPATH", python.packages()).arg("--litellm").arg(python.program());
+    }
+    run(&mut load)
+}
+
 /// A Python with llama.cpp in it, built for this machine.
 fn peer() -> Result<Python> {
     let requirements = root().join("crates/eval/peers/requirements.txt");

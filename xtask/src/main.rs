@@ -29,6 +29,8 @@ cargo xtask <chore>
                    --slow adds full-text perplexity, lm-eval beside `tessera eval`, long bit-identity runs,
                    and the console with a model that reads Chinese
   bench [peers]    tessera's own benchmarks; with `peers` also side by side with llama.cpp, built by pip
+  bench gateway [peers] [--rounds N] [--seconds N] [--requests N] [--only PART]
+                   what the gateway costs before a stub upstream; with `peers` LiteLLM's proxy beside it, by pip
   fuzz [seconds] [target]   every fuzz target for so long (60), or one of them
 ";
 
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
         ["test", "--slow"] => test::test(true),
         ["bench"] => bench::bench(false),
         ["bench", "peers"] => bench::bench(true),
+        ["bench", "gateway", "peers", rest @ ..] => bench::gateway(true, rest),
+        ["bench", "gateway", rest @ ..] => bench::gateway(false, rest),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");

@@ -17,6 +17,7 @@ use crate::{
     rate::Rates,
     reasoning::Paths,
     traces::{self, Export, Traces},
+    turned::Turned,
 };
 
 /// Shared by all requests.
@@ -30,6 +31,7 @@ pub(crate) struct App {
     pub(crate) paths: Paths,
     pub(crate) auth: Auth,
     pub(crate) rates: Rates,
+    pub(crate) turned: Turned,
     pub(crate) traces: Option<Traces>,
     /// Where spans leave; taken by whoever serves.
     pub(crate) export: Mutex<Option<Export>>,
@@ -63,7 +65,8 @@ impl App {
             })
             .unzip();
         let (drain, console, paths, rates) = (Drain::default(), Console::default(), Paths::default(), Rates::default());
-        Arc::new(Self { gateway, tls, drain, console, paths, auth, rates, traces, export: Mutex::new(export) })
+        let (turned, export) = (Turned::default(), Mutex::new(export));
+        Arc::new(Self { gateway, tls, drain, console, paths, auth, rates, turned, traces, export })
     }
 
     /// The frame of a reply to the request called `id`.

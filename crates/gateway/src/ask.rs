@@ -182,7 +182,7 @@ impl Ask {
 }
 
 /// What a path asks for.
-fn kind(path: &str) -> Kind {
+pub(crate) fn kind(path: &str) -> Kind {
     match path {
         "/v1/completions" => Kind::Completion,
         "/v1/embeddings" => Kind::Embedding,

@@ -61,7 +61,7 @@ fn given(value: &HeaderValue) -> Option<String> {
 }
 
 /// Unique in this process by the counter, and across processes by the two random keys.
-fn fresh() -> String {
+pub(crate) fn fresh() -> String {
     static KEYS: LazyLock<(RandomState, RandomState)> = LazyLock::new(Default::default);
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

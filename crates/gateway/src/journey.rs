@@ -104,13 +104,25 @@ struct Inner {
     lap: Instant,
     spent: [Duration; Stage::ALL.len()],
     standings: Vec<(What, Standing)>,
+    recorded: bool,
 }
 
 impl Journey {
     pub(crate) fn start(parent: Parent) -> Self {
         let (now, date) = (Instant::now(), clock::now());
         let spent = [Duration::ZERO; Stage::ALL.len()];
-        Self(Arc::new(Mutex::new(Inner { started: now, date, parent, lap: now, spent, standings: Vec::new() })))
+        let (standings, recorded) = (Vec::new(), false);
+        Self(Arc::new(Mutex::new(Inner { started: now, date, parent, lap: now, spent, standings, recorded })))
+    }
+
+    /// The request has its record.
+    pub(crate) fn record(&self) {
+        self.0.lock().recorded = true;
+    }
+
+    /// Whether it has.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.0.lock().recorded
     }
 
     /// When it began, and the trace it belongs to.

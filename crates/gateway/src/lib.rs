@@ -54,6 +54,7 @@ mod stream;
 mod text;
 mod tls;
 mod traces;
+mod turned;
 
 use std::{
     future::{Future, IntoFuture, pending},
@@ -72,7 +73,7 @@ pub use current::{Current, Peer, PeerKind, Services};
 pub use listen::{Connection, Error, Listener, Protection, bind, bind_protected};
 pub use measure::install_metrics;
 
-use crate::{app::App, settings::Live, tls::Certificate};
+use crate::{app::App, settings::Live, tls::Certificate, turned::Turned};
 
 /// The services on offer and the limits they are offered under.
 #[derive(Debug, Clone)]
@@ -138,6 +139,9 @@ impl Default for Config {
 /// How often metrics are read for the console's charts, which folds them too.
 const TICK: Duration = Duration::from_secs(1);
 
+/// The shortest and the longest time between looks for contents that are past their time.
+const OFTEN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+
 /// How long connections may take to close once their requests are answered or cut.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -153,7 +157,9 @@ pub async fn serve(
     let app = App::new(gateway, certificate.is_some());
     let (close, closed) = oneshot::channel::<()>();
     let closed = async { closed.await.unwrap_or(()) };
-    let server = axum::serve(listener, route::router(app.clone())).with_graceful_shutdown(closed);
+    // A bare router would be made ready anew, every route of it, for every connection.
+    let routes = route::router(app.clone()).into_make_service();
+    let server = axum::serve(listener, routes).with_graceful_shutdown(closed);
     let server = pin!(server.into_future());
     let stop = pin!(stop(&app, shutdown, close));
     tokio::select! {
@@ -161,13 +167,15 @@ pub async fn serve(
         () = stop => Ok(()),
         () = clockwork(&app, certificate.as_deref()) => Ok(()),
         () = export(&app) => Ok(()),
+        () = retention(&app) => Ok(()),
     }
 }
 
 /// Drains, then lets the listener go and gives connections a moment to close. Ends only if they do not.
-async fn stop(app: &App, shutdown: impl Future<Output = ()> + Send, close: oneshot::Sender<()>) {
+async fn stop(app: &Arc<App>, shutdown: impl Future<Output = ()> + Send, close: oneshot::Sender<()>) {
     shutdown.await;
     app.drain.run(app.gateway.config.drain_limit).await;
+    Turned::sum_up(app, true).await;
     if close.send(()).is_err() {
         // The server ended by itself; its result counts.
         pending::<()>().await;
@@ -177,13 +185,31 @@ async fn stop(app: &App, shutdown: impl Future<Output = ()> + Send, close: onesh
 }
 
 /// Never ends.
-async fn clockwork(app: &App, certificate: Option<&Certificate>) {
+async fn clockwork(app: &Arc<App>, certificate: Option<&Certificate>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tick.tick().await;
         app.console.tick();
+        Turned::sum_up(app, false).await;
         certificate.into_iter().for_each(Certificate::refresh);
+    }
+}
+
+/// Deletes contents that are older than the settings keep them. Never ends.
+async fn retention(app: &App) {
+    let kept = app.gateway.settings.get().settings.ledger.retention.0;
+    let Some(ledger) = app.gateway.ledger.as_ref().filter(|_| !kept.is_zero()) else { return pending().await };
+    // Whatever is kept for a day or longer is gone within an hour after its time.
+    let mut tick = tokio::time::interval((kept / 24).clamp(OFTEN.0, OFTEN.1));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match ledger.expire(kept).await {
+            Ok(0) => {}
+            Ok(contents) => tracing::info!(contents, ?kept, "old contents were deleted"),
+            Err(error) => tracing::warn!(%error, "old contents could not be deleted"),
+        }
     }
 }
 

@@ -225,7 +225,10 @@ impl Record {
         let mut record = Self::new(app, journey, request_id, &work, (taken, price));
         if let Some(ledger) = &app.gateway.ledger {
             match ledger.accept(accepted(caller, &in_force, &price, request_id, work)).await {
-                Ok(pending) => record.pending = Some(pending),
+                Ok(pending) => {
+                    record.pending = Some(pending);
+                    journey.record();
+                }
                 Err(error) => {
                     // Nothing was done: what was taken from the rates goes back with the record.
                     record.settled.outcome = Outcome::Refused;
@@ -565,7 +568,7 @@ fn outcome(error: &Error) -> Outcome {
 }
 
 /// The word for an error without a code.
-fn word(kind: ErrorKind) -> &'static str {
+pub(crate) fn word(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Invalid | ErrorKind::Unsupported => "invalid_request",
         ErrorKind::NotFound => "not_found",

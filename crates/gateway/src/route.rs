@@ -16,12 +16,16 @@ use tower_http::{
 };
 
 use crate::{
+    Caller,
     api::{self, Route},
     app::App,
-    auth, console, id, internal,
+    ask, auth, console,
+    id::{self, RequestId},
+    internal,
     journey::{Ending, Journey},
     measure, messages,
-    refusal::Refusal,
+    refusal::{Failed, Refusal},
+    turned::{self, Turned},
 };
 
 /// From the outside in: a name, the count, cross-origin rules, who asks, a net for panics, the route.
@@ -47,17 +51,28 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Counts work in for the drain, until the last byte of its answer; refuses it while stopping.
+/// Counts work in for the drain, until the last byte of its answer; refuses it while stopping. Who is turned away is noted.
 async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let limit = app.gateway.settings.get().settings.limits.in_flight;
-    let ending = request.extensions().get::<Journey>().cloned().map(Ending);
-    match app.drain.enter(limit) {
+    let extensions = request.extensions();
+    let journey = extensions.get::<Journey>().cloned();
+    let asked = extensions.get::<Arc<Caller>>().cloned().zip(extensions.get::<RequestId>().cloned());
+    let kind = ask::kind(request.uri().path());
+    let response = match app.drain.enter(limit) {
         Ok(entered) => {
+            let ending = journey.clone().map(Ending);
             let response = next.run(request).await;
             response.map(|body| axum::body::Body::new(measure::Held { body, _until_sent: (entered, ending) }))
         }
-        Err(stopping) => Refusal::from(stopping).into_response(),
+        Err(refused) => Refusal::from(refused).into_response(),
+    };
+    if let (Some(Failed(error)), Some((caller, RequestId(id)))) = (response.extensions().get(), asked)
+        && turned::away(error)
+        && !journey.is_some_and(|journey| journey.is_recorded())
+    {
+        Turned::note(&app, &caller, kind, &id, error).await;
     }
+    response
 }
 
 async fn no_route(method: Method, uri: Uri) -> Refusal {

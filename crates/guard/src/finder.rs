@@ -3,7 +3,7 @@
 //! Rules that only watch are kept apart from those that change or stop a text: a stream waits for the latter alone, and one
 //! automaton for both would make it wait for what it never touches.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use crate::{
     error::Error,
@@ -35,7 +35,7 @@ struct Finder {
 #[derive(Debug)]
 enum Sort {
     /// Kinds with what is done about each.
-    Personal(PersonalData, Vec<(Kind, Action)>),
+    Personal(Arc<PersonalData>, Vec<(Kind, Action)>),
     /// Expressions of the operator's, a rule for each.
     Custom(Patterns, Vec<Rule>),
     /// Terms of the operator's, and the rule of each.
@@ -73,12 +73,16 @@ pub(crate) enum Place {
 }
 
 impl Finders {
-    /// Compiles the rules of this direction.
-    pub(crate) fn new(policy: &Policy, direction: Direction) -> Result<Self, Error> {
+    /// Compiles the rules of this direction; what is `known` from the other one is shared.
+    pub(crate) fn new(
+        policy: &Policy,
+        direction: Direction,
+        known: &mut Vec<Arc<PersonalData>>,
+    ) -> Result<Self, Error> {
         let mut finders = Vec::new();
         for enforces in [true, false] {
             let wanted = |action: Action| action != Action::Allow && (action >= Action::Mask) == enforces;
-            let mut sorts = vec![personal(policy, direction, wanted)?, custom(policy, direction, wanted)?];
+            let mut sorts = vec![personal(policy, direction, wanted, known)?, custom(policy, direction, wanted)?];
             sorts.extend([terms(policy, direction, wanted)?, injection(policy, direction, wanted)?]);
             sorts.extend(toxicity(policy, direction, wanted)?);
             finders.extend(sorts.into_iter().flatten().map(|sort| Finder { enforces, sort }));
@@ -120,7 +124,7 @@ impl Sort {
         match self {
             Self::Personal(..) | Self::Custom(..) => Place::Plain(0),
             Self::Terms(words, ..) => Place::Words(words.start()),
-            Self::Injection(words, book, _) => Place::Injection(words.start(), injection::Tally::new(book)),
+            Self::Injection(words, ..) => Place::Injection(words.start(), injection::Tally::default()),
             Self::Toxicity(_) => Place::Toxicity(toxicity::Place::default()),
             Self::Chinese(words, ..) => Place::Chinese(words.start(), chinese::Tally::default()),
         }
@@ -133,7 +137,7 @@ impl Sort {
         };
         match (self, place) {
             (Self::Personal(data, kinds), Place::Plain(from)) => {
-                data.patterns.scan(from, &text.plain, last, data, |pattern, range| {
+                data.patterns.scan(from, &text.plain, last, &**data, |pattern, range| {
                     let kind = data.kind(pattern);
                     let action = kinds.iter().find(|(k, _)| *k == kind).map_or(Action::Monitor, |(_, action)| *action);
                     note(kind.rule(), action, text.plain.origin(range), 1.0);
@@ -195,9 +199,14 @@ impl Judge for Anything {
     }
 }
 
-fn personal(policy: &Policy, direction: Direction, wanted: impl Fn(Action) -> bool) -> Result<Option<Sort>, Error> {
+fn personal(
+    policy: &Policy,
+    direction: Direction,
+    wanted: impl Fn(Action) -> bool,
+    known: &mut Vec<Arc<PersonalData>>,
+) -> Result<Option<Sort>, Error> {
     let action = |kind: Kind| policy.personal.action(kind, direction);
-    let Some(data) = PersonalData::new(|kind| wanted(action(kind)))? else { return Ok(None) };
+    let Some(data) = PersonalData::shared(known, |kind| wanted(action(kind)))? else { return Ok(None) };
     let kinds = data.kinds().map(|kind| (kind, action(kind))).collect();
     Ok(Some(Sort::Personal(data, kinds)))
 }

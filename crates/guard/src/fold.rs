@@ -35,8 +35,9 @@ pub(crate) struct View {
 
 /// Bytes that stay when a view forgets: what stands just before a match says whether it is one.
 const CONTEXT: usize = 64;
-/// Forgetting moves what stays, so it waits until there is something to gain.
-const SLACK: usize = 4096;
+/// Forgetting moves what stays, so it waits until there is something to gain; hundreds of streams have two views each, so it does not
+/// wait for long.
+const SLACK: usize = 512 - CONTEXT;
 
 impl View {
     /// The offset behind the last byte.

@@ -49,7 +49,8 @@ impl Guard {
     /// Compiles a policy, or names the field that cannot be.
     pub fn new(policy: &Policy) -> Result<Self, Error> {
         policy.check()?;
-        let finders = |direction| Finders::new(policy, direction);
+        let mut known = Vec::new();
+        let mut finders = |direction| Finders::new(policy, direction, &mut known);
         let (input, output) = (finders(Direction::In)?, finders(Direction::Out)?);
         let moderator = Moderator::new(policy.toxicity.threshold)?;
         Ok(Self { compiled: Arc::new(Compiled { policy: policy.clone(), input, output, moderator }) })

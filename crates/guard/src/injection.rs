@@ -14,7 +14,7 @@ pub(crate) const LIST: &str = include_str!("../data/injection.txt");
 const STRETCH: usize = 600;
 
 /// What was seen of the rules.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
     begun: Begun,
     /// Rules that were fulfilled lately, with where.
@@ -22,11 +22,6 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Nothing seen yet.
-    pub(crate) fn new(book: &Rulebook) -> Self {
-        Self { begun: Begun::new(book), fulfilled: Vec::new() }
-    }
-
     /// A word was found. Calls `found` with the place of the rule that made the sum reach the threshold, and the sum.
     pub(crate) fn hit(
         &mut self,

@@ -111,7 +111,7 @@ impl Moderator {
     /// Every rule once, whatever how often it is fulfilled.
     fn by_rules(&self, text: &Folded) -> [f32; 13] {
         let mut seen = vec![false; self.book.rules.len()];
-        let mut begun = Begun::new(&self.book);
+        let mut begun = Begun::default();
         self.words.scan(&mut self.words.start(), &text.bare, true, |word, hit| {
             begun.hit(&self.book, word, &hit, |rule, _| seen[rule] = true);
         });

@@ -4,7 +4,7 @@
 //! tail of a UUID is not a card. Bare numbers whose sum every tenth or eleventh number satisfies count only behind a word that
 //! announces them. Phone numbers have no sum; they need a `+`, a mobile prefix or the punctuation of a phone number.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -141,6 +141,20 @@ impl PersonalData {
         let expressions: Vec<_> = shapes.iter().map(|(_, shape)| *shape).collect();
         let patterns = Patterns::new(&expressions, |i| format!("personal.{:?}", shapes[i].0))?;
         Ok(Some(Self { kinds: shapes.iter().map(|(kind, _)| *kind).collect(), patterns }))
+    }
+
+    /// A finder of these kinds; one that is `known` already is shared, for its automata are large.
+    pub(crate) fn shared(
+        known: &mut Vec<Arc<Self>>,
+        wanted: impl Fn(Kind) -> bool,
+    ) -> Result<Option<Arc<Self>>, Error> {
+        let kinds: Vec<Kind> = SHAPES.iter().map(|(kind, _)| *kind).filter(|kind| wanted(*kind)).collect();
+        if let Some(same) = known.iter().find(|data| data.kinds == kinds) {
+            return Ok(Some(same.clone()));
+        }
+        let made = Self::new(wanted)?.map(Arc::new);
+        known.extend(made.clone());
+        Ok(made)
     }
 
     /// The kinds it finds.

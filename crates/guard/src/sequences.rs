@@ -5,7 +5,7 @@
 //! spaced-out letters and invisible characters change nothing. Rules fold over hits in the order of the text, which a cut of the
 //! stream does not change.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use crate::{error::Error, lists::sections, words::Words};
 
@@ -59,16 +59,12 @@ impl Rule {
     }
 }
 
-/// For every rule, the latest beginning of its sequence by how many of its groups were seen.
-#[derive(Debug, Clone)]
-pub(crate) struct Begun(Vec<Vec<Option<Range<usize>>>>);
+/// For rules of which groups were seen, by the last of these: where the latest such sequence stands. Most texts begin few of them, so
+/// that what is not begun takes no room.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Begun(BTreeMap<(usize, usize), Range<usize>>);
 
 impl Begun {
-    /// Nothing seen yet.
-    pub(crate) fn new(book: &Rulebook) -> Self {
-        Self(book.rules.iter().map(|rule| vec![None; rule.groups.len()]).collect())
-    }
-
     /// A word was found. Calls `fulfilled` with every rule that this completes and the place of its sequence.
     pub(crate) fn hit(
         &mut self,
@@ -86,26 +82,23 @@ impl Begun {
 
     /// Takes a hit as the `k`-th group of a rule; returns the place of the whole if that completes it.
     fn advance(&mut self, book: &Rulebook, rule: usize, k: usize, hit: &Range<usize>) -> Option<Range<usize>> {
-        let begun = &mut self.0[rule];
-        let reach = book.rules[rule].reach;
-        let start = match k.checked_sub(1).map(|before| &begun[before]) {
+        let Rule { reach, groups, .. } = &book.rules[rule];
+        let start = match k.checked_sub(1).map(|before| self.0.get(&(rule, before))) {
             None => hit.start,
-            Some(Some(before)) if before.end <= hit.start && hit.start - before.end <= reach => before.start,
+            Some(Some(before)) if before.end <= hit.start && hit.start - before.end <= *reach => before.start,
             Some(_) => return None,
         };
-        if k + 1 == begun.len() {
+        if k + 1 == groups.len() {
             return Some(start..hit.end);
         }
-        begun[k] = Some(start..hit.end);
+        self.0.insert((rule, k), start..hit.end);
         None
     }
 
     /// The first place where a sequence begins that words from `undecided` on could still complete.
     pub(crate) fn open(&self, book: &Rulebook, undecided: usize) -> usize {
-        let rules = self.0.iter().zip(&book.rules);
-        let begun = rules.flat_map(|(begun, rule)| begun.iter().flatten().map(|range| (range, rule.reach)));
-        let alive = begun.filter(|(range, reach)| range.end + reach >= undecided);
-        alive.map(|(range, _)| range.start).fold(undecided, usize::min)
+        let alive = self.0.iter().filter(|((rule, _), range)| range.end + book.rules[*rule].reach >= undecided);
+        alive.map(|(_, range)| range.start).fold(undecided, usize::min)
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use crate::{
     Account, Balance, Charge, Error, Hold, Period, Result,
-    store::{Link, Value, built, placeholders},
+    store::{Link, Row, Text, Value, placeholders},
 };
 
 /// The counters that a transaction touches.
@@ -27,10 +27,9 @@ struct Counter {
 pub(crate) type Held = (Hold, Period);
 
 impl Counters {
-    /// Reads the running counters of all these accounts.
-    pub(crate) async fn load(link: &mut Link, accounts: BTreeSet<Account>, at: i64) -> Result<Self> {
-        let mut counters = Self::default();
-        let Some(last) = accounts.last().cloned() else { return Ok(counters) };
+    /// The query for the running counters of all these accounts; `None` for no accounts.
+    pub(crate) fn query(accounts: BTreeSet<Account>, at: i64) -> Option<Text> {
+        let last = accounts.last().cloned()?;
         // A power of two, so that few statements are prepared.
         let padding = accounts.len().next_power_of_two() - accounts.len();
         let padded = accounts.into_iter().chain(std::iter::repeat_n(last, padding));
@@ -42,11 +41,13 @@ impl Counters {
              WHERE (tenant, key_id) IN (VALUES {list}) AND ends > ${}",
             args.len()
         );
-        for row in link.rows(built(sql), args).await? {
-            let (key, balance) = read(&row)?;
-            counters.rows.insert(key, Counter { balance, changed: false });
-        }
-        Ok(counters)
+        Some((sql, args))
+    }
+
+    /// What the query found.
+    pub(crate) fn of(found: &[Row]) -> Result<Self> {
+        let counter = |row| read(row).map(|(key, balance)| (key, Counter { balance, changed: false }));
+        Ok(Self { rows: found.iter().map(counter).collect::<Result<_>>()? })
     }
 
     /// Makes sure that the counters of these holds are there.

@@ -13,6 +13,7 @@
 //! when gateway, server process or machine die.
 
 use std::{
+    fmt::Write as _,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -34,6 +35,9 @@ use crate::{Error, Result, schema};
 const BUSY: Duration = Duration::from_secs(5);
 /// How long a connection to a server may take.
 const CONNECT: Duration = Duration::from_secs(5);
+/// Arguments of statements that go to SQLite in one call, which spares the way to its thread and back for each. A text of its own is kept
+/// for every mixture of statements, so that many of them are better sent one by one.
+const FEW: usize = 256;
 /// Connections for reading.
 const READERS: u32 = 4;
 
@@ -121,6 +125,13 @@ pub(crate) enum Row {
 }
 
 impl Row {
+    pub(crate) fn columns(&self) -> usize {
+        match self {
+            Self::Sqlite(row) => row.len(),
+            Self::Postgres(row) => row.len(),
+        }
+    }
+
     pub(crate) fn int(&self, column: usize) -> Result<i64> {
         Ok(match self {
             Self::Sqlite(row) => row.try_get(column)?,
@@ -297,6 +308,38 @@ impl Link {
         Ok(())
     }
 
+    /// Begins a transaction like [`Link::begin`], and reads what two queries find. Only rows of the first one have so many columns.
+    pub(crate) async fn begin_reading(
+        &mut self,
+        (first, columns): (Text, usize),
+        second: Option<Text>,
+    ) -> Result<(Vec<Row>, Vec<Row>)> {
+        if matches!(self, Self::Postgres(_)) {
+            self.begin().await?;
+            let found = self.rows(built(first.0), first.1).await?;
+            let Some((sql, args)) = second else { return Ok((found, vec![])) };
+            return Ok((found, self.rows(built(sql), args).await?));
+        }
+        let begin = (self.dialect().begin.into(), vec![]);
+        let (sql, args) = joined([begin, first].into_iter().chain(second));
+        let rows = self.rows(built(sql), args).await?;
+        Ok(rows.into_iter().partition(|row| row.columns() == columns))
+    }
+
+    /// Runs statements one after the other and commits.
+    pub(crate) async fn commit_with(&mut self, statements: Vec<Text>) -> Result<()> {
+        let values: usize = statements.iter().map(|(_, args)| args.len()).sum();
+        if matches!(self, Self::Sqlite(_)) && values <= FEW {
+            let (sql, args) = joined(statements.into_iter().chain([("COMMIT".to_owned(), vec![])]));
+            return self.run(built(sql), args).await.map(drop);
+        }
+        for (sql, args) in statements {
+            let sql = if matches!(self, Self::Sqlite(_)) { positional(&sql).unwrap_or(sql) } else { sql };
+            self.run(built(sql), args).await?;
+        }
+        self.commit().await
+    }
+
     /// Begins a transaction that reads one state of all tables, whatever is written meanwhile.
     pub(crate) async fn snapshot(&mut self) -> Result<()> {
         self.run(self.dialect().snapshot, vec![]).await.map(drop)
@@ -318,6 +361,44 @@ impl Link {
     /// Gives a transaction up; that there is none is no error.
     pub(crate) async fn rollback(&mut self) {
         let _ = self.run("ROLLBACK", vec![]).await;
+    }
+}
+
+/// SQL that was put together here, and its arguments.
+pub(crate) type Text = (String, Vec<Value>);
+
+/// Statements as one text for SQLite; the arguments of all of them are numbered together.
+fn joined(statements: impl IntoIterator<Item = Text>) -> Text {
+    let (mut sql, mut args) = (String::new(), Vec::new());
+    for (text, mut values) in statements {
+        renumbered(&text, |n, sql| _ = write!(sql, "${}", n + args.len()), &mut sql);
+        sql.push(';');
+        args.append(&mut values);
+    }
+    (sql, args)
+}
+
+/// `?` for `$1`, `$2` and so on if they stand in this order: SQLite looks for numbered arguments in a list, one by one.
+fn positional(sql: &str) -> Option<String> {
+    let (mut text, mut seen, mut ordered) = (String::with_capacity(sql.len()), 0, true);
+    let number = |n: usize, text: &mut String| {
+        seen += 1;
+        ordered &= n == seen;
+        text.push('?');
+    };
+    renumbered(sql, number, &mut text);
+    ordered.then_some(text)
+}
+
+/// Copies a statement, with something else for the numbers of its arguments.
+fn renumbered(sql: &str, mut number: impl FnMut(usize, &mut String), into: &mut String) {
+    let mut parts = sql.split('$');
+    into.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+        let (n, rest) = part.split_at(digits);
+        number(n.parse().unwrap_or_default(), into);
+        into.push_str(rest);
     }
 }
 
@@ -351,8 +432,7 @@ pub(crate) fn placeholders(rows: usize, columns: usize) -> String {
             if column > 0 {
                 text.push(',');
             }
-            text.push('$');
-            text.push_str(&(row * columns + column + 1).to_string());
+            let _ = write!(text, "${}", row * columns + column + 1);
         }
         text.push(')');
     }
@@ -362,4 +442,18 @@ pub(crate) fn placeholders(rows: usize, columns: usize) -> String {
 /// SQL that was put together here: of names and placeholders, never of values.
 pub(crate) fn built(sql: String) -> SqlStr {
     AssertSqlSafe(sql).into_sql_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_numbered_anew() {
+        let text = |sql: &str, args: &[i64]| (sql.to_owned(), args.iter().map(|n| Value::Int(*n)).collect());
+        let (sql, args) = joined([text("BEGIN", &[]), text("A $1 B $2", &[1, 2]), text("C $2 D $1 E $1", &[3, 4])]);
+        assert_eq!((&*sql, args.len()), ("BEGIN;A $1 B $2;C $4 D $3 E $3;", 4));
+        assert_eq!(positional("INSERT ($1,$2),($3)").as_deref(), Some("INSERT (?,?),(?)"));
+        assert_eq!(positional("a = $1 OR b = $1"), None);
+    }
 }

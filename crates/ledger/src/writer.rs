@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use sqlx::SqlStr;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -26,7 +25,7 @@ use crate::{
     counters::{Counters, Held},
     entry::{Body, Columns, Phase, binding, leaf},
     ledger::{Shared, settlement},
-    store::{Link, Value, built, placeholders},
+    store::{Link, Row, Text, Value, built, placeholders},
     tree::{self, Edge, Full},
     vault::{Plain, SubjectKey},
 };
@@ -98,23 +97,13 @@ pub(crate) struct Writer {
     edge: Arc<Edge>,
     last: Option<tlog_tiles::Hash>,
     subjects: HashMap<Person, (String, SubjectKey)>,
-    sql: HashMap<(&'static str, usize), Arc<str>>,
     /// Settled requests that could not be written yet, and since when.
     backlog: VecDeque<(Write, Instant)>,
 }
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, queue: mpsc::UnboundedReceiver<Command>, edge: Arc<Edge>) -> Self {
-        Self {
-            shared,
-            queue,
-            link: None,
-            edge,
-            last: None,
-            subjects: HashMap::new(),
-            sql: HashMap::new(),
-            backlog: VecDeque::new(),
-        }
+        Self { shared, queue, link: None, edge, last: None, subjects: HashMap::new(), backlog: VecDeque::new() }
     }
 
     /// Works until it is told to stop or nobody is left who could ask.
@@ -174,6 +163,12 @@ impl Writer {
         let done = async {
             let link = connected(&mut self.link, &self.shared).await?;
             link.begin().await?;
+            if statements.len() > 1 {
+                // How many rows these change, nobody asks.
+                let texts = statements.into_iter().map(|(sql, args)| (sql.to_owned(), args));
+                link.commit_with(texts.collect()).await?;
+                return Ok(0);
+            }
             let mut rows = 0;
             for (sql, args) in statements {
                 rows += link.run(sql, args).await?;
@@ -308,10 +303,11 @@ impl Writer {
             return Ok(Vec::new());
         }
         let link = connected(&mut self.link, &self.shared).await?;
-        link.begin().await?;
         let (mut edge, mut last) = (Edge::clone(&self.edge), self.last);
-        catch_up(link, &mut edge, &mut last).await?;
-        let counters = admit(link, batch).await?;
+        let (others, balances) = link.begin_reading((behind(&edge, last), 2), balances(batch)).await?;
+        catch_up(&others, &mut edge, &mut last)?;
+        let mut counters = Counters::of(&balances)?;
+        admit(link, batch, &mut counters).await?;
         if batch.is_empty() {
             link.rollback().await;
             return Ok(Vec::new());
@@ -327,11 +323,10 @@ impl Writer {
             last = Some(hash);
             places.push(place);
         }
-        rows.write(link, &mut self.sql, counters).await?;
-        for (sql, args) in batch.iter_mut().flat_map(|write| &write.also) {
-            link.run(*sql, args.clone()).await?;
-        }
-        link.commit().await?;
+        let mut statements = rows.statements(counters);
+        let also = batch.iter().flat_map(|write| &write.also);
+        statements.extend(also.map(|(sql, args)| ((*sql).to_owned(), args.clone())));
+        link.commit_with(statements).await?;
         (self.edge, self.last) = (Arc::new(edge), last);
         Ok(places)
     }
@@ -351,10 +346,20 @@ async fn connected<'l>(link: &'l mut Option<Link>, shared: &Shared) -> Result<&'
     }
 }
 
+/// The first entry that [`catch_up`] looks at: the last one that we know.
+fn first(edge: &Edge, last: Option<tlog_tiles::Hash>) -> u64 {
+    if last.is_some() { edge.size() - 1 } else { edge.size() }
+}
+
+/// The query for the entry we know as the last, and all behind it.
+fn behind(edge: &Edge, last: Option<tlog_tiles::Hash>) -> Text {
+    let sql = "SELECT idx, leaf FROM entries WHERE idx >= $1 ORDER BY idx";
+    (sql.to_owned(), vec![first(edge, last).into()])
+}
+
 /// Takes in what other gateways wrote. The entry we know as the last must still be there, and nothing missing behind it.
-async fn catch_up(link: &mut Link, edge: &mut Edge, last: &mut Option<tlog_tiles::Hash>) -> Result<()> {
-    let from = if last.is_some() { edge.size() - 1 } else { edge.size() };
-    let rows = link.rows("SELECT idx, leaf FROM entries WHERE idx >= $1 ORDER BY idx", vec![from.into()]).await?;
+fn catch_up(rows: &[Row], edge: &mut Edge, last: &mut Option<tlog_tiles::Hash>) -> Result<()> {
+    let from = first(edge, *last);
     if last.is_some() && rows.is_empty() {
         return Err(Error::Altered(format!("entry {from} and those behind it are gone")));
     }
@@ -372,8 +377,8 @@ async fn catch_up(link: &mut Link, edge: &mut Edge, last: &mut Option<tlog_tiles
     Ok(())
 }
 
-/// Holds are taken and given back, charges added, in the order of the batch. Whose budget is used up is told so.
-async fn admit(link: &mut Link, batch: &mut Vec<Write>) -> Result<Counters> {
+/// The query for the counters that a batch may change.
+fn balances(batch: &[Write]) -> Option<Text> {
     let mut accounts = BTreeSet::new();
     for write in batch.iter() {
         accounts.extend(write.holds.iter().map(|(hold, _)| hold.account.clone()));
@@ -383,7 +388,11 @@ async fn admit(link: &mut Link, batch: &mut Vec<Write>) -> Result<Counters> {
         }
     }
     let at = batch.iter().map(|write| write.columns.at).min().unwrap_or_default();
-    let mut counters = Counters::load(link, accounts, at).await?;
+    Counters::query(accounts, at)
+}
+
+/// Holds are taken and given back, charges added, in the order of the batch. Whose budget is used up is told so.
+async fn admit(link: &mut Link, batch: &mut Vec<Write>, counters: &mut Counters) -> Result<()> {
     let mut admitted = Vec::with_capacity(batch.len());
     for mut write in batch.drain(..) {
         counters.start(link, &write.holds).await?;
@@ -397,7 +406,7 @@ async fn admit(link: &mut Link, batch: &mut Vec<Write>) -> Result<Counters> {
         admitted.push(write);
     }
     *batch = admitted;
-    Ok(counters)
+    Ok(())
 }
 
 /// Makes sure that the keys of all persons in the batch are at hand.
@@ -510,12 +519,7 @@ impl Rows {
         Ok(())
     }
 
-    async fn write(
-        self,
-        link: &mut Link,
-        sql: &mut HashMap<(&'static str, usize), Arc<str>>,
-        counters: Counters,
-    ) -> Result<()> {
+    fn statements(self, counters: Counters) -> Vec<Text> {
         let tile = |full: Full| -> [Value; 4] {
             [full.level.into(), full.n.into(), full.root.0.to_vec().into(), full.data.into()]
         };
@@ -527,34 +531,23 @@ impl Rows {
             (TILES, tiles),
             (COUNTERS, counters.changed()),
         ];
-        for (insert, values) in tables {
-            insert.rows(link, sql, values).await?;
-        }
-        Ok(())
+        tables.into_iter().flat_map(|(insert, values)| insert.rows(values)).collect()
     }
 }
 
 impl Insert {
-    async fn rows(
-        &self,
-        link: &mut Link,
-        sql: &mut HashMap<(&'static str, usize), Arc<str>>,
-        values: Vec<Value>,
-    ) -> Result<()> {
+    fn rows(&self, values: Vec<Value>) -> Vec<Text> {
         let Self(head, columns, tail) = self;
         let mut rows = values.len() / columns;
-        let mut values = values.into_iter();
+        let (mut values, mut statements) = (values.into_iter(), Vec::new());
         for chunk in CHUNKS {
             while rows >= chunk {
-                let text = sql
-                    .entry((head, chunk))
-                    .or_insert_with(|| format!("{head}{}{tail}", placeholders(chunk, *columns)).into());
-                let text: SqlStr = sqlx::SqlSafeStr::into_sql_str(sqlx::AssertSqlSafe(text.clone()));
-                link.run(text, values.by_ref().take(chunk * columns).collect()).await?;
+                let text = format!("{head}{}{tail}", placeholders(chunk, *columns));
+                statements.push((text, values.by_ref().take(chunk * columns).collect()));
                 rows -= chunk;
             }
         }
-        Ok(())
+        statements
     }
 }
 

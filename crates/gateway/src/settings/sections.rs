@@ -241,6 +241,8 @@ pub struct Ledger {
     pub key_file: PathBuf,
     /// How long records are gathered before they are forced to the disk together.
     pub flush: Span,
+    /// How long the sealed contents of records are kept, such as `"180d"`; 0s keeps them for ever. The log itself stays.
+    pub retention: Span,
     /// The currency of prices and budgets, as its three letters.
     pub currency: String,
 }
@@ -251,6 +253,7 @@ impl Default for Ledger {
             url: Secret::default(),
             key_file: PathBuf::new(),
             flush: Span(Duration::from_millis(50)),
+            retention: Span(Duration::ZERO),
             currency: "USD".to_owned(),
         }
     }

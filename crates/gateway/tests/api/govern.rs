@@ -239,6 +239,63 @@ async fn limits_are_told_and_held() {
     assert_eq!(place.chat(&generous, hello(json!({}))).await.status(), 200);
 }
 
+/// A caller that is turned away again and again writes one record for each reason, not one for each time.
+#[tokio::test]
+async fn refusals_are_recorded_and_flood_nothing() {
+    let settings = "[limits]\nrequests_per_minute = 1\n[tenants.poor]\ntoken_budget = 1\n";
+    let place = Place::new(&Fake::parrot(), settings).await;
+    let quick = place.key("a", Role::User, |_| ()).await;
+    let poor = place.key("poor", Role::User, |grant| grant.limits.requests = Some(100)).await;
+    let narrow = place.key("a", Role::User, |grant| grant.models = vec!["hf:owner/raw".to_owned()]).await;
+    assert_eq!(place.chat(&quick, hello(json!({}))).await.status(), 200);
+    let mut first = Vec::new();
+    for (key, status) in [(&quick, 429), (&poor, 429), (&narrow, 403)] {
+        for _ in 0..20 {
+            let response = place.chat(key, hello(json!({}))).await;
+            assert_eq!(response.status(), status);
+            first.push(response.headers()["x-request-id"].to_str().unwrap().to_owned());
+        }
+    }
+    let admin = place.key("house", Role::Admin, |_| ()).await;
+    let records = place.records(&admin).await;
+    let told: Vec<_> =
+        records.iter().rev().map(|r| [&r["outcome"], &r["error"], &r["parameters"]["refused"]]).collect();
+    let refused = |code: &str| json!(["refused", code, 1]);
+    assert_eq!(
+        json!(told[1..]),
+        json!(["rate_limit_exceeded", "insufficient_quota", "model_not_allowed"].map(refused))
+    );
+    let ids: Vec<_> = records.iter().rev().skip(1).map(|r| r["request_id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [&first[0], &first[20], &first[40]]);
+}
+
+/// What is past its time is deleted while the gateway serves; the record stays, without its words.
+#[tokio::test]
+async fn contents_are_kept_as_long_as_the_settings_say() {
+    let settings = "[ledger]\nretention = \"1s\"\n";
+    let place = Place::new(&Fake::parrot(), settings).await;
+    text(place.chat("", hello(json!({}))).await).await;
+    let live = Live::new(Settings::parse(settings).unwrap());
+    let gateway = Gateway { settings: live, ledger: Some(place.ledger.clone()), ..Fake::parrot().gateway() };
+    let expired = async {
+        for _ in 0..100 {
+            let records = place.records("").await;
+            if records[0]["content"] == "erased" {
+                return records;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("the content stays");
+    };
+    let listener = gateway::bind("127.0.0.1:0").await.unwrap();
+    tokio::select! {
+        ended = gateway::serve(listener, gateway, std::future::pending()) => panic!("{ended:?}"),
+        records = expired => {
+            assert_eq!((&records[0]["outcome"], &records[0]["output_decision"]), (&json!("served"), &Value::Null));
+        }
+    }
+}
+
 #[tokio::test]
 async fn tokens_are_estimated_and_settled() {
     let place = Place::new(&Fake::parrot(), "[limits]\ntokens_per_minute = 200\n").await;
