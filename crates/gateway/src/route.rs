@@ -68,6 +68,7 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     };
     if let (Some(Failed(error)), Some((caller, RequestId(id)))) = (response.extensions().get(), asked)
         && turned::away(error)
+        && !caller.is_nobody()
         && !journey.is_some_and(|journey| journey.is_recorded())
     {
         Turned::note(&app, &caller, kind, &id, error).await;
