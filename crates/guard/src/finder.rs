@@ -37,7 +37,7 @@ enum Sort {
     /// Kinds with what is done about each.
     Personal(Arc<PersonalData>, Vec<(Kind, Action)>),
     /// Expressions of the operator's, a rule for each.
-    Custom(Patterns, Vec<Rule>),
+    Custom(Box<Patterns>, Vec<Rule>),
     /// Terms of the operator's, and the rule of each.
     Terms(Words, Vec<Rule>, Vec<usize>),
     /// Words of the rules against injection.
@@ -224,7 +224,7 @@ fn custom(policy: &Policy, direction: Direction, wanted: impl Fn(Action) -> bool
     let expressions: Vec<_> = chosen.iter().map(|(_, pattern, _)| pattern.regex.as_str()).collect();
     let patterns = Patterns::new(&expressions, |i| format!("patterns.{}.regex", chosen[i].0))?;
     let rules = chosen.iter().map(|(name, _, action)| Rule { name: format!("patterns.{name}"), action: *action });
-    Ok(Some(Sort::Custom(patterns, rules.collect())))
+    Ok(Some(Sort::Custom(Box::new(patterns), rules.collect())))
 }
 
 fn terms(policy: &Policy, direction: Direction, wanted: impl Fn(Action) -> bool) -> Result<Option<Sort>, Error> {
