@@ -161,13 +161,13 @@ pub async fn serve(
     let routes = route::router(app.clone()).into_make_service();
     let server = axum::serve(listener, routes).with_graceful_shutdown(closed);
     let server = pin!(server.into_future());
-    let stop = pin!(stop(&app, shutdown, close));
+    let stop = Box::pin(stop(&app, shutdown, close));
     tokio::select! {
         ended = server => Ok(ended?),
         () = stop => Ok(()),
-        () = clockwork(&app, certificate.as_deref()) => Ok(()),
+        () = Box::pin(clockwork(&app, certificate.as_deref())) => Ok(()),
         () = export(&app) => Ok(()),
-        () = retention(&app) => Ok(()),
+        () = Box::pin(retention(&app)) => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's shared functions may panic")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what was seen, for whoever runs it with --nocapture")]
 
 mod bench;
 mod overload;
