@@ -107,6 +107,7 @@ fn welcome(base: &str, model: &str, models: &str, who: &str) -> String {
     format!(
         r#"
 Tessera is ready at {base}/v1 with {models} (Ctrl-C stops it).
+Its console: {base} in a browser.
 {who}.
 
   In another terminal:
