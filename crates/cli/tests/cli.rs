@@ -380,8 +380,14 @@ fn a_stream_outlives_its_worker() {
 
 /// The body of a page.
 fn get(server: &Served, path: &str) -> String {
+    ask(server, &format!("GET {path}"), "")
+}
+
+/// What comes back for a body.
+fn ask(server: &Served, what: &str, body: &str) -> String {
     let mut socket = std::net::TcpStream::connect(server.1.trim_start_matches("http://")).unwrap();
-    write!(socket, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let head = format!("{what} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}", body.len());
+    write!(socket, "{head}\r\ncontent-type: application/json\r\n\r\n{body}").unwrap();
     let page = std::io::read_to_string(socket).unwrap();
     page.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{page}")).1.to_owned()
 }
@@ -447,6 +453,9 @@ fn parts_work_together_over_sockets() {
     let decided = tessera.run(&["decide", "--url", &gateway.1, "--text", sentence, "--json"]).json();
     assert_eq!(decided["facts"]["loan"]["value"], 100_000, "{decided}");
     assert!(decided["output"]["decision"].is_string(), "{decided}");
+    let problem = r#"{"problem": "What is 17 + 25 - 4?", "chains": 1, "seed": 1}"#;
+    let solved = ask(&gateway, "POST /v1/reasoning/solve", problem);
+    assert!(solved.contains("\"verdict\":\"verified\""), "{solved}");
     // The record is the gateway's.
     let records = tessera.run(&["audit", "list", "--json"]).ok().out;
     assert!(records.contains("credit-approval"), "{records}");

@@ -49,7 +49,8 @@ pub(crate) struct Health {
 impl Health {
     /// Why the process should get no work: something in it is broken, or everything elsewhere.
     pub(crate) fn obstacle(&self) -> Option<&Error> {
-        let own = self.troubles.iter().find(|error| error.kind != ErrorKind::Upstream);
+        let elsewhere = |error: &Error| matches!(error.kind, ErrorKind::Upstream | ErrorKind::ShuttingDown);
+        let own = self.troubles.iter().find(|error| !elsewhere(error));
         own.or(self.troubles.first().filter(|_| !self.able))
     }
 }

@@ -136,22 +136,28 @@ async fn solve(ask: Ask) -> Result<Response, Refusal> {
 }
 
 impl App {
-    /// The service that makes this decision: of several the first that is ready.
+    /// Services that decide, the ready ones first. A worker that only runs models has no decisions, and solves nothing either.
+    fn deciders(&self) -> Vec<Arc<dyn Decide>> {
+        let services = self.services();
+        let mut able: Vec<_> =
+            services.decide.iter().filter(|service| !service.decisions().is_empty()).cloned().collect();
+        able.sort_by_key(|service| service.ready().is_err());
+        able
+    }
+
+    /// The service that makes this decision.
     pub(crate) fn decides(&self, decision: &str) -> Result<Arc<dyn Decide>, Error> {
-        let services = &self.services().decide;
+        let services = self.deciders();
         let makes = |service: &&Arc<dyn Decide>| service.decisions().iter().any(|card| card.id == decision);
-        let ready = services.iter().find(|service| makes(service) && service.ready().is_ok());
         // The first one says best what there is instead.
-        ready.or_else(|| services.iter().find(makes)).or(services.first()).cloned().ok_or_else(|| {
+        services.iter().find(makes).or(services.first()).cloned().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, "No decisions are made here: the server runs without that service.")
         })
     }
 
-    /// The service that solves: of several the first that is ready.
+    /// The service that solves.
     pub(crate) fn solves(&self) -> Result<Arc<dyn Decide>, Error> {
-        let services = &self.services().decide;
-        let ready = services.iter().find(|service| service.ready().is_ok());
-        ready.or(services.first()).cloned().ok_or_else(|| {
+        self.deciders().into_iter().next().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, "Nothing is solved here: the server runs without that service.")
         })
     }

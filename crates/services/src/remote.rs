@@ -151,8 +151,17 @@ impl Remote {
         Error::new(ErrorKind::Upstream, format!("The worker at {} {what}.", self.url))
     }
 
+    /// Whether it can answer. Whatever broke there, here it is a service elsewhere that fails: another one may be asked, and this
+    /// process is whole.
     fn standing(&self) -> Result<(), Error> {
-        self.known.lock().standing.trouble.clone().map_or(Ok(()), Err)
+        match self.known.lock().standing.trouble.clone() {
+            None => Ok(()),
+            Some(trouble) if first::elsewhere(&trouble) => Err(trouble),
+            Some(mut trouble) => {
+                trouble.kind = ErrorKind::Upstream;
+                Err(trouble)
+            }
+        }
     }
 
     /// One request, one answer.

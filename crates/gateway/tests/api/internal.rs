@@ -74,6 +74,24 @@ async fn failures_keep_their_kind() {
     assert_eq!(heard, [Ok(says(0, "x")), Err(wrong)]);
 }
 
+/// A worker whose engine broke is out of service itself; the gateway that asks it is not.
+#[tokio::test]
+async fn a_broken_worker_is_not_the_gateways_fault() {
+    let mut fake = Fake::parrot();
+    fake.broken = Some(Error::internal("the engine has stopped"));
+    let server = worker(&fake).await;
+    let remote = Arc::new(remote(&server, secret("a")).await);
+    let trouble = Generate::ready(&*remote).unwrap_err();
+    assert_eq!((trouble.kind, &*trouble.message), (ErrorKind::Upstream, "the engine has stopped"));
+    let own = Fake::parrot();
+    let mut services = own.services();
+    services.decide.push(remote.clone());
+    services.generate.push(remote);
+    let ready = crate::send(&gateway::router(own.gateway_of(services)), crate::get("/healthz/ready")).await;
+    assert_eq!(ready.status(), 200);
+    assert!(crate::text(ready).await.contains("the engine has stopped"));
+}
+
 #[tokio::test]
 async fn strangers_get_nothing() {
     let server = worker(&Fake::parrot()).await;

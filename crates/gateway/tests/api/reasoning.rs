@@ -103,9 +103,27 @@ impl Decide for Scripted {
     }
 }
 
+/// A worker without decisions: whatever is asked of it is a mistake.
+#[derive(Debug)]
+struct Idle;
+
+impl Decide for Idle {
+    fn decisions(&self) -> Vec<DecisionCard> {
+        Vec::new()
+    }
+
+    fn decide(&self, _: DecideRequest) -> BoxFuture<'_, Result<StepStream, Error>> {
+        async { Err(Error::internal("Asked of the idle one.")) }.boxed()
+    }
+
+    fn solve(&self, _: SolveRequest) -> BoxFuture<'_, Result<StepStream, Error>> {
+        async { Err(Error::internal("Asked of the idle one.")) }.boxed()
+    }
+}
+
 fn app() -> Router {
     let fake = Fake::parrot();
-    gateway::router(fake.gateway_of(Services { decide: vec![Arc::new(Scripted)], ..fake.services() }))
+    gateway::router(fake.gateway_of(Services { decide: vec![Arc::new(Idle), Arc::new(Scripted)], ..fake.services() }))
 }
 
 /// The answer, and the name of the path.
