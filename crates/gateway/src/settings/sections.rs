@@ -252,7 +252,7 @@ impl Default for Ledger {
         Self {
             url: Secret::default(),
             key_file: PathBuf::new(),
-            flush: Span(Duration::from_millis(50)),
+            flush: Span(Duration::from_millis(20)),
             retention: Span(Duration::ZERO),
             currency: "USD".to_owned(),
         }
