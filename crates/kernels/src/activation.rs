@@ -41,11 +41,11 @@ pub fn activate(dev: &Device, f: Activation, x: &mut [f32]) {
 }
 
 /// `y = f(gate) * up`.
-struct Gated<'a> {
-    f: Activation,
-    gate: &'a [f32],
-    up: &'a [f32],
-    y: &'a mut [f32],
+pub(crate) struct Gated<'a> {
+    pub(crate) f: Activation,
+    pub(crate) gate: &'a [f32],
+    pub(crate) up: &'a [f32],
+    pub(crate) y: &'a mut [f32],
 }
 
 impl Kernel for Gated<'_> {
@@ -101,7 +101,7 @@ impl<F: Map> Map for Times<F> {
 }
 
 /// `x sigmoid(x)`.
-struct Silu;
+pub(crate) struct Silu;
 
 impl Map for Silu {
     #[inline(always)]
@@ -111,7 +111,7 @@ impl Map for Silu {
 }
 
 /// `x/2 (1 + tanh u)` is `x sigmoid(2u)`, which loses nothing where `tanh` comes close to -1.
-struct GeluTanh;
+pub(crate) struct GeluTanh;
 
 impl Map for GeluTanh {
     #[inline(always)]
@@ -123,7 +123,7 @@ impl Map for GeluTanh {
 }
 
 /// `x/2 (1 + erf(x / sqrt 2))`.
-struct Gelu;
+pub(crate) struct Gelu;
 
 impl Map for Gelu {
     #[inline(always)]

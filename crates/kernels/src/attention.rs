@@ -26,6 +26,7 @@
 mod amx;
 mod block;
 mod cache;
+mod learn;
 mod plan;
 mod tile;
 
@@ -33,6 +34,7 @@ mod tile;
 mod tests;
 
 pub use cache::{KvCache, KvShape, read_keys, store_kv};
+pub use learn::{Attended, Attention, AttentionGradient, attention_backward, attention_forward};
 
 use crate::Device;
 

@@ -4,6 +4,10 @@
 //! Weights are [`Matrix`] values, packed once from a checkpoint's block types into a few layouts; rows of activations are
 //! [`Activations`], prepared once and multiplied by several matrices; keys and values live in a paged [`KvCache`].
 //!
+//! What learns has its gradient beside it: [`gemm`] multiplies for both directions, [`attention_backward`], [`rms_norm_backward`] and their
+//! like lead back. Training is its own arithmetic (no quantised products), with the same promise: fixed orders, the same bits at any thread
+//! count.
+//!
 //! # One arithmetic
 //! The same row gives the same bits whatever runs beside it: at any batch size and thread count, whether it was prefilled,
 //! chunked or decoded. Each output is a chain of operations in one fixed order, and threads share out outputs, never the
@@ -18,11 +22,14 @@ mod buffer;
 pub mod conformance;
 mod device;
 mod error;
+mod gemm;
+mod learn;
 mod linear;
 pub mod machine;
 mod math;
 mod matrix;
 mod norm;
+mod optimize;
 mod parallel;
 mod rope;
 mod sample;
@@ -34,13 +41,20 @@ mod tiles;
 
 pub use activation::{Activation, activate, gated};
 pub use attention::{
-    AttentionSpec, KvCache, KvShape, PAGE_TOKENS, Span, attention, encoder_attention, read_keys, store_kv,
+    Attended, Attention, AttentionGradient, AttentionSpec, KvCache, KvShape, PAGE_TOKENS, Span, attention,
+    attention_backward, attention_forward, encoder_attention, read_keys, store_kv,
 };
 pub use block::BlockType;
 pub use device::{Device, Isa};
 pub use error::Error;
+pub use gemm::{LeftPanels, Panels, Precision, RightPanels, Vectors, gemm};
+pub use learn::{
+    activate_backward, add, cross_entropy, embed, embed_backward, gated_backward, gated_forward, rms_norm_backward,
+    rms_norm_forward,
+};
 pub use linear::{Activations, Form, Linear, linear, linear_rows};
 pub use matrix::Matrix;
 pub use norm::{layer_norm, rms_norm, rms_norm_add, rms_norm_in_place, rms_norm_to};
-pub use rope::{RopeScaling, RopeSpec, RopeStyle, RopeTable, rope, unrope};
+pub use optimize::{AdamW, square_sum};
+pub use rope::{RopeScaling, RopeSpec, RopeStyle, RopeTable, rope, rope_backward, unrope};
 pub use sample::{argmax, gumbel, gumbel_argmax, log_sum_exp, top_k};

@@ -93,7 +93,7 @@ impl Kernel for RmsChunk<'_> {
 
 /// `1 / sqrt(mean(x²) + eps)`.
 #[inline(always)]
-fn inverse_rms<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
+pub(crate) fn inverse_rms<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
     1.0 / (sum_map(s, x, &SquareFrom(0.0)) / x.len() as f32 + eps).sqrt()
 }
 
@@ -120,7 +120,7 @@ impl Kernel for Layer<'_> {
 }
 
 /// `a * factor * b`.
-struct Scaled(f32);
+pub(crate) struct Scaled(pub(crate) f32);
 
 impl Map for Scaled {
     #[inline(always)]
@@ -173,7 +173,7 @@ impl Map for Itself {
 }
 
 /// The square of the distance from a number.
-struct SquareFrom(f32);
+pub(crate) struct SquareFrom(pub(crate) f32);
 
 impl Map for SquareFrom {
     #[inline(always)]

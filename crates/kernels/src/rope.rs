@@ -199,15 +199,42 @@ fn llama3(frequency: f64, factor: f64, low: f64, high: f64, original: f64) -> f6
 
 /// Rotates `x`, `[positions.len()][heads][head_dim]`, in place.
 pub fn rope(dev: &Device, table: &RopeTable, x: &mut [f32], head_dim: usize, positions: &[u32]) {
-    rotate_rows(dev, table, x, head_dim, positions, false);
+    rotate_rows(dev, table, x, head_dim, positions, Turn::On);
 }
 
 /// Undoes [`rope`], to within rounding.
 pub fn unrope(dev: &Device, table: &RopeTable, x: &mut [f32], head_dim: usize, positions: &[u32]) {
-    rotate_rows(dev, table, x, head_dim, positions, true);
+    rotate_rows(dev, table, x, head_dim, positions, Turn::Back);
 }
 
-fn rotate_rows(dev: &Device, table: &RopeTable, x: &mut [f32], head_dim: usize, positions: &[u32], back: bool) {
+/// The gradient of [`rope`], in place: rotates back, and keeps the table's factor.
+pub fn rope_backward(dev: &Device, table: &RopeTable, dx: &mut [f32], head_dim: usize, positions: &[u32]) {
+    rotate_rows(dev, table, dx, head_dim, positions, Turn::Transposed);
+}
+
+/// Which way to rotate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    On,
+    /// Undoes it.
+    Back,
+    /// By the transposed matrix: backwards, the factor once more.
+    Transposed,
+}
+
+impl Turn {
+    /// What cosines and sines are multiplied by; the table has the factor in them.
+    fn signs(self, factor: f64) -> (f32, f32) {
+        let inverse = (1.0 / (factor * factor)) as f32;
+        match self {
+            Self::On => (1.0, 1.0),
+            Self::Back => (inverse, -inverse),
+            Self::Transposed => (1.0, -1.0),
+        }
+    }
+}
+
+fn rotate_rows(dev: &Device, table: &RopeTable, x: &mut [f32], head_dim: usize, positions: &[u32], turn: Turn) {
     assert!(2 * table.pairs <= head_dim, "{} pairs do not fit into a head of {head_dim}", table.pairs);
     if positions.is_empty() {
         return;
@@ -215,7 +242,7 @@ fn rotate_rows(dev: &Device, table: &RopeTable, x: &mut [f32], head_dim: usize, 
     let cols = x.len() / positions.len();
     rows(dev, x, cols, |first, x| {
         for (x, position) in x.chunks_exact_mut(cols).zip(&positions[first..]) {
-            dispatch(dev.isa(), Rotate { table, x, head_dim, position: *position as usize, back });
+            dispatch(dev.isa(), Rotate { table, x, head_dim, position: *position as usize, turn });
         }
     });
 }
@@ -226,7 +253,7 @@ pub(crate) struct Rotate<'a> {
     pub(crate) x: &'a mut [f32],
     pub(crate) head_dim: usize,
     pub(crate) position: usize,
-    pub(crate) back: bool,
+    pub(crate) turn: Turn,
 }
 
 impl Kernel for Rotate<'_> {
@@ -235,13 +262,8 @@ impl Kernel for Rotate<'_> {
     fn run<S: Simd>(self, s: S) {
         let table = self.table;
         let (cos, sin) = table.at(self.position);
-        // Backwards: the other way round, and the factor comes out squared.
-        let (on_cos, on_sin) = if self.back {
-            let inverse = (1.0 / (table.factor * table.factor)) as f32;
-            (s.splat(inverse), s.splat(-inverse))
-        } else {
-            (s.splat(1.0), s.splat(1.0))
-        };
+        let (on_cos, on_sin) = self.turn.signs(table.factor);
+        let (on_cos, on_sin) = (s.splat(on_cos), s.splat(on_sin));
         for head in self.x.chunks_exact_mut(self.head_dim) {
             match table.style {
                 RopeStyle::Half => {

@@ -45,6 +45,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sqrt(self, x: Self::F) -> Self::F;
     /// `a * b + c`, rounded once.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
@@ -75,6 +76,39 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn shr<const N: i32>(self, a: Self::I) -> Self::I;
     /// Of lanes read as i32.
     fn to_float(self, a: Self::I) -> Self::F;
+
+    /// `c + a.1 b.1 + a.0 b.0` for lanes read as pairs of bf16, the low half first. Where instructions work on bf16, they
+    /// round sums their own way and take subnormal numbers for zero: the operations whose bits depend on the instruction set.
+    #[inline(always)]
+    fn dot_bf16(self, a: Self::I, b: Self::I, c: Self::F) -> Self::F {
+        let high = |x| self.as_float(self.and(x, self.splat_int(0xffff_0000)));
+        let low = |x| self.as_float(self.shl::<16>(x));
+        self.fma(low(a), low(b), self.fma(high(a), high(b), c))
+    }
+
+    /// Pairs of bf16, rounded to nearest even: `low` in the low halves. A NaN stays one.
+    #[inline(always)]
+    fn pair_bf16(self, low: Self::F, high: Self::F) -> Self::I {
+        let round = |x: Self::F| {
+            let odd = self.and(self.shr::<16>(self.bits(x)), self.splat_int(1));
+            let rounded = self.add_int(self.bits(x), self.add_int(odd, self.splat_int(0x7fff)));
+            // Rounding could carry a NaN's mantissa over into a number: it is made the usual one instead.
+            let number = self.ge(self.abs(x), self.splat(0.0));
+            self.bits(self.select(number, self.as_float(rounded), self.splat(f32::NAN)))
+        };
+        let high = self.and(round(high), self.splat_int(0xffff_0000));
+        self.xor(self.shr::<16>(round(low)), high)
+    }
+
+    /// Thirty-two numbers as bf16, in their order: neighbours are a pair.
+    #[inline(always)]
+    fn line_bf16(self, x: &[[f32; LANES]; 2]) -> Self::I {
+        let (mut low, mut high) = ([0.0; LANES], [0.0; LANES]);
+        for (i, pair) in x.as_flattened().chunks_exact(2).enumerate() {
+            (low[i], high[i]) = (pair[0], pair[1]);
+        }
+        self.pair_bf16(self.load(&low), self.load(&high))
+    }
 
     /// `1, 0, 3, 2, ..`: neighbours change places.
     fn swap_pairs(self, x: Self::F) -> Self::F;

@@ -10,7 +10,7 @@
 
 use crate::buffer::Buffer;
 use crate::parallel::Parts;
-use crate::rope::Rotate;
+use crate::rope::{Rotate, Turn};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::{Device, PAGE_TOKENS, RopeTable, Span};
 
@@ -211,7 +211,7 @@ pub fn read_keys(cache: &KvCache, layer: usize, span: &Span<'_>, table: Option<&
             }
         }
         if let Some(table) = table {
-            dispatch(crate::Isa::Scalar, Rotate { table, x: row, head_dim, position, back: true });
+            dispatch(crate::Isa::Scalar, Rotate { table, x: row, head_dim, position, turn: Turn::Back });
         }
     }
 }

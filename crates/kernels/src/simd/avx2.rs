@@ -98,6 +98,11 @@ impl Simd for Avx2 {
         unsafe { Pair(_mm256_div_ps(a.0, b.0), _mm256_div_ps(a.1, b.1)) }
     }
     #[inline(always)]
+    fn sqrt(self, x: Self::F) -> Self::F {
+        // SAFETY: the token proves the feature.
+        unsafe { Pair(_mm256_sqrt_ps(x.0), _mm256_sqrt_ps(x.1)) }
+    }
+    #[inline(always)]
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         // SAFETY: the token proves the feature.
         unsafe { Pair(_mm256_fmadd_ps(a.0, b.0, c.0), _mm256_fmadd_ps(a.1, b.1, c.1)) }

@@ -2,17 +2,18 @@
 #![expect(unsafe_code, reason = "instructions that not every machine has; the token proves that this one does")]
 
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
 use super::{Kernel, LANES, Simd};
 
-/// Proof that the machine has AVX-512 F, BW, DQ and VL: made by [`run`] only.
+/// Proof that the machine has AVX-512 F, BW, DQ, VL and BF16: made by [`run`] only.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Avx512(());
 
 /// Runs `kernel` with AVX-512.
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Out {
     /// What is inlined here is compiled for these features.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
     fn inner<K: Kernel>(kernel: K) -> K::Out {
         kernel.run(Avx512(()))
     }
@@ -83,6 +84,11 @@ impl Simd for Avx512 {
     fn div(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the token proves the feature.
         unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sqrt(self, x: Self::F) -> Self::F {
+        // SAFETY: the token proves the feature.
+        unsafe { _mm512_sqrt_ps(x) }
     }
     #[inline(always)]
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
@@ -181,6 +187,25 @@ impl Simd for Avx512 {
     fn to_float(self, a: Self::I) -> Self::F {
         // SAFETY: the token proves the feature.
         unsafe { _mm512_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    fn dot_bf16(self, a: Self::I, b: Self::I, c: Self::F) -> Self::F {
+        // SAFETY: the token proves the feature; the types differ in name only.
+        unsafe { _mm512_dpbf16_ps(c, transmute::<__m512i, __m512bh>(a), transmute::<__m512i, __m512bh>(b)) }
+    }
+    #[inline(always)]
+    fn pair_bf16(self, low: Self::F, high: Self::F) -> Self::I {
+        // SAFETY: the token proves the feature; the types differ in name only.
+        unsafe {
+            let [low, high] =
+                [low, high].map(|x| _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x))));
+            _mm512_or_si512(low, _mm512_slli_epi32::<16>(high))
+        }
+    }
+    #[inline(always)]
+    fn line_bf16(self, x: &[[f32; LANES]; 2]) -> Self::I {
+        // SAFETY: the token proves the feature; the types differ in name only.
+        unsafe { transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(self.load(&x[1]), self.load(&x[0]))) }
     }
     #[inline(always)]
     fn swap_pairs(self, x: Self::F) -> Self::F {

@@ -82,6 +82,10 @@ impl Simd for Scalar {
         map(a, b, |a, b| a / b)
     }
     #[inline(always)]
+    fn sqrt(self, x: F) -> F {
+        x.map(f32::sqrt)
+    }
+    #[inline(always)]
     fn fma(self, a: F, b: F, c: F) -> F {
         from_fn(|i| a[i].mul_add(b[i], c[i]))
     }

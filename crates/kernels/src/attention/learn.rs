@@ -1,0 +1,531 @@
+//! Attention of whole sequences with its gradient, in the manner of FlashAttention 2 (Dao 2023): no score matrix is kept, only the logarithm of
+//! every row's sum, from which the backward pass computes the weights again.
+//!
+//! # Arithmetic
+//! Blocks of [`BLOCK`] queries meet blocks of as many keys, in ascending order, in f32. With `s = scale q·k` (softcapped where the spec says so),
+//! `p = exp(s - lse)` and `delta = dout·out` of a row:
+//!
+//! ```text
+//! dv += pᵀ dout        dp = dout vᵀ        ds = p (dp - delta)
+//! dq += ds k scale     dk += dsᵀ q scale
+//! ```
+//!
+//! # Layout
+//! All products are one loop, `out[r][c] += a[step][r] b[step][c]`: operands are transposed once a block, so that what it reads lies in
+//! order. Scores stand key by key, a lane for each query: softmax needs no sums over lanes.
+//!
+//! # Work
+//! Forward, a task is a block of queries of one head; backward, a sequence and a key head, so that no two tasks add to the same gradient. More
+//! cores than sequences times key heads would want tasks by blocks, which compute the scores twice.
+
+use std::ops::Range;
+
+use super::AttentionSpec;
+use crate::Device;
+use crate::linear::Shared;
+use crate::math::{exp, tanh};
+use crate::simd::{Kernel, LANES, Simd, dispatch};
+
+/// Queries and keys of a block.
+const BLOCK: usize = 64;
+/// The widest head.
+const WIDEST: usize = 256;
+/// Rows of the inner loop's tile of sums; it is two vectors wide.
+const TILE: usize = 8;
+
+/// `[number][row of the block]`.
+type Turned = [[f32; BLOCK]; WIDEST];
+/// `[key][query]` or `[query][key]`.
+type Scores = [[f32; BLOCK]; BLOCK];
+/// `[row of the block][number]`.
+type Sums = [[f32; WIDEST]; BLOCK];
+
+static TURNED: Turned = [[0.0; BLOCK]; WIDEST];
+static SCORES: Scores = [[0.0; BLOCK]; BLOCK];
+static SUMS: Sums = [[0.0; WIDEST]; BLOCK];
+
+/// What attention reads: `[rows][heads][head_dim]` with the rows of all sequences behind each other; keys and values have `kv_heads`.
+#[derive(Debug, Clone, Copy)]
+pub struct Attended<'a> {
+    /// Rotated queries.
+    pub q: &'a [f32],
+    /// Rotated keys.
+    pub k: &'a [f32],
+    /// Values.
+    pub v: &'a [f32],
+}
+
+/// What the forward pass left: its result, and per row and head the logarithm of the sum of its exponentials.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention<'a> {
+    /// `[rows][heads][head_dim]`.
+    pub out: &'a [f32],
+    /// `[rows][heads]`.
+    pub log_sums: &'a [f32],
+}
+
+/// The result's gradient, and where those it leads to go; they overwrite what stands there.
+#[derive(Debug)]
+pub struct AttentionGradient<'a> {
+    /// Of the result.
+    pub out: &'a [f32],
+    /// Of the queries.
+    pub q: &'a mut [f32],
+    /// Of the keys.
+    pub k: &'a mut [f32],
+    /// Of the values.
+    pub v: &'a mut [f32],
+}
+
+/// Causal attention of sequences of these lengths: every row sees those before it in its own sequence, and itself (with a window, the last so
+/// many).
+pub fn attention_forward(
+    dev: &Device,
+    spec: &AttentionSpec,
+    lens: &[usize],
+    x: Attended<'_>,
+    out: &mut [f32],
+    log_sums: &mut [f32],
+) {
+    check(spec, lens, x, out.len(), log_sums.len());
+    let blocks: usize = lens.iter().map(|len| len.div_ceil(BLOCK)).sum();
+    let (out, log_sums) = (Shared::new(out), Shared::new(log_sums));
+    dev.run(blocks * spec.heads, &|task| {
+        let (start, len, block) = block_of(lens, task / spec.heads);
+        let sequence = Sequence { spec, x, start, len };
+        dispatch(
+            dev.isa(),
+            Forward { sequence, head: task % spec.heads, first: block * BLOCK, out: &out, log_sums: &log_sums },
+        );
+    });
+}
+
+/// The gradient of [`attention_forward`], from its result and the gradient of that.
+#[expect(clippy::needless_pass_by_value, reason = "it lends what is written to")]
+pub fn attention_backward(
+    dev: &Device,
+    spec: &AttentionSpec,
+    lens: &[usize],
+    x: Attended<'_>,
+    done: Attention<'_>,
+    gradient: AttentionGradient<'_>,
+) {
+    check(spec, lens, x, done.out.len(), done.log_sums.len());
+    let dout = gradient.out;
+    assert!(dout.len() == x.q.len() && gradient.q.len() == x.q.len(), "gradients of the queries' shape");
+    assert!(gradient.k.len() == x.k.len() && gradient.v.len() == x.k.len(), "gradients of the keys' shape");
+    let (dq, dk, dv) = (Shared::new(gradient.q), Shared::new(gradient.k), Shared::new(gradient.v));
+    dev.run(lens.len() * spec.kv_heads, &|task| {
+        let place = task / spec.kv_heads;
+        let sequence = Sequence { spec, x, start: lens[..place].iter().sum(), len: lens[place] };
+        dispatch(
+            dev.isa(),
+            Backward { sequence, kv_head: task % spec.kv_heads, done, dout, dq: &dq, dk: &dk, dv: &dv },
+        );
+    });
+}
+
+fn check(spec: &AttentionSpec, lens: &[usize], x: Attended<'_>, out: usize, log_sums: usize) {
+    let (rows, dim) = (lens.iter().sum::<usize>(), spec.head_dim);
+    assert!(dim <= WIDEST, "heads of {dim} numbers, {WIDEST} at most");
+    assert!(x.q.len() == rows * spec.heads * dim && out == x.q.len(), "queries and result of {rows} rows");
+    assert!(x.k.len() == rows * spec.kv_heads * dim && x.v.len() == x.k.len(), "keys and values of {rows} rows");
+    assert_eq!(log_sums, rows * spec.heads, "a sum for every row and head");
+}
+
+/// Where the sequence of a block starts, its length, and the block's number in it.
+fn block_of(lens: &[usize], mut block: usize) -> (usize, usize, usize) {
+    let mut start = 0;
+    for &len in lens {
+        let blocks = len.div_ceil(BLOCK);
+        if block < blocks {
+            return (start, len, block);
+        }
+        (start, block) = (start + len, block - blocks);
+    }
+    (start, 0, 0)
+}
+
+/// A sequence among the rows.
+#[derive(Clone, Copy)]
+struct Sequence<'a> {
+    spec: &'a AttentionSpec,
+    x: Attended<'a>,
+    start: usize,
+    len: usize,
+}
+
+/// One head's numbers in rows of all heads.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    data: &'a [f32],
+    /// Numbers of a row.
+    stride: usize,
+    /// Where the head begins in it.
+    offset: usize,
+    dim: usize,
+    /// Rows from its sequence's start on.
+    start: usize,
+}
+
+impl<'a> Head<'a> {
+    #[inline(always)]
+    fn row(&self, row: usize) -> &'a [f32] {
+        &self.data[(self.start + row) * self.stride + self.offset..][..self.dim]
+    }
+
+    /// Some rows from `first` on, turned; those that are missing are zero.
+    #[inline(always)]
+    fn turn(&self, first: usize, rows: usize, to: &mut Turned) {
+        for row in 0..BLOCK {
+            if row < rows {
+                to.iter_mut().zip(self.row(first + row)).for_each(|(to, x)| to[row] = *x);
+            } else {
+                to[..self.dim].iter_mut().for_each(|to| to[row] = 0.0);
+            }
+        }
+    }
+}
+
+impl<'a> Sequence<'a> {
+    fn head(&self, data: &'a [f32], heads: usize, head: usize) -> Head<'a> {
+        let dim = self.spec.head_dim;
+        Head { data, stride: heads * dim, offset: head * dim, dim, start: self.start }
+    }
+
+    fn query(&self, data: &'a [f32], head: usize) -> Head<'a> {
+        self.head(data, self.spec.heads, head)
+    }
+
+    fn key(&self, data: &'a [f32], kv_head: usize) -> Head<'a> {
+        self.head(data, self.spec.kv_heads, kv_head)
+    }
+
+    /// The first block of keys that the queries from `first` on see.
+    fn first_key(&self, first: usize) -> usize {
+        let seen = self.spec.window.map_or(0, |window| (first + 1).saturating_sub(window));
+        seen / BLOCK * BLOCK
+    }
+
+    fn block(&self, first: usize) -> usize {
+        BLOCK.min(self.len - first)
+    }
+
+    /// Whether a query sees a key.
+    #[inline(always)]
+    fn sees(&self, query: usize, key: usize) -> bool {
+        key <= query && self.spec.window.is_none_or(|window| query - key < window)
+    }
+
+    /// Scores of a block of queries and a block of keys, those that are not seen at minus infinity.
+    #[inline(always)]
+    fn scores<S: Simd>(
+        &self,
+        s: S,
+        k: &Turned,
+        q: &Turned,
+        (first_key, first_query): (usize, usize),
+        scores: &mut Scores,
+    ) {
+        let dim = self.spec.head_dim;
+        scores.iter_mut().for_each(|row| row.fill(0.0));
+        add_product(
+            s,
+            k.as_flattened(),
+            q.as_flattened(),
+            (BLOCK, BLOCK, dim),
+            |t| (t * BLOCK, t * BLOCK),
+            scores.as_flattened_mut(),
+            BLOCK,
+        );
+        let inside = first_key + BLOCK <= first_query + 1 && self.sees(first_query + BLOCK - 1, first_key);
+        for (key, row) in scores.iter_mut().enumerate() {
+            let (lanes, _) = row.as_chunks_mut::<LANES>();
+            for lanes in lanes {
+                let x = s.mul(s.load(lanes), s.splat(self.spec.scale));
+                let x = match self.spec.softcap {
+                    Some(cap) => s.mul(s.splat(cap), tanh(s, s.mul(x, s.splat(1.0 / cap)))),
+                    None => x,
+                };
+                s.store(x, lanes);
+            }
+            if !inside {
+                let unseen = |query: usize| !self.sees(first_query + query, first_key + key);
+                row.iter_mut()
+                    .enumerate()
+                    .filter(|(query, _)| unseen(*query))
+                    .for_each(|(_, x)| *x = f32::NEG_INFINITY);
+            }
+        }
+    }
+}
+
+/// `out[r][c] += a[t.0 + r] b[t.1 + c]` over all steps `t`: `rows` by `columns` sums.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "two operands, their shape, a result")]
+fn add_product<S: Simd>(
+    s: S,
+    a: &[f32],
+    b: &[f32],
+    (rows, columns, steps): (usize, usize, usize),
+    step: impl Fn(usize) -> (usize, usize),
+    out: &mut [f32],
+    stride: usize,
+) {
+    for r in (0..rows).step_by(TILE) {
+        for c in (0..columns).step_by(2 * LANES) {
+            let (first, second) = (LANES.min(columns - c), LANES.min((columns - c).saturating_sub(LANES)));
+            let mut sums = [[s.splat(0.0); 2]; TILE];
+            for t in 0..steps {
+                let (a_at, b_at) = step(t);
+                let b = &b[b_at + c..][..first + second];
+                let b = [s.load_part(&b[..first]), s.load_part(&b[first..])];
+                let a: &[f32] = &a[a_at + r..][..TILE];
+                for (sums, a) in sums.iter_mut().zip(a) {
+                    let a = s.splat(*a);
+                    sums[0] = s.fma(a, b[0], sums[0]);
+                    sums[1] = s.fma(a, b[1], sums[1]);
+                }
+            }
+            for (i, sums) in sums.iter().enumerate().take(rows - r) {
+                let (low, high) = out[(r + i) * stride + c..][..first + second].split_at_mut(first);
+                s.store_part(s.add(s.load_part(low), sums[0]), low);
+                s.store_part(s.add(s.load_part(high), sums[1]), high);
+            }
+        }
+    }
+}
+
+/// A block of queries of one head.
+struct Forward<'a> {
+    sequence: Sequence<'a>,
+    head: usize,
+    first: usize,
+    out: &'a Shared<'a, f32>,
+    log_sums: &'a Shared<'a, f32>,
+}
+
+impl Kernel for Forward<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { sequence, head, first, .. } = self;
+        let (spec, count) = (sequence.spec, sequence.block(first));
+        let kv_head = head / spec.group();
+        let (k, v) = (sequence.key(sequence.x.k, kv_head), sequence.key(sequence.x.v, kv_head));
+        let (mut q, mut turned, mut scores) = (TURNED, TURNED, SCORES);
+        sequence.query(sequence.x.q, head).turn(first, count, &mut q);
+        let mut softmax = Softmax { largest: [f32::NEG_INFINITY; BLOCK], sum: [0.0; BLOCK] };
+        let (width, dim) = (spec.heads * spec.head_dim, spec.head_dim);
+        let mut out = SUMS;
+        for first_key in (sequence.first_key(first)..first + count).step_by(BLOCK) {
+            let keys = sequence.block(first_key);
+            k.turn(first_key, keys, &mut turned);
+            sequence.scores(s, &turned, &q, (first_key, first), &mut scores);
+            let shrink = softmax.take(s, &mut scores);
+            out.iter_mut().zip(shrink).for_each(|(row, shrink)| row[..dim].iter_mut().for_each(|x| *x *= shrink));
+            gather(s, &scores, v, first_key..first_key + keys, count, &mut out);
+        }
+        for (row, x) in out.iter().enumerate().take(count) {
+            let place = sequence.start + first + row;
+            let to = self.out.part(place * width + head * dim, dim);
+            to.iter_mut().zip(x).for_each(|(to, x)| *to = x / softmax.sum[row]);
+            self.log_sums.part(place * spec.heads + head, 1)[0] = softmax.largest[row] + softmax.sum[row].ln();
+        }
+    }
+}
+
+/// Softmax as it goes: the largest score of every query and the sum of exponentials below it.
+struct Softmax {
+    largest: [f32; BLOCK],
+    sum: [f32; BLOCK],
+}
+
+impl Softmax {
+    /// Makes weights of scores, relative to the largest so far; by what earlier sums shrink.
+    #[inline(always)]
+    fn take<S: Simd>(&mut self, s: S, scores: &mut Scores) -> [f32; BLOCK] {
+        let mut shrink = [1.0; BLOCK];
+        for lane in (0..BLOCK).step_by(LANES) {
+            let part = lane..lane + LANES;
+            let before = s.load_part(&self.largest[part.clone()]);
+            let largest = scores.iter().fold(before, |m, row| s.max(m, s.load_part(&row[part.clone()])));
+            // A query that has seen nothing yet: its weights are exp(-inf - 0) = 0.
+            let base = s.max(largest, s.splat(f32::MIN));
+            let factor = exp(s, s.sub(before, base));
+            let mut sum = s.mul(s.load_part(&self.sum[part.clone()]), factor);
+            for row in scores.iter_mut() {
+                let weight = exp(s, s.sub(s.load_part(&row[part.clone()]), base));
+                sum = s.add(sum, weight);
+                s.store_part(weight, &mut row[part.clone()]);
+            }
+            s.store_part(largest, &mut self.largest[part.clone()]);
+            s.store_part(sum, &mut self.sum[part.clone()]);
+            s.store_part(factor, &mut shrink[part]);
+        }
+        shrink
+    }
+}
+
+/// A sequence and a key head.
+struct Backward<'a> {
+    sequence: Sequence<'a>,
+    kv_head: usize,
+    done: Attention<'a>,
+    dout: &'a [f32],
+    dq: &'a Shared<'a, f32>,
+    dk: &'a Shared<'a, f32>,
+    dv: &'a Shared<'a, f32>,
+}
+
+/// Operands of a block of queries, turned, with their rows' logarithms and deltas.
+struct Queries {
+    q: Turned,
+    dout: Turned,
+    log_sums: [f32; BLOCK],
+    deltas: [f32; BLOCK],
+}
+
+/// A block of keys: operands, turned, and what their gradients are so far.
+struct Keys {
+    k: Turned,
+    v: Turned,
+    dk: Sums,
+    dv: Sums,
+}
+
+/// Where a block of queries and a block of keys of a head begin.
+#[derive(Clone, Copy)]
+struct Pair {
+    head: usize,
+    first_key: usize,
+    first: usize,
+}
+
+impl Kernel for Backward<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { sequence, kv_head, .. } = self;
+        let spec = sequence.spec;
+        let heads = kv_head * spec.group()..(kv_head + 1) * spec.group();
+        heads.clone().for_each(|head| self.write(self.dq, (spec.heads, head), 0..sequence.len, |_, row| row.fill(0.0)));
+        let mut queries = Queries { q: TURNED, dout: TURNED, log_sums: [0.0; BLOCK], deltas: [0.0; BLOCK] };
+        let mut keys = Keys { k: TURNED, v: TURNED, dk: SUMS, dv: SUMS };
+        for first_key in (0..sequence.len).step_by(BLOCK) {
+            let rows = first_key..first_key + sequence.block(first_key);
+            sequence.key(sequence.x.k, kv_head).turn(first_key, rows.len(), &mut keys.k);
+            sequence.key(sequence.x.v, kv_head).turn(first_key, rows.len(), &mut keys.v);
+            (keys.dk, keys.dv) = (SUMS, SUMS);
+            for head in heads.clone() {
+                let seeing = |first: &usize| sequence.first_key(*first) <= first_key;
+                for first in (first_key..sequence.len).step_by(BLOCK).take_while(seeing) {
+                    self.load(head, first, &mut queries);
+                    self.meet(s, &mut keys, &queries, Pair { head, first_key, first });
+                }
+            }
+            let place = (spec.kv_heads, kv_head);
+            self.write(self.dk, place, rows.clone(), |i, row| row.copy_from_slice(&keys.dk[i][..spec.head_dim]));
+            self.write(self.dv, place, rows, |i, row| row.copy_from_slice(&keys.dv[i][..spec.head_dim]));
+        }
+    }
+}
+
+impl Backward<'_> {
+    /// Changes one head's numbers in some rows of a gradient: no other task has these.
+    #[inline(always)]
+    fn write(
+        &self,
+        to: &Shared<'_, f32>,
+        (heads, head): (usize, usize),
+        rows: Range<usize>,
+        change: impl Fn(usize, &mut [f32]),
+    ) {
+        let dim = self.sequence.spec.head_dim;
+        for (i, row) in rows.enumerate() {
+            change(i, to.part(((self.sequence.start + row) * heads + head) * dim, dim));
+        }
+    }
+
+    #[inline(always)]
+    fn load(&self, head: usize, first: usize, queries: &mut Queries) {
+        let sequence = &self.sequence;
+        let count = sequence.block(first);
+        let (dout, out) = (sequence.query(self.dout, head), sequence.query(self.done.out, head));
+        sequence.query(sequence.x.q, head).turn(first, count, &mut queries.q);
+        dout.turn(first, count, &mut queries.dout);
+        // A row that is not there has weights of zero.
+        queries.log_sums.fill(f32::INFINITY);
+        queries.deltas.fill(0.0);
+        for row in 0..count {
+            queries.log_sums[row] = self.done.log_sums[(sequence.start + first + row) * sequence.spec.heads + head];
+            queries.deltas[row] = dout.row(first + row).iter().zip(out.row(first + row)).map(|(a, b)| a * b).sum();
+        }
+    }
+
+    /// What a block of queries and a block of keys give each other.
+    #[inline(always)]
+    fn meet<S: Simd>(&self, s: S, keys: &mut Keys, queries: &Queries, Pair { head, first_key, first }: Pair) {
+        let sequence = &self.sequence;
+        let (spec, dim) = (sequence.spec, sequence.spec.head_dim);
+        let (key_rows, rows) = (sequence.block(first_key), sequence.block(first));
+        let (mut p, mut ds) = (SCORES, SCORES);
+        sequence.scores(s, &keys.k, &queries.q, (first_key, first), &mut p);
+        let turned = |t: usize| (t * BLOCK, t * BLOCK);
+        let shape = (BLOCK, BLOCK, dim);
+        add_product(s, keys.v.as_flattened(), queries.dout.as_flattened(), shape, turned, ds.as_flattened_mut(), BLOCK);
+        weigh(s, spec, queries, &mut p, &mut ds);
+        let (k, q, dout) = (
+            sequence.key(sequence.x.k, self.kv_head),
+            sequence.query(sequence.x.q, head),
+            sequence.query(self.dout, head),
+        );
+        let mut dq = SUMS;
+        gather(s, &ds, k, first_key..first_key + key_rows, rows, &mut dq);
+        let add = |i: usize, row: &mut [f32]| row.iter_mut().zip(&dq[i]).for_each(|(row, dq)| *row += dq);
+        self.write(self.dq, (spec.heads, head), first..first + rows, add);
+        (p, ds) = (across(&p), across(&ds));
+        gather(s, &p, dout, first..first + rows, key_rows, &mut keys.dv);
+        gather(s, &ds, q, first..first + rows, key_rows, &mut keys.dk);
+    }
+}
+
+/// Scores become weights, and the gradients of weights become those of scores before the scale.
+#[inline(always)]
+fn weigh<S: Simd>(s: S, spec: &AttentionSpec, queries: &Queries, p: &mut Scores, ds: &mut Scores) {
+    for (p, ds) in p.iter_mut().zip(ds) {
+        for lane in (0..BLOCK).step_by(LANES) {
+            let part = lane..lane + LANES;
+            let score = s.load_part(&p[part.clone()]);
+            let weight = exp(s, s.sub(score, s.load_part(&queries.log_sums[part.clone()])));
+            let change = s.sub(s.load_part(&ds[part.clone()]), s.load_part(&queries.deltas[part.clone()]));
+            let mut slope = s.mul(s.mul(weight, change), s.splat(spec.scale));
+            if let Some(cap) = spec.softcap {
+                // The score is cap tanh(x), whose slope is 1 - (score / cap)². Those that are not seen have no weight, but are infinite.
+                let bounded = s.max(s.splat(-cap), score);
+                let ratio = s.mul(bounded, s.splat(1.0 / cap));
+                slope = s.mul(slope, s.sub(s.splat(1.0), s.mul(ratio, ratio)));
+            }
+            s.store_part(weight, &mut p[part.clone()]);
+            s.store_part(slope, &mut ds[part]);
+        }
+    }
+}
+
+/// `sums[r] += weights[t][r] x[t]` over some rows of a head.
+#[inline(always)]
+fn gather<S: Simd>(s: S, weights: &Scores, x: Head<'_>, from: Range<usize>, rows: usize, sums: &mut Sums) {
+    let at = |t: usize| (t * BLOCK, (x.start + from.start + t) * x.stride + x.offset);
+    add_product(s, weights.as_flattened(), x.data, (rows, x.dim, from.len()), at, sums.as_flattened_mut(), WIDEST);
+}
+
+fn across(x: &Scores) -> Scores {
+    let mut y = SCORES;
+    for (i, row) in x.iter().enumerate() {
+        row.iter().zip(&mut y).for_each(|(x, y)| y[i] = *x);
+    }
+    y
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,365 @@
+//! Products for training: `C (+)= A B` of matrices of f32, multiplied in f32 or bf16, summed in f32.
+//!
+//! Forward, input gradient and weight gradient of a linear layer are one operation over different vectors: rows or columns of the
+//! same matrices. So both operands are [`Vectors`] along the dimension that is summed over, packed into [`Panels`] (Goto & van de
+//! Geijn 2008): some vectors side by side, step by step, so that the inner loop reads both in order. What is multiplied more than once is
+//! packed once.
+//!
+//! # Arithmetic
+//! A step is one number, or for bf16 a pair of neighbours, rounded to nearest even. Every output is one chain of multiply-adds from the first
+//! step to the last, whatever the tasks and threads; a pair is summed as the instruction set does it ([`Simd::dot_bf16`]).
+//!
+//! # Work
+//! The inner loop holds a tile of [`LEFT`] by [`RIGHT`] sums in registers. [`STEPS`] steps of one right panel stay in the first-level cache
+//! while the left panels of the task, in the second-level cache, pass by.
+
+use std::ops::Range;
+
+use crate::Device;
+use crate::linear::Shared;
+use crate::simd::{Kernel, LANES, Simd, dispatch};
+
+/// Vectors of a left panel: rows of the result.
+const LEFT: usize = 8;
+/// Vectors of a right panel: columns of the result.
+const RIGHT: usize = 32;
+/// Steps for which sums stay in registers.
+const STEPS: usize = 256;
+/// Left panels of a task: with [`STEPS`] steps they take half of a second-level cache of 1 MiB.
+const LEFT_PANELS: usize = 64;
+/// Right panels of a task.
+const RIGHT_PANELS: usize = 8;
+/// Tasks a thread should have at least, so that one which loses its core holds up little.
+const TASKS_PER_THREAD: usize = 4;
+/// Vectors that a task packs. Of columns they share the cache lines and pages of every row.
+const PACKED: usize = 256;
+/// Alignment of panels, in numbers: a cache line.
+const LINE: usize = 16;
+
+/// In what numbers are multiplied. Sums are always f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// f32, as they are.
+    F32,
+    /// Rounded to bf16: twice the speed where the machine has instructions for it.
+    #[default]
+    Bf16,
+}
+
+impl Precision {
+    /// Numbers of a step.
+    fn numbers(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// Vectors along the dimension that a product sums over.
+#[derive(Debug, Clone, Copy)]
+pub struct Vectors<'a> {
+    data: &'a [f32],
+    count: usize,
+    len: usize,
+    /// They are columns of a row-major matrix.
+    columns: bool,
+}
+
+impl<'a> Vectors<'a> {
+    /// The rows of a row-major matrix, each `len` long.
+    pub fn rows(data: &'a [f32], len: usize) -> Self {
+        assert!(len > 0 && data.len().is_multiple_of(len), "{} numbers are not rows of {len}", data.len());
+        Self { data, count: data.len() / len, len, columns: false }
+    }
+
+    /// The `count` columns of a row-major matrix.
+    pub fn columns(data: &'a [f32], count: usize) -> Self {
+        assert!(count > 0 && data.len().is_multiple_of(count), "{} numbers are not rows of {count}", data.len());
+        Self { data, count, len: data.len() / count, columns: true }
+    }
+}
+
+/// Vectors packed for products, `W` side by side. The buffer is kept for the next ones.
+#[derive(Debug, Default)]
+pub struct Panels<const W: usize> {
+    /// `[panel][step][W]`; of bf16 a number holds the bits of a pair.
+    words: Vec<f32>,
+    /// Where the first cache line begins.
+    start: usize,
+    precision: Precision,
+    count: usize,
+    len: usize,
+}
+
+/// The operand whose vectors are rows of the result.
+pub type LeftPanels = Panels<LEFT>;
+/// The operand whose vectors are columns of the result.
+pub type RightPanels = Panels<RIGHT>;
+
+impl<const W: usize> Panels<W> {
+    /// Packs vectors, over all threads.
+    pub fn pack(&mut self, dev: &Device, precision: Precision, vectors: Vectors<'_>) -> &Self {
+        (self.precision, self.count, self.len) = (precision, vectors.count, vectors.len);
+        let size = self.steps() * W;
+        let needed = self.panels() * size;
+        if self.words.len() < needed + LINE {
+            self.words.resize(needed + LINE, 0.0);
+            self.start = self.words.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+        }
+        let each = PACKED / W;
+        let (panels, words) = (self.panels(), Shared::new(&mut self.words[self.start..][..needed]));
+        dev.run(panels.div_ceil(each), &|task| {
+            let (first, last) = (task * each, panels.min((task + 1) * each));
+            let words = words.part(first * size, (last - first) * size);
+            dispatch(dev.isa(), Pack::<W> { vectors, precision, first: first * W, words, size });
+        });
+        self
+    }
+
+    /// Steps of every vector.
+    fn steps(&self) -> usize {
+        self.len.div_ceil(self.precision.numbers())
+    }
+
+    fn panels(&self) -> usize {
+        self.count.div_ceil(W)
+    }
+
+    /// Some steps of a panel.
+    #[inline(always)]
+    fn block(&self, panel: usize, steps: &Range<usize>) -> &[f32] {
+        &self.words[self.start + (panel * self.steps() + steps.start) * W..][..steps.len() * W]
+    }
+}
+
+/// `out (+)= left · right`: `out` is row-major, a row for every left vector, a column for every right one.
+pub fn gemm(dev: &Device, left: &LeftPanels, right: &RightPanels, out: &mut [f32], accumulate: bool) {
+    assert_eq!(left.len, right.len, "vectors of {} and of {}", left.len, right.len);
+    assert_eq!(left.precision, right.precision, "both operands are packed alike");
+    assert_eq!(out.len(), left.count * right.count, "{} by {} sums", left.count, right.count);
+    let plan = Plan::new(dev, left.panels(), right.panels());
+    let out = Shared::new(out);
+    dev.run(plan.tasks(), &|task| {
+        let (left_panels, right_panels) = plan.task(task);
+        let block = Block { left, right, left_panels, right_panels, out: &out, accumulate };
+        match left.precision {
+            Precision::F32 => dispatch(dev.isa(), (Single, block)),
+            Precision::Bf16 => dispatch(dev.isa(), (Pairs, block)),
+        }
+    });
+}
+
+/// How the result is cut into tasks.
+#[derive(Debug)]
+struct Plan {
+    left: usize,
+    right: usize,
+    left_each: usize,
+    right_each: usize,
+}
+
+impl Plan {
+    fn new(dev: &Device, left: usize, right: usize) -> Self {
+        let mut plan = Self { left, right, left_each: LEFT_PANELS, right_each: RIGHT_PANELS };
+        while plan.tasks() < TASKS_PER_THREAD * dev.threads() && plan.left_each * plan.right_each > 4 {
+            // A left panel is a quarter of a right one.
+            let cut = if plan.left_each >= 4 * plan.right_each { &mut plan.left_each } else { &mut plan.right_each };
+            *cut = cut.div_ceil(2);
+        }
+        plan
+    }
+
+    fn tasks(&self) -> usize {
+        self.left.div_ceil(self.left_each) * self.right.div_ceil(self.right_each)
+    }
+
+    /// Tasks that follow each other share their left panels.
+    fn task(&self, task: usize) -> (Range<usize>, Range<usize>) {
+        let across = self.right.div_ceil(self.right_each);
+        let (left, right) = (task / across * self.left_each, task % across * self.right_each);
+        (left..self.left.min(left + self.left_each), right..self.right.min(right + self.right_each))
+    }
+}
+
+/// Packs some panels.
+struct Pack<'a, const W: usize> {
+    vectors: Vectors<'a>,
+    precision: Precision,
+    /// Their first vector.
+    first: usize,
+    words: &'a mut [f32],
+    /// Numbers of a panel.
+    size: usize,
+}
+
+impl<const W: usize> Kernel for Pack<'_, W> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        if self.vectors.columns { self.columns(s) } else { self.rows(s) }
+    }
+}
+
+impl<const W: usize> Pack<'_, W> {
+    /// Neighbours lie side by side already: step by step, all panels.
+    #[inline(always)]
+    fn columns<S: Simd>(self, s: S) {
+        let Vectors { data, count, len, .. } = self.vectors;
+        let numbers = self.precision.numbers();
+        for step in 0..self.size / W {
+            let row = |i: usize| if i < len { &data[i * count..][self.first..count] } else { &[] };
+            let (low, high) = (row(step * numbers), row(step * numbers + 1));
+            for (panel, words) in self.words.chunks_exact_mut(self.size).enumerate() {
+                for (at, words) in words[step * W..][..W].chunks_mut(LANES).enumerate() {
+                    let load = |row: &[f32]| s.load_part(within(row, panel * W + at * LANES, words.len()));
+                    let word = match self.precision {
+                        Precision::F32 => load(low),
+                        Precision::Bf16 => s.as_float(s.pair_bf16(load(low), load(high))),
+                    };
+                    s.store_part(word, words);
+                }
+            }
+        }
+    }
+
+    /// Sixteen steps of every vector at a time, so that what is written stays in the first-level cache meanwhile.
+    #[inline(always)]
+    fn rows<S: Simd>(self, s: S) {
+        let Vectors { data, count, len, .. } = self.vectors;
+        let numbers = self.precision.numbers();
+        for (panel, words) in self.words.chunks_exact_mut(self.size).enumerate() {
+            for (block, words) in words.chunks_mut(LANES * W).enumerate() {
+                let columns = block * LANES * numbers..len.min((block + 1) * LANES * numbers);
+                for lane in 0..W {
+                    let vector = self.first + panel * W + lane;
+                    let part = if vector < count { &data[vector * len..][columns.clone()] } else { &[] };
+                    let mut steps = [0.0; LANES];
+                    s.store(steps_of(s, self.precision, part), &mut steps);
+                    words[lane..].iter_mut().step_by(W).zip(steps).for_each(|(word, step)| *word = step);
+                }
+            }
+        }
+    }
+}
+
+/// At most `len` numbers of a row from `start` on.
+#[inline(always)]
+fn within(row: &[f32], start: usize, len: usize) -> &[f32] {
+    let start = start.min(row.len());
+    &row[start..row.len().min(start + len)]
+}
+
+/// Sixteen steps of a vector; what it does not have is zero.
+#[inline(always)]
+fn steps_of<S: Simd>(s: S, precision: Precision, part: &[f32]) -> S::F {
+    if precision == Precision::F32 {
+        return s.load_part(part);
+    }
+    if let Ok(part) = part.as_chunks::<LANES>().0.try_into() {
+        return s.as_float(s.line_bf16(part));
+    }
+    let mut line = [[0.0; LANES]; 2];
+    line.as_flattened_mut()[..part.len()].copy_from_slice(part);
+    s.as_float(s.line_bf16(&line))
+}
+
+/// One step of sixteen sums.
+trait Step: Copy {
+    fn step<S: Simd>(self, s: S, a: S::F, b: S::F, sum: S::F) -> S::F;
+}
+
+/// Steps of one number.
+#[derive(Clone, Copy)]
+struct Single;
+
+impl Step for Single {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, a: S::F, b: S::F, sum: S::F) -> S::F {
+        s.fma(a, b, sum)
+    }
+}
+
+/// Steps of a pair of bf16.
+#[derive(Clone, Copy)]
+struct Pairs;
+
+impl Step for Pairs {
+    #[inline(always)]
+    fn step<S: Simd>(self, s: S, a: S::F, b: S::F, sum: S::F) -> S::F {
+        s.dot_bf16(s.bits(a), s.bits(b), sum)
+    }
+}
+
+/// What a task computes.
+struct Block<'a> {
+    left: &'a LeftPanels,
+    right: &'a RightPanels,
+    left_panels: Range<usize>,
+    right_panels: Range<usize>,
+    out: &'a Shared<'a, f32>,
+    accumulate: bool,
+}
+
+impl<P: Step> Kernel for (P, Block<'_>) {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (step, block) = self;
+        let steps = block.left.steps();
+        for first in (0..steps).step_by(STEPS) {
+            let part = first..steps.min(first + STEPS);
+            let onto = block.accumulate || first > 0;
+            for right in block.right_panels.clone() {
+                let b = block.right.block(right, &part);
+                for left in block.left_panels.clone() {
+                    let a = block.left.block(left, &part);
+                    block.tile(s, step, (a, b), (left, right), onto);
+                }
+            }
+        }
+    }
+}
+
+impl Block<'_> {
+    /// The sums of two panels over some steps, written or added to what stands there.
+    #[inline(always)]
+    fn tile<S: Simd>(
+        &self,
+        s: S,
+        step: impl Step,
+        (a, b): (&[f32], &[f32]),
+        (left, right): (usize, usize),
+        onto: bool,
+    ) {
+        let (row, column) = (left * LEFT, right * RIGHT);
+        let (rows, columns) = (LEFT.min(self.left.count - row), RIGHT.min(self.right.count - column));
+        let out = |i: usize| self.out.part((row + i) * self.right.count + column, columns);
+        let mut sums = [[s.splat(0.0); RIGHT / LANES]; LEFT];
+        if onto {
+            for (i, sums) in sums.iter_mut().enumerate().take(rows) {
+                for (sum, out) in sums.iter_mut().zip(out(i).chunks(LANES)) {
+                    *sum = s.load_part(out);
+                }
+            }
+        }
+        for (a, b) in a.as_chunks::<LEFT>().0.iter().zip(b.as_chunks::<RIGHT>().0) {
+            let (b, _) = b.as_chunks::<LANES>();
+            let b = [s.load(&b[0]), s.load(&b[1])];
+            for (sums, a) in sums.iter_mut().zip(a) {
+                let a = s.splat(*a);
+                for (sum, b) in sums.iter_mut().zip(b) {
+                    *sum = step.step(s, a, b, *sum);
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate().take(rows) {
+            for (sum, out) in sums.iter().zip(out(i).chunks_mut(LANES)) {
+                s.store_part(*sum, out);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

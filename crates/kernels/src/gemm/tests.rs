@@ -1,0 +1,80 @@
+use half::bf16;
+use proptest::prelude::*;
+
+use super::*;
+use crate::Isa;
+use crate::testing::Random;
+
+/// The product in f64, of numbers as the precision sees them.
+fn exact(precision: Precision, (m, n, k): (usize, usize, usize), a: &[f32], b: &[f32]) -> Vec<f64> {
+    let seen = |x: f32| f64::from(if precision == Precision::Bf16 { bf16::from_f32(x).to_f32() } else { x });
+    let sum = |i: usize, j: usize| (0..k).map(|t| seen(a[i * k + t]) * seen(b[j * k + t])).sum::<f64>();
+    (0..m * n).map(|at| sum(at / n, at % n)).collect()
+}
+
+fn transposed(x: &[f32], cols: usize) -> Vec<f32> {
+    let rows = x.len() / cols;
+    (0..x.len()).map(|at| x[at % rows * cols + at / rows]).collect()
+}
+
+/// Every way to hold the same operands gives the same bits, near the exact ones.
+#[track_caller]
+fn check(precision: Precision, isa: Isa, (m, n, k): (usize, usize, usize), seed: u64) {
+    let mut random = Random::new(seed);
+    let (a, b, before) = (random.numbers(m * k), random.numbers(n * k), random.numbers(m * n));
+    let (a_columns, b_columns) = (transposed(&a, k), transposed(&b, k));
+    let left = [Vectors::rows(&a, k), Vectors::columns(&a_columns, m)];
+    let right = [Vectors::rows(&b, k), Vectors::columns(&b_columns, n)];
+    let want = exact(precision, (m, n, k), &a, &b);
+    let mut all: Vec<Vec<f32>> = Vec::new();
+    for (threads, way) in [(1, 0), (1, 1), (2, 2), (2, 3)] {
+        let dev = Device::with_isa(threads, isa);
+        let (mut l, mut r, mut out) = (LeftPanels::default(), RightPanels::default(), before.clone());
+        l.pack(&dev, precision, left[way % 2]);
+        r.pack(&dev, precision, right[way / 2]);
+        gemm(&dev, &l, &r, &mut out, false);
+        all.push(out.clone());
+        gemm(&dev, &l, &r, &mut out, true);
+        let twice = out.iter().zip(&all[0]).all(|(twice, once)| (twice - 2.0 * once).abs() < 1e-3 + 1e-5 * once.abs());
+        assert!(twice, "{precision:?} {isa:?} {m}x{n}x{k}: adds up");
+    }
+    assert!(all.iter().all(|out| *out == all[0]), "{precision:?} {isa:?} {m}x{n}x{k}: the same bits");
+    for (got, want) in all[0].iter().zip(want) {
+        assert!(
+            (f64::from(*got) - want).abs() < 1e-6 * k as f64 + 1e-6,
+            "{precision:?} {isa:?} {m}x{n}x{k}: {got}, not {want}"
+        );
+    }
+}
+
+#[test]
+fn products_are_right_on_every_instruction_set() {
+    for isa in Isa::available() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            for shape in [(1, 1, 1), (8, 32, 2), (9, 33, 3), (65, 70, 515), (40, 300, 64), (3, 5, 1025)] {
+                check(precision, isa, shape, 7);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn any_shape(m in 1_usize..70, n in 1_usize..70, k in 1_usize..70, bf16: bool, seed: u64) {
+        let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+        check(precision, Isa::detect(), (m, n, k), seed);
+    }
+}
+
+#[test]
+fn what_is_no_number_stays_none() {
+    let dev = Device::new(1);
+    for nan in [f32::NAN, f32::from_bits(0x7fff_ffff), f32::from_bits(0xffff_ffff)] {
+        let (mut l, mut r, mut out) = (LeftPanels::default(), RightPanels::default(), [0.0]);
+        l.pack(&dev, Precision::Bf16, Vectors::rows(&[nan, 1.0], 2));
+        r.pack(&dev, Precision::Bf16, Vectors::rows(&[1.0, 1.0], 2));
+        gemm(&dev, &l, &r, &mut out, false);
+        assert!(out[0].is_nan(), "{nan:?} became {}", out[0]);
+    }
+}
