@@ -434,6 +434,34 @@ fn changed_settings_are_taken_over_while_it_serves() {
     assert!(refused.code == Some(1) && refused.err.contains("policy"), "{refused:?}");
 }
 
+/// The grammar over substrings, with a model under it: the product is quoted from the text, byte for byte; the order number needs no
+/// model. What the text does not name stays absent.
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn free_text_is_quoted_from_what_was_written() {
+    let tessera = Tessera::new();
+    let server = serve(&tessera, &["serve", "-l", "127.0.0.1:0", "--model", &model(SMOLLM2)]);
+    let check = |text: &str, product: Option<&str>, order: Option<&str>| {
+        let body = serde_json::json!({ "decision": "refund-policy", "text": text }).to_string();
+        let decided: Value = serde_json::from_str(&ask(&server, "POST /v1/reasoning/decisions", &body)).unwrap();
+        for (name, wanted) in [("product", product), ("order_number", order)] {
+            let fact = &decided["facts"][name];
+            assert_eq!(fact["value"].as_str(), wanted, "{decided}");
+            let place = ["start", "end"].map(|end| fact["quote"][end].as_u64().and_then(|at| usize::try_from(at).ok()));
+            let quote = place[0].zip(place[1]).map(|(start, end)| &text[start..end]);
+            assert_eq!(quote, wanted, "{decided}");
+        }
+        assert_eq!(decided["output"]["product"].as_str(), product, "{decided}");
+    };
+    check(
+        "Order AB-20931: I bought headphones for $80 10 days ago and opened the box.",
+        Some("headphones"),
+        Some("AB-20931"),
+    );
+    check("The coffee machine I got on March 3 for £150 is broken.", Some("coffee machine"), None);
+    check("I paid 45 euros on March 3 and want them back, all unopened.", None, None);
+}
+
 /// Three processes, each only one part: the gateway loads nothing and decides nothing, and both are done for it elsewhere.
 #[test]
 #[ignore = "needs models: run by cargo xtask test"]

@@ -16,9 +16,10 @@ use crate::{
         assign::{Assigned, Read, reading},
         cues::{Cues, choices},
         date::Day,
-        judge::{Judge, Judgement, Matter, Method},
+        judge::{Judge, Judgement, Matter, Method, add},
         propose::{Proposal, What, propose},
-        schema::{Facts, Kind, Language},
+        quotes::{matching, without_parts},
+        schema::{Facts, Kind, Language, Slot},
     },
     flow::{self, Steps, Stopwatch},
     graph::{Visit, evaluate},
@@ -119,22 +120,40 @@ impl Decider {
     async fn read(&self, facts: &Facts, steps: &mut Steps, usage: &mut Usage) -> Result<Assigned, Error> {
         let watch = Stopwatch::start();
         let text = self.request.text.as_deref().unwrap_or_default();
-        let mut proposals = propose(text, self.today);
-        proposals.extend(choices(text, facts));
         let cues = Cues::find(text, facts);
+        let mut proposals = self.found_by_code(text, facts);
+        let free = self.free(facts);
+        let matter = Matter { text, language: self.language, facts, free: &free, proposals: &[], fits: &[] };
+        if let Some(judge) = &self.judge {
+            proposals.extend(judge.quotes(matter, &cues, usage).await?);
+        }
         let fits = self.fits(facts, &proposals, &cues);
-        let matter = Matter { text, language: self.language, facts, proposals: &proposals, fits: &fits };
+        let matter = Matter { proposals: &proposals, fits: &fits, ..matter };
         let judgement = match &self.judge {
             Some(judge) => judge.judge(matter).await?,
             None => Judgement::none(&matter),
         };
-        *usage = judgement.usage;
+        add(usage, &judgement.usage);
         let read = Read { text, facts, proposals: &proposals, cues: &cues, judgement: &judgement, today: self.today };
         let assigned = read.assign(&self.request.facts);
         if !text.is_empty() {
             steps.step(self.reading_step(text, &proposals, &judgement, &assigned, watch.micros()));
         }
         Ok(assigned)
+    }
+
+    fn found_by_code(&self, text: &str, facts: &Facts) -> Vec<Proposal> {
+        let matches = matching(text, facts);
+        let mut proposals = without_parts(propose(text, self.today), &matches);
+        proposals.extend(matches);
+        proposals.extend(choices(text, facts));
+        proposals
+    }
+
+    /// The slots of free text that the caller does not fill.
+    fn free(&self, facts: &Facts) -> Vec<usize> {
+        let open = |slot: &Slot| slot.is_free() && !self.request.facts.contains_key(&slot.name);
+        facts.slots.iter().enumerate().filter(|(_, slot)| open(slot)).map(|(place, _)| place).collect()
     }
 
     /// For every proposal the open slots it could fill. Words that stand for a value speak for themselves: nobody is asked.
@@ -150,6 +169,10 @@ impl Decider {
         };
         let mut fits: Vec<Vec<usize>> = proposals.iter().map(of).collect();
         let weight = |place: usize, fits: &[usize]| {
+            // What was quoted was asked for, and is little.
+            if matches!(proposals[place].what, What::Text { .. }) {
+                return f64::INFINITY;
+            }
             fits.iter().map(|slot| cues.weight(*slot, &proposals[place].span)).fold(0.0, f64::max)
         };
         let mut heavy: Vec<(usize, f64)> =
@@ -171,6 +194,7 @@ impl Decider {
         let rule = match judgement.method {
             Method::Scores => format!("{} {model}", self.pick("cues and scores of", "线索词与模型打分：")),
             Method::Picks => format!("{} {model}", self.pick("cues and picks of", "线索词与模型选择：")),
+            Method::Quotes => format!("{} {model}", self.pick("cues and quotes of", "线索词与模型摘录：")),
             Method::None => self.pick("cues alone", "仅线索词").to_owned(),
         };
         let found: Vec<&str> = proposals.iter().map(|proposal| &text[proposal.span.clone()]).collect();

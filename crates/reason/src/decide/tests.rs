@@ -6,30 +6,39 @@ use std::sync::{
 };
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use proptest::prelude::*;
 use protocol::{
     Capabilities, Conclusion, Decide, DecideRequest, Decision, Error, ErrorKind, Event, EventStream, Format, Generate,
     GenerateRequest, ModelCard, Prompt, Step, StepEvent, TextOrTokens, TokenLogprob, Usage,
 };
 use serde_json::{Map, Value, json};
 
-use crate::{Library, Reason};
+use super::Decider;
+use crate::{Library, Reason, models::Models};
 
 /// A text whose amounts no cue stands near.
 const RIDDLE: &str = "Figures: 20,000 monthly; then 5,000; finally 100,000.";
 
-/// Scores endings, or answers a request for JSON with `answer`.
+/// Scores endings, answers a request for JSON with `answer`, and one for words of the text with `quote`.
 #[derive(Debug)]
 struct Model {
     capabilities: Capabilities,
     /// Sentences that are likely.
     likely: Vec<&'static str>,
-    answer: &'static str,
+    answer: String,
+    quote: String,
     asked: AtomicUsize,
 }
 
 impl Model {
     fn new(capabilities: Capabilities) -> Self {
-        Self { capabilities, likely: Vec::new(), answer: "", asked: AtomicUsize::new(0) }
+        Self {
+            capabilities,
+            likely: Vec::new(),
+            answer: String::new(),
+            quote: String::new(),
+            asked: AtomicUsize::new(0),
+        }
     }
 
     fn scores(&self, text: &str) -> Vec<TokenLogprob> {
@@ -54,8 +63,9 @@ impl Generate for Model {
         let event = match &request.prompt {
             Prompt::Raw(TextOrTokens::Text(text)) if request.echo => Event::PromptLogprobs(self.scores(text)),
             _ => {
-                assert!(matches!(request.format, Format::JsonSchema(_)), "a free answer is never asked for");
-                Event::Text { choice: 0, text: self.answer.to_owned(), logprobs: Vec::new() }
+                let text = if matches!(request.format, Format::JsonSchema(_)) { &self.answer } else { &self.quote };
+                assert!(self.capabilities.grammar || !matches!(request.format, Format::Lark(_)), "it takes no grammar");
+                Event::Text { choice: 0, text: text.clone(), logprobs: Vec::new() }
             }
         };
         let usage = Usage { prompt_tokens: 1, cached_tokens: 0, completion_tokens: 0 };
@@ -124,9 +134,9 @@ async fn a_model_that_always_likes_one_title_says_nothing() {
 
 #[tokio::test]
 async fn a_model_that_picks() {
-    let model = |answer| {
+    let model = |answer: &str| {
         let mut model = Model::new(Capabilities { schema: true, ..Capabilities::default() });
-        model.answer = answer;
+        model.answer = answer.to_owned();
         vec![Arc::new(model) as Arc<dyn Generate>]
     };
     let (steps, decision) =
@@ -189,4 +199,107 @@ async fn what_is_wrong_is_said_before_the_work_begins() {
     check(|r| r.text = Some("a".repeat(20_000)), ErrorKind::Invalid, "text").await;
     check(|r| drop(r.facts.insert("incom".to_owned(), json!(1))), ErrorKind::Invalid, "facts.incom").await;
     check(|r| drop(r.facts.insert("income".to_owned(), json!(-1))), ErrorKind::Invalid, "facts.income").await;
+}
+
+/// A text with everything a refund needs, and two names for what was bought.
+const RETURN: &str = "Order AB-20931: I bought headphones for $80 10 days ago and opened the box. The Headphones hiss.";
+
+fn refund(text: &str) -> DecideRequest {
+    DecideRequest { decision: "refund-policy".to_owned(), ..request(text) }
+}
+
+#[tokio::test]
+async fn words_of_the_text_are_copied_and_others_are_not_believed() {
+    let check = async |capabilities: Capabilities, quote: &str, wanted: Option<&str>| {
+        let mut model = Model::new(capabilities);
+        model.quote = quote.to_owned();
+        let (steps, decision) = run(vec![Arc::new(model)], refund(RETURN)).await;
+        let product = decision.facts.get("product").map(|fact| fact.value.as_str().unwrap());
+        assert_eq!(product, wanted, "{quote}");
+        assert_eq!(steps[0].rule.as_deref(), Some("cues and quotes of fake"));
+        assert_eq!(decision.facts["order_number"].value, "AB-20931");
+        assert_eq!(decision.output.unwrap()["product"], json!(wanted));
+    };
+    for capabilities in [Capabilities::default(), Capabilities { grammar: true, ..Capabilities::default() }] {
+        check(capabilities, " headphones\n", Some("headphones")).await;
+        check(capabilities, "\"headphones\".", Some("headphones")).await;
+        check(capabilities, "The Headphones", Some("The Headphones")).await;
+        check(capabilities, "absent", None).await;
+        check(capabilities, "", None).await;
+        // Not in the text, only a part of a word, otherwise written, and longer than the schema allows.
+        check(capabilities, "a headset", None).await;
+        check(capabilities, "phones", None).await;
+        check(capabilities, "HEADPHONES", None).await;
+        check(capabilities, &RETURN[..70], None).await;
+    }
+}
+
+#[tokio::test]
+async fn quoted_words_are_weighed_like_all_that_is_found() {
+    let check = async |model: Model, wanted: Option<&str>, rule: &str| {
+        let (steps, decision) = run(vec![Arc::new(model)], refund(RETURN)).await;
+        let quote = decision.facts.get("product").and_then(|fact| fact.quote.as_ref());
+        assert_eq!(quote.map(|quote| quote.text.as_str()), wanted);
+        assert_eq!(steps[0].rule.as_deref(), Some(rule));
+    };
+    let model = |capabilities, likely: &[&'static str], answer: &str| Model {
+        likely: likely.to_vec(),
+        answer: answer.to_owned(),
+        quote: " headphones\n".to_owned(),
+        ..Model::new(capabilities)
+    };
+    let scores = Capabilities { grammar: true, scoring: true, ..Capabilities::default() };
+    check(model(scores, &["\"headphones\" is the product.\n"], ""), Some("headphones"), "cues and scores of fake")
+        .await;
+    check(model(scores, &["\"headphones\" is the answer to something else.\n"], ""), None, "cues and scores of fake")
+        .await;
+    let picks = Capabilities { schema: true, ..Capabilities::default() };
+    let place = place_of_the_quote();
+    check(model(picks, &[], &format!("{{\"product\": \"p{place}\"}}")), Some("headphones"), "cues and picks of fake")
+        .await;
+    check(model(picks, &[], r#"{"product": "absent"}"#), None, "cues and picks of fake").await;
+}
+
+/// Which piece of [`RETURN`] what is quoted is: it stands behind all that code finds.
+fn place_of_the_quote() -> usize {
+    let library = Library::shipped();
+    let decider = Decider::new(&library, &Models::default(), crate::clock::today(), refund(RETURN)).unwrap();
+    decider.found_by_code(RETURN, decider.decision.facts.as_ref().unwrap()).len()
+}
+
+#[tokio::test]
+async fn what_the_caller_gives_is_not_asked_for() {
+    let model = Arc::new(Model { quote: "headphones".to_owned(), ..Model::new(Capabilities::default()) });
+    let facts = [("product".to_owned(), json!("A headset"))].into_iter().collect();
+    let (_, decision) = run(vec![model.clone()], DecideRequest { facts, ..refund(RETURN) }).await;
+    assert_eq!(model.asked.load(Ordering::Relaxed), 0);
+    assert_eq!(decision.facts["product"].value, "A headset");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Whatever a model says and however it can be asked, what is read stands in the text.
+    #[test]
+    fn nothing_is_invented(
+        pieces in prop::collection::vec(prop::sample::select(vec![
+            "headphones ", "Order AB-20931 ", "$80 ", "10 days ago ", "耳机", "订单号2026030112345，", "花了400元", "bought ", "opened ", "é", "👍", "\n", "absent ", "无",
+        ]), 0..12),
+        quote in prop::sample::select(vec!["headphones", "耳机", "80", "Order", "phones", "无", "absent", "é👍", "iPhone", "", "\n", "AB-20931 $80", "👍 "]),
+        answer in prop::sample::select(vec![r#"{"product": "p0"}"#, r#"{"product": "p1", "price": "p2"}"#, r#"{"order_number": "p3", "product": "p4"}"#, r#"{"product": "x"}"#, "x"]),
+        (schema, grammar, scoring) in any::<(bool, bool, bool)>(),
+    ) {
+        let text: String = pieces.concat();
+        let capabilities = Capabilities { schema, grammar, scoring, ..Capabilities::default() };
+        let model = Model { quote: quote.to_owned(), answer: answer.to_owned(), ..Model::new(capabilities) };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (_, decision) = runtime.block_on(run(vec![Arc::new(model)], refund(&text)));
+        for (name, fact) in &decision.facts {
+            let Some(quote) = &fact.quote else { prop_assert_eq!(name, "today"); continue };
+            prop_assert_eq!(text.get(quote.start..quote.end), Some(quote.text.as_str()));
+            if name == "product" || name == "order_number" {
+                prop_assert_eq!(fact.value.as_str(), Some(quote.text.as_str()));
+            }
+        }
+    }
 }

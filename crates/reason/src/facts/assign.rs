@@ -88,6 +88,7 @@ pub(crate) fn reading(facts: &Facts, slot: &Slot, proposal: &Proposal) -> Option
         (What::Date(day), Kind::Date) => (Value::String(day.to_string()), 0.0),
         // The words themselves say which value it is.
         (What::Choice { slot: of, value }, _) if *of == slot.name => (typed(value), -1.0),
+        (What::Text { slot: of, value }, Kind::Text) if *of == slot.name => (Value::from(value.as_str()), 0.0),
         _ => return None,
     };
     let alone: Map<String, Value> = [(slot.name.clone(), value.clone())].into_iter().collect();

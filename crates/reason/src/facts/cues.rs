@@ -40,6 +40,11 @@ impl Cues {
         Self { found: longest(found, |cue| &cue.span), clauses: clause::split(text) }
     }
 
+    /// Where the first cue of `slot` begins.
+    pub(crate) fn first(&self, slot: usize) -> Option<usize> {
+        self.found.iter().filter(|cue| cue.slot == slot).map(|cue| cue.span.start).min()
+    }
+
     /// How strongly the words around `span` speak for `slot`, 0 to 1.
     pub(crate) fn weight(&self, slot: usize, span: &Range<usize>) -> f64 {
         let home = clause::of(&self.clauses, span.start);

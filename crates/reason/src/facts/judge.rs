@@ -3,7 +3,8 @@
 //! The model never writes a value. Where it can score a prompt it is asked, for every proposal, how likely each slot's title is
 //! as the end of the sentence "… is the"; the same question about an empty text is subtracted (contextual calibration, Zhao et al.,
 //! arXiv 2102.09690), since a small model likes some words whatever the text says. Where it cannot score but can be held to a
-//! schema, it picks from an enumeration of proposals, slot by slot. Where it can do neither, cues decide alone.
+//! schema, it picks from an enumeration of proposals, slot by slot. Where it can do neither, cues decide alone, and of free text
+//! the words it quoted ([`super::quotes`]) count as picked.
 
 use std::{ops::Range, sync::Arc};
 
@@ -17,7 +18,7 @@ use serde_json::{Map, Value, json};
 use super::{
     clause,
     propose::Proposal,
-    schema::{Facts, Language},
+    schema::{Example, Facts, Language},
 };
 
 /// Questions asked of the model at the same time.
@@ -34,6 +35,8 @@ pub(crate) enum Method {
     Scores,
     /// It picks proposals under a JSON schema.
     Picks,
+    /// It only quotes words for slots of free text.
+    Quotes,
     /// It is not asked.
     None,
 }
@@ -52,7 +55,7 @@ impl Method {
 #[derive(Debug, Clone)]
 pub(crate) struct Judge {
     service: Arc<dyn Generate>,
-    card: ModelCard,
+    pub(super) card: ModelCard,
     tenant: String,
 }
 
@@ -62,6 +65,8 @@ pub(crate) struct Matter<'a> {
     pub(crate) text: &'a str,
     pub(crate) language: Language,
     pub(crate) facts: &'a Facts,
+    /// Slots of free text that nobody filled.
+    pub(crate) free: &'a [usize],
     pub(crate) proposals: &'a [Proposal],
     /// For every proposal, the slots it could fill.
     pub(crate) fits: &'a [Vec<usize>],
@@ -96,19 +101,22 @@ impl Judge {
     /// Asks about all proposals.
     pub(crate) async fn judge(&self, matter: Matter<'_>) -> Result<Judgement, Error> {
         let mut judgement = Judgement::none(&matter);
+        if !matter.free.is_empty() {
+            judgement.method = Method::Quotes;
+        }
         if matter.fits.iter().all(Vec::is_empty) {
             return Ok(judgement);
         }
-        judgement.method = Method::of(&self.card);
-        match judgement.method {
+        match Method::of(&self.card) {
             Method::Scores => self.scores(matter, &mut judgement).await?,
             Method::Picks => self.picks(matter, &mut judgement).await?,
-            Method::None => {}
+            Method::Quotes | Method::None => quoted(matter, &mut judgement),
         }
         Ok(judgement)
     }
 
     async fn scores(&self, matter: Matter<'_>, judgement: &mut Judgement) -> Result<(), Error> {
+        judgement.method = Method::Scores;
         let mut asked: Vec<usize> = matter.fits.iter().flatten().copied().collect();
         asked.sort_unstable();
         asked.dedup();
@@ -170,7 +178,7 @@ impl Judge {
         Ok((tokens, usage))
     }
 
-    fn request(&self, prompt: Prompt, max_tokens: usize) -> GenerateRequest {
+    pub(super) fn request(&self, prompt: Prompt, max_tokens: usize) -> GenerateRequest {
         let mut request = GenerateRequest::new(prompt, max_tokens);
         request.model.clone_from(&self.card.id);
         request.tenant.clone_from(&self.tenant);
@@ -179,17 +187,10 @@ impl Judge {
     }
 
     async fn picks(&self, matter: Matter<'_>, judgement: &mut Judgement) -> Result<(), Error> {
+        judgement.method = Method::Picks;
         let mut request = self.request(pick_prompt(matter), ANSWER);
         request.format = Format::JsonSchema(pick_schema(matter));
-        let mut events = self.service.generate(request).await?;
-        let mut answer = String::new();
-        while let Some(event) = events.next().await {
-            match event? {
-                Event::Text { text, .. } => answer.push_str(&text),
-                Event::Done(used) => judgement.usage = used,
-                _ => {}
-            }
-        }
+        let answer = self.answer(request, &mut judgement.usage).await?;
         // An answer that is not what was asked for says nothing: whoever promised a schema may still break it.
         let Ok(picked) = serde_json::from_str::<Map<String, Value>>(&answer) else { return Ok(()) };
         for (slot, known) in matter.facts.slots.iter().enumerate() {
@@ -204,14 +205,46 @@ impl Judge {
         }
         Ok(())
     }
+
+    /// The text of an answer.
+    pub(super) async fn answer(&self, request: GenerateRequest, usage: &mut Usage) -> Result<String, Error> {
+        let mut events = self.service.generate(request).await?;
+        let mut answer = String::new();
+        while let Some(event) = events.next().await {
+            match event? {
+                Event::Text { text, .. } => answer.push_str(&text),
+                Event::Done(used) => add(usage, &used),
+                _ => {}
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// What the model quoted for a slot counts as its pick.
+fn quoted(matter: Matter<'_>, judgement: &mut Judgement) {
+    for (place, slot) in
+        matter.fits.iter().enumerate().flat_map(|(place, fits)| fits.iter().map(move |slot| (place, *slot)))
+    {
+        if matter.facts.slots[slot].is_free() {
+            judgement.weights[place][slot] = 1.0;
+        }
+    }
+}
+
+/// The decision's examples in one language.
+pub(super) fn examples(facts: &Facts, language: Language) -> impl Iterator<Item = &Example> {
+    let same = move |example: &&Example| {
+        (Language::of_text(&example.text) == Language::Chinese) == (language == Language::Chinese)
+    };
+    facts.examples.iter().filter(same)
 }
 
 /// Examples, the text around the proposal, and the sentence that a slot's title ends. Without a proposal, the same about nothing.
 fn question(matter: Matter<'_>, span: Option<&Range<usize>>) -> String {
     let chinese = matter.language == Language::Chinese;
     let mut prompt = String::new();
-    let same = |example: &&super::schema::Example| (Language::of_text(&example.text) == Language::Chinese) == chinese;
-    for example in matter.facts.examples.iter().filter(same) {
+    for example in examples(matter.facts, matter.language) {
         statement(&mut prompt, chinese, &example.text);
         for (slot, quote) in &example.quotes {
             let title = matter.facts.slot(slot).map(|slot| slot.title.in_language(matter.language));
@@ -233,7 +266,7 @@ fn question(matter: Matter<'_>, span: Option<&Range<usize>>) -> String {
     prompt
 }
 
-fn statement(prompt: &mut String, chinese: bool, text: &str) {
+pub(super) fn statement(prompt: &mut String, chinese: bool, text: &str) {
     prompt.push_str(if chinese { "文本：" } else { "Text: " });
     prompt.push_str(text.trim());
     prompt.push('\n');
@@ -281,7 +314,7 @@ fn softmax(scores: &[f64]) -> Vec<f64> {
     weights.into_iter().map(|weight| weight / sum).collect()
 }
 
-fn add(usage: &mut Usage, used: &Usage) {
+pub(crate) fn add(usage: &mut Usage, used: &Usage) {
     usage.prompt_tokens += used.prompt_tokens;
     usage.cached_tokens += used.cached_tokens;
     usage.completion_tokens += used.completion_tokens;

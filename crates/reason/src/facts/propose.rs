@@ -38,6 +38,8 @@ pub(crate) enum What {
     Date(Day),
     /// Words that stand for a value by themselves: the slot's name and the value.
     Choice { slot: String, value: String },
+    /// Words that are a value as they stand: the slot's name and the words.
+    Text { slot: String, value: String },
 }
 
 /// A length of time that amounts refer to.

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use protocol::JsonSchema;
+use regex::Regex;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -70,13 +71,28 @@ impl fmt::Debug for Facts {
 }
 
 /// A fact a decision can use.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Slot {
     pub(crate) name: String,
     pub(crate) title: Words,
     pub(crate) required: bool,
     pub(crate) reading: Reading,
+    pub(crate) form: Form,
 }
+
+/// What words of a text a slot of [`Kind::Text`] takes: `pattern`, `minLength` and `maxLength` of its property.
+#[derive(Debug, Clone)]
+pub(crate) struct Form {
+    /// Finds the property's pattern in a text, where the property has one.
+    pub(crate) pattern: Option<Regex>,
+    /// In characters, at least 1.
+    pub(crate) shortest: usize,
+    /// In characters.
+    pub(crate) longest: usize,
+}
+
+/// Characters of a text whose property has no `maxLength`: enough for a name or a product, too few for a story.
+const LONGEST_WORDS: usize = 80;
 
 /// How a text speaks of a fact.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -123,6 +139,8 @@ pub(crate) enum Kind {
     Currency,
     /// The day on which is decided.
     Today,
+    /// Words of the text itself, such as an order number, a name or a product.
+    Text,
 }
 
 /// A text with its facts, to show a model what is wanted.
@@ -202,11 +220,47 @@ fn slot(name: &str, property: &Value, required: bool) -> Result<Slot, String> {
     if reading.kind == Kind::Choice && reading.words.is_empty() {
         return Err("x-fact: a choice needs `words`, a list for each of its values".to_owned());
     }
+    let form = Form::of(property)?;
+    if reading.kind == Kind::Text && (reading.sum || !reading.words.is_empty()) {
+        return Err("x-fact: a text is copied from the text as it stands; remove `sum` and `words`".to_owned());
+    }
+    if reading.kind == Kind::Text && property["type"] != "string" {
+        return Err("x-fact: a text needs `\"type\": \"string\"`".to_owned());
+    }
     let title = Words { en, zh: reading.zh.clone() };
-    Ok(Slot { name: name.to_owned(), title, required, reading })
+    Ok(Slot { name: name.to_owned(), title, required, reading, form })
+}
+
+impl Form {
+    fn of(property: &Value) -> Result<Self, String> {
+        let length = |key: &str| property[key].as_u64().and_then(|length| usize::try_from(length).ok());
+        let is_text = property["x-fact"]["kind"] == "text";
+        let pattern = property["pattern"].as_str().filter(|_| is_text).map(finder).transpose()?;
+        let shortest = length("minLength").unwrap_or(1).max(1);
+        let longest = length("maxLength").unwrap_or(LONGEST_WORDS.max(shortest));
+        if longest < shortest {
+            return Err(format!("no text has at least {shortest} and at most {longest} characters"));
+        }
+        Ok(Self { pattern, shortest, longest })
+    }
+}
+
+/// Finds what the pattern of a property describes inside a text, where a schema describes the whole value: without its anchors, and
+/// not in the middle of a longer word or number.
+fn finder(pattern: &str) -> Result<Regex, String> {
+    let inner = pattern.strip_prefix('^').unwrap_or(pattern);
+    let inner = inner.strip_suffix('$').filter(|head| !head.ends_with('\\')).unwrap_or(inner);
+    let whole = format!(r"(?-u:\b{{start-half}})(?:{inner})(?-u:\b{{end-half}})");
+    let trouble = |error| format!("a text cannot be searched for its `pattern`, write it without look-around: {error}");
+    Regex::new(&whole).map_err(trouble)
 }
 
 impl Slot {
+    /// Only a model can say which words of a text it is.
+    pub(crate) fn is_free(&self) -> bool {
+        self.reading.kind == Kind::Text && self.form.pattern.is_none()
+    }
+
     /// What to ask where the fact is absent.
     pub(crate) fn question(&self, language: Language) -> String {
         match (&self.reading.ask, language) {

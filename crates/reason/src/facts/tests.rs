@@ -8,6 +8,7 @@ use super::{
     date::Day,
     number,
     propose::{Period, What, propose},
+    quotes::{matching, without_parts},
     schema::{Facts, Language},
 };
 
@@ -28,7 +29,7 @@ fn said(text: &str) -> Vec<String> {
         What::Duration { count, unit } => format!("{} {unit:?}", count.normalize()).to_lowercase(),
         What::Age(value) => format!("age {value}"),
         What::Date(day) => day.to_string(),
-        What::Choice { value, .. } => value.clone(),
+        What::Choice { value, .. } | What::Text { value, .. } => value.clone(),
     };
     let found = propose(text, today());
     found.iter().map(|p| format!("{} = {}", text[p.span.clone()].trim(), show(&p.what))).collect()
@@ -181,6 +182,46 @@ fn schemas_that_say_too_little_are_refused_by_property() {
     check(with(serde_json::json!({"title": "A", "x-fact": {"kind": "money", "cue": []}})), "unknown field `cue`");
     check(with(serde_json::json!({"title": "A", "x-fact": {"kind": "duration"}})), "a duration needs `per`");
     check(with(serde_json::json!({"title": "A", "x-fact": {"kind": "choice"}})), "a choice needs `words`");
+    let text = |more: serde_json::Value| {
+        let mut property = serde_json::json!({"title": "A", "type": "string", "x-fact": {"kind": "text"}});
+        property.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        with(property)
+    };
+    check(text(serde_json::json!({"type": "number"})), "a text needs `\"type\": \"string\"`");
+    check(text(serde_json::json!({"x-fact": {"kind": "text", "sum": true}})), "remove `sum` and `words`");
+    check(text(serde_json::json!({"x-fact": {"kind": "text", "words": {"a": ["b"]}}})), "remove `sum` and `words`");
+    check(text(serde_json::json!({"minLength": 9, "maxLength": 3})), "no text has at least 9 and at most 3");
+    check(text(serde_json::json!({"pattern": "^(?=a)b$"})), "is not valid regex");
+}
+
+/// The words that a property with `pattern` finds.
+fn matched(pattern: &str, text: &str) -> Vec<String> {
+    let schema = serde_json::json!({"properties": {"a": {
+        "title": "A", "type": "string", "pattern": pattern, "x-fact": {"kind": "text"},
+    }}});
+    let facts = Facts::parse(&schema.to_string()).unwrap();
+    matching(text, &facts).into_iter().map(|found| text[found.span].to_owned()).collect()
+}
+
+#[test]
+fn patterns_find_whole_words() {
+    let check = |pattern: &str, text: &str, wanted: &[&str]| assert_eq!(matched(pattern, text), wanted, "{text}");
+    check(r"^[A-Z]{2}-\d+$", "AB-12, XAB-13 and (CD-14)", &["AB-12", "CD-14"]);
+    check(r"^\d{4,}$", "订单12345号，12345x and 123", &["12345"]);
+    check("a|b", "a ab b", &["a", "b"]);
+    check(r"^#\d+$", "no.#12", &["#12"]);
+    check("x*", "yy", &[]);
+}
+
+#[test]
+fn digits_of_a_name_are_no_amount() {
+    let text = "AB-20931 for 80";
+    let facts = serde_json::json!({"properties": {"a": {
+        "title": "A", "type": "string", "pattern": r"^[A-Z]+-\d+$", "x-fact": {"kind": "text"},
+    }}});
+    let matches = matching(text, &Facts::parse(&facts.to_string()).unwrap());
+    let left = without_parts(propose(text, today()), &matches);
+    assert_eq!(left.iter().map(|found| &text[found.span.clone()]).collect::<Vec<_>>(), ["80"]);
 }
 
 proptest! {
