@@ -16,7 +16,9 @@ use crate::{
         assign::{Assigned, Read, reading},
         cues::{Cues, choices},
         date::Day,
+        denied::denied,
         judge::{Judge, Judgement, Matter, Method, add},
+        over::without_past,
         propose::{Proposal, What, propose},
         quotes::{matching, without_parts},
         schema::{Facts, Kind, Language, Slot},
@@ -144,8 +146,9 @@ impl Decider {
 
     fn found_by_code(&self, text: &str, facts: &Facts) -> Vec<Proposal> {
         let matches = matching(text, facts);
-        let mut proposals = without_parts(propose(text, self.today), &matches);
+        let mut proposals = without_past(without_parts(propose(text, self.today), &matches), text, facts);
         proposals.extend(matches);
+        proposals.extend(denied(text, facts));
         proposals.extend(choices(text, facts));
         proposals
     }

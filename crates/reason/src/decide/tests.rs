@@ -303,3 +303,21 @@ proptest! {
         }
     }
 }
+
+/// Texts for the classes of what once was read wrongly, without a model: denied debts, what is over, prices and savings beside a loan,
+/// slips of the fingers, totals beside their parts, lengths of two units, and requests without the word loan.
+#[tokio::test]
+async fn classes_of_mistakes_are_read_by_code() {
+    let mut wrong = Vec::new();
+    for line in include_str!("../../tests/data/credit.classes.jsonl").lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let (_, decision) = run(Vec::new(), request(case["text"].as_str().unwrap())).await;
+        for (name, wanted) in case["facts"].as_object().unwrap() {
+            let found = decision.facts.get(name).map_or(&Value::Null, |fact| &fact.value);
+            if found.as_f64() != wanted.as_f64() || found.is_string() != wanted.is_string() {
+                wrong.push(format!("{name} is {found} and not {wanted}: {}", case["text"]));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

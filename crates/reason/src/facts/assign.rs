@@ -11,14 +11,14 @@
 //! something, such as a period that was not said. Of all ways to give every slot at most one proposal, and every piece of text to at
 //! most one slot, the one with the highest sum of `weight - NEEDED` is taken; what stays below [`NEEDED`] is absent.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use protocol::{Fact, Quote};
 use rust_decimal::Decimal;
 use serde_json::{Map, Value};
 
 use super::{
-    cues::Cues,
+    cues::{Cues, lowered, places},
     date::Day,
     judge::Judgement,
     number,
@@ -44,6 +44,11 @@ const NO_PERIOD: f64 = 0.1;
 const ODD_PERIOD: f64 = 0.5;
 /// Cues this near to a further amount make it part of a sum.
 const PART: f64 = 0.5;
+/// Words beside the whole of a sum whose parts are named too.
+const WHOLE: [&str; 10] =
+    ["total", "altogether", "in all", "combined", "all told", "一共", "总共", "合计", "共计", "总计"];
+/// Bytes between such a word and the whole.
+const BESIDE: usize = 12;
 /// Proposals considered for one slot, the heaviest.
 const CANDIDATES: usize = 5;
 
@@ -172,7 +177,8 @@ impl Read<'_> {
         Quote { text: self.text[start..end].to_owned(), start, end }
     }
 
-    /// The amount chosen and the others that the slot's words stand beside; the quote reaches from the first to the last.
+    /// The amount chosen and the others that the slot's words stand beside; the quote reaches from the first to the last. Where one
+    /// of them is the whole, that one alone.
     fn sum(&self, candidates: &[Candidate], chosen: &Candidate, taken: &mut Vec<usize>) -> Fact {
         let mut fact = self.fact(chosen);
         let span = |candidate: &Candidate| self.proposals[candidate.proposal].span.clone();
@@ -184,13 +190,33 @@ impl Read<'_> {
                 parts.push(candidate);
             }
         }
+        if let Some(whole) = self.whole(&parts) {
+            return self.fact(whole);
+        }
         if parts.len() > 1 {
-            let values = parts.iter().filter_map(|part| part.value.to_string().parse::<Decimal>().ok());
-            fact.value = number::json(values.sum());
+            fact.value = number::json(parts.iter().filter_map(|part| amount(part)).sum());
             let (start, end) = (parts.iter().map(|p| span(p).start).min(), parts.iter().map(|p| span(p).end).max());
             fact.quote = start.zip(end).map(|(start, end)| self.quote(start, end));
         }
         fact
+    }
+
+    /// The one that is as much as all others together, or that is called the total and is not less than they are.
+    fn whole<'c>(&self, parts: &[&'c Candidate]) -> Option<&'c Candidate> {
+        let largest = *parts.iter().max_by_key(|part| amount(part))?;
+        let all: Decimal = parts.iter().filter_map(|part| amount(part)).sum();
+        let twice = amount(largest)? * Decimal::TWO;
+        let called = || self.is_called_total(&self.proposals[largest.proposal].span);
+        ((parts.len() > 2 && twice == all) || (parts.len() > 1 && twice >= all && called())).then_some(largest)
+    }
+
+    fn is_called_total(&self, span: &Range<usize>) -> bool {
+        let lower = lowered(self.text);
+        let beside = |word: Range<usize>| {
+            let gap = if word.end <= span.start { span.start - word.end } else { word.start.saturating_sub(span.end) };
+            gap <= BESIDE
+        };
+        WHOLE.iter().any(|word| places(&lower, word).any(beside))
     }
 
     fn overlap(&self, a: usize, b: usize) -> bool {
@@ -226,6 +252,10 @@ impl Read<'_> {
         }
         if named.len() > 1 { named.into_iter().map(|(currency, _)| currency).collect() } else { Vec::new() }
     }
+}
+
+fn amount(candidate: &Candidate) -> Option<Decimal> {
+    candidate.value.to_string().parse().ok()
 }
 
 /// All ways to fill the slots, the best kept.

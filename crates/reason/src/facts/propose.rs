@@ -43,7 +43,7 @@ pub(crate) enum What {
 }
 
 /// A length of time that amounts refer to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Period {
     Hour,
@@ -108,6 +108,7 @@ struct Patterns {
     full_date: Regex,
     named_date: Regex,
     chinese_date: Regex,
+    further: Regex,
     ago: Regex,
     relative: Regex,
     half_year: Regex,
@@ -149,6 +150,9 @@ impl Patterns {
                 "\\b(?:(?P<d1>\\d{{1,2}})(?:st|nd|rd|th)?\\s(?:of\\s)?(?P<m1>{MONTHS})\\b\\.?(?:,?\\s(?P<y1>\\d{{4}}))?|(?P<m2>{MONTHS})\\b\\.?\\s(?P<d2>\\d{{1,2}})(?:st|nd|rd|th)?\\b(?:,?\\s(?P<y2>\\d{{4}}))?)"
             ))?,
             chinese_date: pattern("(?:(?P<y>\\d{4})年)?(?P<m>\\d{1,2})月(?P<d>\\d{1,2})[日号]")?,
+            further: pattern(&format!(
+                "^(?:,?\\s+(?:and\\s+)?|又|零|，)?(?P<num>\\d{{1,3}}|(?:{words})|[一二两三四五六七八九十]+)[\\s-]?(?P<unit>months?|mos?\\b|weeks?|days?|个月|天)"
+            ))?,
             ago: pattern("^\\s?(?:ago|earlier|back|(?:之|以)?前)")?,
             relative: pattern("\\b(?:today|yesterday|the day before yesterday)\\b|今天|昨天|前天")?,
             half_year: pattern("half a year|半年")?,
@@ -360,12 +364,25 @@ impl<'a> Reader<'a> {
             return Some(after);
         }
         let count = if half.is_some() { value + Decimal::new(5, 1) } else { value };
+        let (count, period, after) = self.with_smaller(count, period, after);
         if let Some(ago) = self.patterns.ago.find(self.rest(after)) {
             let days = period.length_to(Period::Day, count)?.round();
             self.add(start..after + ago.end(), What::Date(self.today.before(days.try_into().ok()?)));
         }
         self.add(start..after, What::Duration { count, unit: period });
         Some(after)
+    }
+
+    /// With a number of smaller units behind it: "2 years and 4 months" is 28 months.
+    fn with_smaller(&self, count: Decimal, unit: Period, after: usize) -> (Decimal, Period, usize) {
+        let further = || {
+            let found = self.patterns.further.captures(self.rest(after))?;
+            let (whole, number, smaller) = (found.get(0)?, found.name("num")?, found.name("unit")?);
+            let smaller = Period::read(smaller.as_str().trim_start_matches('个')).filter(|smaller| *smaller < unit)?;
+            let sum = unit.length_to(smaller, count)?.checked_add(self::value(number.as_str())?)?;
+            Some((sum, smaller, after + whole.end()))
+        };
+        further().unwrap_or((count, unit, after))
     }
 
     /// 周转 and 年薪 are words of their own, no units.

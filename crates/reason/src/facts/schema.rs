@@ -10,7 +10,7 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::propose::Period;
+use super::{denied, propose::Period};
 
 /// The language of questions and explanations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,6 +61,12 @@ pub(crate) struct Facts {
     /// Nodes, fields and values in words, for explanations.
     pub(crate) words: BTreeMap<String, Words>,
     pub(crate) examples: Vec<Example>,
+    /// Words beside amounts that are no facts here, such as prices and savings where a loan is asked for.
+    pub(crate) other: Vec<String>,
+    /// Words in front of what was and is not any more.
+    pub(crate) past: Vec<String>,
+    /// Words about what is paid and done.
+    pub(crate) settled: Vec<String>,
     checked: JsonSchema,
 }
 
@@ -78,6 +84,8 @@ pub(crate) struct Slot {
     pub(crate) required: bool,
     pub(crate) reading: Reading,
     pub(crate) form: Form,
+    /// Finds what says that there is none of it.
+    pub(crate) none: Option<Regex>,
 }
 
 /// What words of a text a slot of [`Kind::Text`] takes: `pattern`, `minLength` and `maxLength` of its property.
@@ -111,6 +119,9 @@ pub(crate) struct Reading {
     /// The words that stand for a value by themselves, such as those of a choice, or `0` for "no debts".
     #[serde(default)]
     pub(crate) words: BTreeMap<String, Vec<String>>,
+    /// Words that, denied, make it 0: "debt" for "no debt".
+    #[serde(default)]
+    none: Vec<String>,
     /// Several amounts that its cues stand beside are added up.
     #[serde(default)]
     pub(crate) sum: bool,
@@ -157,6 +168,9 @@ pub(crate) struct Example {
 struct Extras {
     words: BTreeMap<String, Words>,
     examples: Vec<Example>,
+    other: Vec<String>,
+    past: Vec<String>,
+    settled: Vec<String>,
 }
 
 impl Facts {
@@ -175,13 +189,13 @@ impl Facts {
         };
         let slots = properties.iter().map(slot).collect::<Result<Vec<_>, _>>()?;
         let extras = json.get("x-decision").map(Extras::deserialize).transpose();
-        let Extras { mut words, examples } =
+        let Extras { mut words, examples, other, past, settled } =
             extras.map_err(|error| format!("x-decision: {error}"))?.unwrap_or_default();
         for slot in &slots {
             words.entry(slot.name.clone()).or_insert_with(|| slot.title.clone());
         }
         let title = json["title"].as_str().unwrap_or_default().to_owned();
-        Ok(Self { title, slots, words, examples, checked, json })
+        Ok(Self { title, slots, words, examples, other, past, settled, checked, json })
     }
 
     pub(crate) fn slot(&self, name: &str) -> Option<&Slot> {
@@ -228,7 +242,8 @@ fn slot(name: &str, property: &Value, required: bool) -> Result<Slot, String> {
         return Err("x-fact: a text needs `\"type\": \"string\"`".to_owned());
     }
     let title = Words { en, zh: reading.zh.clone() };
-    Ok(Slot { name: name.to_owned(), title, required, reading, form })
+    let none = denied::finder(&reading.none);
+    Ok(Slot { name: name.to_owned(), title, required, reading, form, none })
 }
 
 impl Form {

@@ -83,6 +83,12 @@ fn durations_percentages_and_ages() {
     check("分三年还清", &["三年 = 3 year"]);
     check("一年半", &["一年半 = 1.5 year"]);
     check("半年", &["半年 = 6 month"]);
+    check("2 years 4 months", &["2 years 4 months = 28 month"]);
+    check("two years and six months", &["two years and six months = 30 month"]);
+    check("1 yr, 3 mos", &["1 yr, 3 mos = 15 month"]);
+    check("两年零三个月", &["两年零三个月 = 27 month"]);
+    check("2年6个月", &["2年6个月 = 30 month"]);
+    check("6 months and 2 years", &["6 months = 6 month", "2 years = 2 year"]);
     check("36期", &["36期 = 36 month"]);
     check("利率百分之五", &["百分之五 = 5%"]);
     check("I'm 35 years old", &["35 years old = age 35"]);
