@@ -1,7 +1,7 @@
 //! That there is none of something: "zero debts", "I owe nobody a penny", "负债为零".
 //!
 //! A schema lists under `none` the words that, denied, make a slot 0. A denial stands directly in front of such a word, with nothing
-//! between them but words that carry no sense of their own ("do not have any loans"), or directly behind it ("debts: none"). Words
+//! between them but words that carry no sense of their own ("do not have any loans"), or directly behind it ("debts: none"), or answers a question ("Any debts? No."). Words
 //! farther off deny something else: "no late payments on my debts" says nothing about debts.
 
 use regex::Regex;
@@ -15,6 +15,8 @@ const NO: &str = "no|not|never|zero|nil|nothing|nobody|no one|without(?: an?y?)?
 const BETWEEN: &str = "any|other|outstanding|existing|current|an?|single|in|of|on|got|have|has|had|been|is|are|longer|more|really|actually|currently|further";
 const NONE: &str = "nobody|no[ -]one|nothing|none|nil|zero|not (?:a|one)|no (?:money|cent|penny)|n/?a\\b";
 const BETWEEN_ZH: &str = "任何|其他|其它|别的|什么|外部|半点|一点|多余的?|的";
+/// Between a question and its answer.
+const SPEAKER: &str = r"\s*(?:\w{1,12}\s?[:：]\s*|[-–—]\s*)?";
 
 /// Finds what denies one of `words`; a `*` behind a word takes its endings too.
 pub(super) fn finder(words: &[String]) -> Option<Regex> {
@@ -31,9 +33,11 @@ pub(super) fn finder(words: &[String]) -> Option<Regex> {
     if !en.is_empty() {
         ways.push(format!(r"\b(?:{NO})\s+(?:(?:{BETWEEN})\s+){{0,4}}(?:{en})\b"));
         ways.push(format!(r"\b(?:{en})\b[\s:=–-]{{1,3}}(?:(?:is|are|stands? at|to|at|of)\s+)?(?:{NONE})\b"));
+        ways.push(format!(r"\b(?:{en})(?: \w+){{0,3}}\s?\?{SPEAKER}(?:no|nope|nah|{NONE})\b"));
     }
     if !zh.is_empty() {
         ways.push(format!("(?:没有?|无|不|零|从未)(?:{BETWEEN_ZH})*(?:{zh})"));
+        ways.push(format!(r"(?:{zh})\w{{0,3}}[?？]{SPEAKER}(?:没有|没|无|不欠)"));
         ways.push(format!("(?:{zh})(?:情况)?(?:：|:|为|是)?(?:零|无|没有)(?:[，。；、,.;\\s]|$)"));
     }
     (!ways.is_empty()).then(|| Regex::new(&format!("(?i){}", ways.join("|"))).ok()).flatten()
@@ -71,6 +75,10 @@ mod tests {
         check("没有任何负债", true);
         check("目前负债为零。", true);
         check("谁都不欠", true);
+        check("Clerk: any debts? Customer: none.", true);
+        check("Do you owe anything? - No", true);
+        check("Any debts? I have 300", false);
+        check("有负债吗？没有。", true);
         check("I owe 300", false);
         check("no late payments on my debts", false);
         check("there is no way I owe it", false);
