@@ -165,8 +165,9 @@ fn places<'a>(text: &'a str, words: &'a str) -> impl Iterator<Item = Range<usize
     let begins = of_a_word(words.chars().next());
     let ends = of_a_word(words.chars().next_back());
     text.match_indices(words).map(|(at, found)| at..at + found.len()).filter(move |span| {
-        !(begins && of_a_word(text[..span.start].chars().next_back()))
-            && !(ends && of_a_word(text[span.end..].chars().next()))
+        let cut_before = begins && of_a_word(text[..span.start].chars().next_back());
+        let cut_behind = ends && of_a_word(text[span.end..].chars().next());
+        !cut_before && !cut_behind
     })
 }
 
