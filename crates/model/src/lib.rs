@@ -29,4 +29,5 @@ pub use spec::{LayerSpec, ModelSpec, Norms, Pooling};
 pub use tensors::TensorInfo;
 pub use value::Value;
 pub use vocabulary::{TokenizerSource, Vocabulary};
+pub use weights::{Attention, FeedForward, Layer, LinearLayer, Norm, Weights};
 pub use workspace::{HeadWorkspace, Workspace};

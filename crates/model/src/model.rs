@@ -52,6 +52,11 @@ impl Model {
         &self.spec
     }
 
+    /// Its weights, for whoever learns from them.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
     /// Its tokenizer's data.
     pub fn tokenizer_source(&self) -> &TokenizerSource {
         &self.tokenizer

@@ -13,7 +13,7 @@ use crate::{Error, LayerSpec, ModelSpec, Norms, Problem};
 /// A linear layer. Whether it is dense or quantised is its matrix's business; an adapter will be a field here. Families and
 /// the decoder only ever see this type, so neither becomes another copy of a model.
 #[derive(Debug)]
-pub(crate) struct LinearLayer {
+pub struct LinearLayer {
     matrix: Matrix,
     bias: Option<Vec<f32>>,
 }
@@ -29,8 +29,14 @@ impl LinearLayer {
         Linear { accumulate: true, ..self.to(residual) }
     }
 
-    pub(crate) fn matrix(&self) -> &Matrix {
+    /// The weights, `[outputs][inputs]`.
+    pub fn matrix(&self) -> &Matrix {
         &self.matrix
+    }
+
+    /// Added to every row of outputs.
+    pub fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
     }
 }
 
@@ -47,56 +53,76 @@ pub(crate) fn forms(group: &[&LinearLayer]) -> Vec<Form> {
 
 /// The products of attention, and the forms of their inputs.
 #[derive(Debug)]
-pub(crate) struct Attention {
-    pub(crate) query: LinearLayer,
-    pub(crate) key: LinearLayer,
-    pub(crate) value: LinearLayer,
-    pub(crate) out: LinearLayer,
-    pub(crate) query_norm: Option<Vec<f32>>,
-    pub(crate) key_norm: Option<Vec<f32>>,
+pub struct Attention {
+    /// Queries.
+    pub query: LinearLayer,
+    /// Keys.
+    pub key: LinearLayer,
+    /// Values.
+    pub value: LinearLayer,
+    /// What follows the heads.
+    pub out: LinearLayer,
+    /// The norm of every query head, where the spec has it.
+    pub query_norm: Option<Vec<f32>>,
+    /// The norm of every key head.
+    pub key_norm: Option<Vec<f32>>,
     pub(crate) qkv_forms: Vec<Form>,
     pub(crate) out_forms: Vec<Form>,
 }
 
 /// The products of a feed-forward block.
 #[derive(Debug)]
-pub(crate) struct FeedForward {
-    pub(crate) gate: Option<LinearLayer>,
-    pub(crate) up: LinearLayer,
-    pub(crate) down: LinearLayer,
+pub struct FeedForward {
+    /// What goes through the non-linearity, where the block is gated.
+    pub gate: Option<LinearLayer>,
+    /// Into the block.
+    pub up: LinearLayer,
+    /// Out of it.
+    pub down: LinearLayer,
     pub(crate) up_forms: Vec<Form>,
     pub(crate) down_forms: Vec<Form>,
 }
 
 /// Weight and, for LayerNorm, bias.
 #[derive(Debug, Default)]
-pub(crate) struct Norm {
-    pub(crate) weight: Vec<f32>,
-    pub(crate) bias: Vec<f32>,
+pub struct Norm {
+    /// Factors.
+    pub weight: Vec<f32>,
+    /// Offsets; empty for RMSNorm.
+    pub bias: Vec<f32>,
 }
 
 /// Norms by their places; empty where the spec has none.
 #[derive(Debug)]
-pub(crate) struct Layer {
-    pub(crate) attention_norm: Norm,
-    pub(crate) attention: Attention,
-    pub(crate) post_attention_norm: Norm,
-    pub(crate) ffn_norm: Norm,
-    pub(crate) ffn: FeedForward,
-    pub(crate) post_ffn_norm: Norm,
+pub struct Layer {
+    /// In front of attention.
+    pub attention_norm: Norm,
+    /// Attention.
+    pub attention: Attention,
+    /// Behind attention.
+    pub post_attention_norm: Norm,
+    /// In front of the feed-forward block.
+    pub ffn_norm: Norm,
+    /// The feed-forward block.
+    pub ffn: FeedForward,
+    /// Behind it.
+    pub post_ffn_norm: Norm,
 }
 
 /// All weights of a model.
 #[derive(Debug)]
-pub(crate) struct Weights {
-    pub(crate) embedding: LinearLayer,
+pub struct Weights {
+    /// A row for every token.
+    pub embedding: LinearLayer,
     /// `None`: the embedding is the head as well.
-    pub(crate) output: Option<LinearLayer>,
-    pub(crate) output_norm: Norm,
+    pub output: Option<LinearLayer>,
+    /// In front of the head.
+    pub output_norm: Norm,
     /// Encoders: learned positions, `[context][width]`, with the first token type added, for we have no second.
     pub(crate) positions: Vec<f32>,
     pub(crate) embedding_norm: Norm,
-    pub(crate) layers: Vec<Layer>,
+    /// The layers, first to last.
+    pub layers: Vec<Layer>,
     /// Bytes of packed matrices.
     pub(crate) bytes: usize,
 }

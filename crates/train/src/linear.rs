@@ -1,0 +1,244 @@
+//! A linear layer that learns: wholly, by a low-rank adapter beside it (LoRA, Hu et al. 2021), or not at all.
+//!
+//! Frozen weights are packed once, in both directions; those that learn are packed anew after every step of the optimizer. The base of an
+//! adapter is what the checkpoint says, block types and their rounding included: it learns over the very weights it will run over.
+
+use std::ops::Range;
+
+use kernels::{Device, LeftPanels, Precision, RightPanels, Vectors, gemm};
+use model::LinearLayer;
+
+use crate::Params;
+
+/// How an adapter begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Lora {
+    /// Columns of its waist.
+    pub rank: usize,
+    /// It is added `alpha / rank` times.
+    pub alpha: f32,
+    /// Of its first numbers.
+    pub seed: u64,
+}
+
+impl Lora {
+    fn scale(&self) -> f32 {
+        self.alpha / self.rank as f32
+    }
+}
+
+/// What of a model learns.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Learned {
+    /// Nothing: losses can be had, no gradients.
+    Nothing,
+    /// Every weight.
+    All,
+    /// An adapter beside each linear layer of the blocks.
+    Adapters(Lora),
+}
+
+#[derive(Debug)]
+enum Part {
+    Frozen,
+    Whole { weight: Range<usize> },
+    Adapter(Box<Adapter>),
+}
+
+#[derive(Debug)]
+struct Adapter {
+    /// `[rank][inputs]`.
+    a: Range<usize>,
+    /// `[outputs][rank]`.
+    b: Range<usize>,
+    rank: usize,
+    scale: f32,
+    panels: [RightPanels; 4],
+}
+
+/// Which of an adapter's panels is which.
+const A_ROWS: usize = 0;
+const B_ROWS: usize = 1;
+const A_COLUMNS: usize = 2;
+const B_COLUMNS: usize = 3;
+
+/// `y (+)= x Wᵀ + b`, with its gradient.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    outputs: usize,
+    inputs: usize,
+    bias: Vec<f32>,
+    learned_bias: Option<Range<usize>>,
+    part: Part,
+    /// Rows of the weight: the way on.
+    rows: RightPanels,
+    /// Its columns: the way back.
+    columns: RightPanels,
+}
+
+/// Room for packed operands, kept from product to product.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub(crate) left: LeftPanels,
+    pub(crate) right: RightPanels,
+    waist: LeftPanels,
+    low: Vec<f32>,
+}
+
+/// Where and in what products are computed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Math<'a> {
+    pub(crate) dev: &'a Device,
+    pub(crate) precision: Precision,
+}
+
+impl Linear {
+    pub(crate) fn new(math: Math<'_>, layer: &LinearLayer, name: &str, learned: Learned, params: &mut Params) -> Self {
+        let matrix = layer.matrix();
+        let (outputs, inputs) = (matrix.rows(), matrix.cols());
+        let mut weight = vec![0.0; outputs * inputs];
+        weight.chunks_exact_mut(inputs).enumerate().for_each(|(row, to)| matrix.row(row, to));
+        let bias = layer.bias().map(<[f32]>::to_vec).unwrap_or_default();
+        let whole = learned == Learned::All;
+        let part = match learned {
+            Learned::Nothing => Part::Frozen,
+            Learned::All => Part::Whole { weight: params.add(name.to_owned(), [outputs, inputs], &weight) },
+            Learned::Adapters(lora) => Part::Adapter(Box::new(Adapter::new(lora, name, [outputs, inputs], params))),
+        };
+        let bias_name = || format!("{name}.bias");
+        let learned_bias = (whole && !bias.is_empty()).then(|| params.add(bias_name(), [1, outputs], &bias));
+        let (rows, columns) = Default::default();
+        let mut linear = Self { outputs, inputs, bias, learned_bias, part, rows, columns };
+        linear.pack(math, &weight);
+        linear
+    }
+
+    /// A layer whose weight stands in the parameters already, such as a head that is the embedding as well.
+    pub(crate) fn shared(math: Math<'_>, weight: Option<Range<usize>>, values: &[f32], inputs: usize) -> Self {
+        let part = weight.map_or(Part::Frozen, |weight| Part::Whole { weight });
+        let outputs = values.len() / inputs;
+        let (rows, columns, bias) = Default::default();
+        let mut linear = Self { outputs, inputs, bias, learned_bias: None, part, rows, columns };
+        linear.pack(math, values);
+        linear
+    }
+
+    pub(crate) fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    fn pack(&mut self, math: Math<'_>, weight: &[f32]) {
+        self.rows.pack(math.dev, math.precision, Vectors::rows(weight, self.inputs));
+        self.columns.pack(math.dev, math.precision, Vectors::columns(weight, self.inputs));
+    }
+
+    /// Takes in what the optimizer changed.
+    pub(crate) fn refresh(&mut self, math: Math<'_>, params: &Params) {
+        let range = match &mut self.part {
+            Part::Frozen => return,
+            Part::Adapter(adapter) => return adapter.refresh(math, params),
+            Part::Whole { weight } => weight.clone(),
+        };
+        self.pack(math, &params.values[range]);
+        if let Some(bias) = &self.learned_bias {
+            self.bias.copy_from_slice(&params.values[bias.clone()]);
+        }
+    }
+
+    /// Columns of what an adapter keeps of the way on.
+    pub(crate) fn waist(&self) -> usize {
+        if let Part::Adapter(adapter) = &self.part { adapter.rank } else { 0 }
+    }
+
+    /// `y (+)= x Wᵀ + b` for the `x` that is packed in `scratch.left`; `low` keeps the adapter's waist.
+    pub(crate) fn forward(&self, math: Math<'_>, scratch: &mut Scratch, low: &mut [f32], onto: bool, y: &mut [f32]) {
+        let Scratch { left, waist, .. } = scratch;
+        gemm(math.dev, left, &self.rows, y, onto);
+        if !self.bias.is_empty() {
+            y.chunks_exact_mut(self.outputs).for_each(|y| y.iter_mut().zip(&self.bias).for_each(|(y, b)| *y += b));
+        }
+        if let Part::Adapter(adapter) = &self.part {
+            gemm(math.dev, left, &adapter.panels[A_ROWS], low, false);
+            low.iter_mut().for_each(|x| *x *= adapter.scale);
+            waist.pack(math.dev, math.precision, Vectors::rows(low, adapter.rank));
+            gemm(math.dev, waist, &adapter.panels[B_ROWS], y, true);
+        }
+    }
+
+    /// `dx (+)= dy W`, and the gradients of what learns. `low` is what [`Linear::forward`] left there.
+    #[expect(clippy::too_many_arguments, reason = "what came in, what came out, what it leads to")]
+    pub(crate) fn backward(
+        &self,
+        math: Math<'_>,
+        (x, dy): (&[f32], &[f32]),
+        low: &[f32],
+        (dx, onto): (&mut [f32], bool),
+        gradient: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        let Math { dev, precision } = math;
+        scratch.left.pack(dev, precision, Vectors::rows(dy, self.outputs));
+        gemm(dev, &scratch.left, &self.columns, dx, onto);
+        match &self.part {
+            Part::Frozen => {}
+            Part::Adapter(adapter) => adapter.backward(math, (x, dy), low, dx, gradient, scratch),
+            Part::Whole { weight } => {
+                scratch.left.pack(dev, precision, Vectors::columns(dy, self.outputs));
+                scratch.right.pack(dev, precision, Vectors::columns(x, self.inputs));
+                gemm(dev, &scratch.left, &scratch.right, &mut gradient[weight.clone()], true);
+            }
+        }
+        if let Some(bias) = &self.learned_bias {
+            let gradient = &mut gradient[bias.clone()];
+            dy.chunks_exact(self.outputs).for_each(|dy| gradient.iter_mut().zip(dy).for_each(|(g, dy)| *g += dy));
+        }
+    }
+}
+
+impl Adapter {
+    /// `A` is drawn evenly from `±sqrt(3 / inputs)`, as PEFT and PyTorch do; `B` is zero, so that the first step is the base's.
+    fn new(lora: Lora, name: &str, [outputs, inputs]: [usize; 2], params: &mut Params) -> Self {
+        let mut random = crate::random::Random::new(lora.seed, name);
+        let bound = (3.0 / inputs as f32).sqrt();
+        let a: Vec<f32> = (0..lora.rank * inputs).map(|_| bound * random.even()).collect();
+        let a = params.add(format!("{name}.a"), [lora.rank, inputs], &a);
+        let b = params.add(format!("{name}.b"), [outputs, lora.rank], &vec![0.0; outputs * lora.rank]);
+        Self { a, b, rank: lora.rank, scale: lora.scale(), panels: Default::default() }
+    }
+
+    fn refresh(&mut self, Math { dev, precision }: Math<'_>, params: &Params) {
+        let (a, b) = (&params.values[self.a.clone()], &params.values[self.b.clone()]);
+        let inputs = a.len() / self.rank;
+        self.panels[A_ROWS].pack(dev, precision, Vectors::rows(a, inputs));
+        self.panels[B_ROWS].pack(dev, precision, Vectors::rows(b, self.rank));
+        self.panels[A_COLUMNS].pack(dev, precision, Vectors::columns(a, inputs));
+        self.panels[B_COLUMNS].pack(dev, precision, Vectors::columns(b, self.rank));
+    }
+
+    /// With `h = scale x Aᵀ` kept from the way on: `dB += dyᵀ h`, `dh = scale dy B`, `dA += dhᵀ x`, `dx += dh A`.
+    #[expect(clippy::too_many_arguments, reason = "what came in, what came out, what it leads to")]
+    fn backward(
+        &self,
+        Math { dev, precision }: Math<'_>,
+        (x, dy): (&[f32], &[f32]),
+        low: &[f32],
+        dx: &mut [f32],
+        gradient: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        let (outputs, inputs) = (self.b.len() / self.rank, self.a.len() / self.rank);
+        let Scratch { left, right, low: dlow, .. } = scratch;
+        dlow.resize(low.len(), 0.0);
+        // `left` holds the rows of `dy` still.
+        gemm(dev, left, &self.panels[B_COLUMNS], dlow, false);
+        dlow.iter_mut().for_each(|x| *x *= self.scale);
+        left.pack(dev, precision, Vectors::columns(dy, outputs));
+        right.pack(dev, precision, Vectors::columns(low, self.rank));
+        gemm(dev, left, right, &mut gradient[self.b.clone()], true);
+        left.pack(dev, precision, Vectors::columns(dlow, self.rank));
+        right.pack(dev, precision, Vectors::columns(x, inputs));
+        gemm(dev, left, right, &mut gradient[self.a.clone()], true);
+        left.pack(dev, precision, Vectors::rows(dlow, self.rank));
+        gemm(dev, left, &self.panels[A_COLUMNS], dx, true);
+    }
+}

@@ -1,0 +1,149 @@
+//! The network against inference, and its gradients against differences, on the tiny checkpoints of every family.
+#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+
+use std::path::Path;
+
+use kernels::{Device, PAGE_TOKENS, Precision, Span};
+use model::{HeadWorkspace, Model, Workspace};
+use train::{Batch, Learned, Lora, Network};
+
+/// Decoders; each has something that the others have not: biases, norms around blocks, windows, stretched rotations.
+const FAMILIES: [&str; 5] = ["llama", "gemma3", "qwen2", "llama3", "llama-yarn"];
+
+fn load(dev: &Device, family: &str) -> Model {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/goldens").join(family);
+    Model::load(dev, &path, &|_, _| {}).unwrap()
+}
+
+/// Documents of random tokens; the first tokens of each are not learned.
+fn batch(vocab: usize, lens: &[usize]) -> Batch {
+    let (mut batch, mut state) = (Batch::default(), 1_u64);
+    for &len in lens {
+        let mut token = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as u32 % vocab as u32
+        };
+        let document: Vec<u32> = (0..len).map(|_| token()).collect();
+        batch.push(&document, |i| i > 2);
+    }
+    batch.average();
+    batch
+}
+
+/// Losses as inference gives them.
+fn inferred(dev: &Device, model: &Model, batch: &Batch) -> Vec<f32> {
+    let (mut losses, mut start) = (Vec::new(), 0);
+    for &len in &batch.lens {
+        let pages: Vec<u32> = (0..len.div_ceil(PAGE_TOKENS) as u32).collect();
+        let mut cache = model.new_cache(pages.len());
+        let tokens = &batch.tokens[start..start + len];
+        let spans = [Span { start: 0, len, position: 0, pages: &pages }];
+        let outputs: Vec<u32> = (0..len as u32).collect();
+        let mut work = Workspace::default();
+        let step = model::Batch { tokens, spans: &spans, outputs: &outputs };
+        let hidden = model.forward(dev, &mut cache, &step, &mut work).to_vec();
+        let mut logits = vec![0.0; len * model.spec().vocab];
+        model.logits(dev, &hidden, &mut HeadWorkspace::default(), &mut logits);
+        for (row, logits) in logits.chunks(model.spec().vocab).enumerate() {
+            let target = batch.targets[start + row] as usize;
+            losses.push(kernels::log_sum_exp(dev, logits) - logits[target]);
+        }
+        start += len;
+    }
+    losses
+}
+
+#[test]
+fn the_loss_is_that_of_inference() {
+    let dev = Device::new(2);
+    for family in FAMILIES {
+        let model = load(&dev, family);
+        let batch = batch(model.spec().vocab, &[40, 3, 90]);
+        let mut network = Network::new(&dev, &model, Learned::Nothing, Precision::F32);
+        let got = network.losses(&dev, &batch);
+        let rows = inferred(&dev, &model, &batch);
+        let total: f64 = rows.iter().zip(&batch.weights).map(|(loss, weight)| f64::from(loss * weight)).sum();
+        assert!((got.total - total).abs() < 1e-3, "{family}: {}, not {total}", got.total);
+        for (row, (got, want)) in got.rows.iter().zip(rows).enumerate() {
+            let want = if batch.weights[row] == 0.0 { 0.0 } else { want };
+            // Inference keeps its cache in f16, and rounds activations to bf16 where weights are bf16.
+            assert!((got - want).abs() < 1e-3 * (1.0 + want), "{family}, row {row}: {got}, not {want}");
+        }
+    }
+}
+
+/// Gradients against differences of the loss, in some numbers of every parameter.
+#[track_caller]
+fn check_gradient(family: &str, learned: Learned) {
+    let dev = Device::new(2);
+    let model = load(&dev, family);
+    let batch = batch(model.spec().vocab, &[20, 70]);
+    let mut network = Network::new(&dev, &model, learned, Precision::F32);
+    // Away from where adapters begin, so that both their halves have a gradient.
+    let values = &mut network.params.values;
+    let entries = values.len();
+    (0..entries).for_each(|i| values[i] += 0.02 * ((i * 2_654_435_761) % 1000) as f32 / 1000.0 - 0.01);
+    network.refresh(&dev);
+    network.learn(&dev, &batch);
+    let gradient = network.params.gradient.clone();
+    let mut loss = |at: usize, by: f32| {
+        network.params.values[at] += by;
+        network.refresh(&dev);
+        let total = network.losses(&dev, &batch).total;
+        network.params.values[at] -= by;
+        total
+    };
+    let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+    let entries = { load_entries(&dev, &model, learned) };
+    for (name, range) in entries {
+        // The number whose gradient is largest, where differences in f32 say most.
+        let at = range.clone().max_by(|a, b| gradient[*a].abs().total_cmp(&gradient[*b].abs())).unwrap();
+        let want = (loss(at, 5e-3) - loss(at, -5e-3)) / 1e-2;
+        let got = f64::from(gradient[at]);
+        let near = (got - want).abs() < 0.02 * want.abs() + 1e-4 * norm;
+        assert!(near, "{family} {learned:?} {name}: {got}, not {want}");
+        assert!(got != 0.0, "{family} {learned:?} {name} learns");
+    }
+}
+
+fn load_entries(dev: &Device, model: &Model, learned: Learned) -> Vec<(String, std::ops::Range<usize>)> {
+    let network = Network::new(dev, model, learned, Precision::F32);
+    network.params.entries().iter().map(|entry| (entry.name.clone(), entry.range.clone())).collect()
+}
+
+#[test]
+fn gradients_are_differences_of_the_loss() {
+    for family in FAMILIES {
+        check_gradient(family, Learned::All);
+        check_gradient(family, Learned::Adapters(Lora { rank: 4, alpha: 8.0, seed: 1 }));
+    }
+}
+
+#[test]
+fn a_step_gives_the_same_bits_on_any_number_of_threads() {
+    let run = |threads| {
+        let dev = Device::new(threads);
+        let model = load(&dev, "gemma3");
+        let batch = batch(model.spec().vocab, &[33, 64, 70]);
+        let mut network = Network::new(&dev, &model, Learned::All, Precision::Bf16);
+        let losses = network.learn(&dev, &batch);
+        (losses, network.params.gradient.clone())
+    };
+    assert!(run(1) == run(2));
+}
+
+#[test]
+fn documents_do_not_see_each_other() {
+    let dev = Device::new(2);
+    let model = load(&dev, "llama");
+    let mut network = Network::new(&dev, &model, Learned::Nothing, Precision::F32);
+    let together = batch(model.spec().vocab, &[30, 50]);
+    let all = network.losses(&dev, &together).rows;
+    let second = Batch {
+        tokens: together.tokens[29..].to_vec(),
+        targets: together.targets[29..].to_vec(),
+        weights: together.weights[29..].to_vec(),
+        lens: vec![49],
+    };
+    assert_eq!(network.losses(&dev, &second).rows, all[29..]);
+}
