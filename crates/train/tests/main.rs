@@ -1,7 +1,7 @@
 //! The network against inference, and its gradients against differences, on the tiny checkpoints of every family.
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kernels::{Device, PAGE_TOKENS, Precision, Span};
 use model::{HeadWorkspace, Model, Workspace};
@@ -10,9 +10,12 @@ use train::{Batch, Learned, Lora, Network};
 /// Decoders; each has something that the others have not: biases, norms around blocks, windows, stretched rotations.
 const FAMILIES: [&str; 5] = ["llama", "gemma3", "qwen2", "llama3", "llama-yarn"];
 
+fn golden_path(family: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/goldens").join(family)
+}
+
 fn load(dev: &Device, family: &str) -> Model {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/goldens").join(family);
-    Model::load(dev, &path, &|_, _| {}).unwrap()
+    Model::load(dev, &golden_path(family), &|_, _| {}).unwrap()
 }
 
 /// Documents of random tokens; the first tokens of each are not learned.
@@ -66,8 +69,8 @@ fn the_loss_is_that_of_inference() {
         assert!((got.total - total).abs() < 1e-3, "{family}: {}, not {total}", got.total);
         for (row, (got, want)) in got.rows.iter().zip(rows).enumerate() {
             let want = if batch.weights[row] == 0.0 { 0.0 } else { want };
-            // Inference keeps its cache in f16, and rounds activations to bf16 where weights are bf16.
-            assert!((got - want).abs() < 1e-3 * (1.0 + want), "{family}, row {row}: {got}, not {want}");
+            // Inference keeps keys and values in f16.
+            assert!((got - want).abs() < 3e-3 * (1.0 + want), "{family}, row {row}: {got}, not {want}");
         }
     }
 }
