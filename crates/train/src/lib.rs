@@ -9,6 +9,7 @@
 mod batch;
 mod linear;
 mod network;
+mod optimizer;
 mod params;
 mod random;
 mod tape;
@@ -16,4 +17,5 @@ mod tape;
 pub use batch::Batch;
 pub use linear::{Learned, Lora};
 pub use network::{Losses, Network};
+pub use optimizer::{Optimizer, Rule, Schedule};
 pub use params::{Entry, Params};

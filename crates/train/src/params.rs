@@ -19,7 +19,7 @@ pub struct Entry {
 /// All that learns.
 #[derive(Debug, Default)]
 pub struct Params {
-    entries: Vec<Entry>,
+    pub(crate) entries: Vec<Entry>,
     /// The numbers.
     pub values: Vec<f32>,
     /// What the loss changes by, as each of them does.

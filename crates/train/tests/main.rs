@@ -1,11 +1,12 @@
 //! The network against inference, and its gradients against differences, on the tiny checkpoints of every family.
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kernels::{Device, PAGE_TOKENS, Precision, Span};
 use model::{HeadWorkspace, Model, Workspace};
-use train::{Batch, Learned, Lora, Network};
+use train::{Batch, Learned, Lora, Network, Optimizer, Rule};
 
 /// Decoders; each has something that the others have not: biases, norms around blocks, windows, stretched rotations.
 const FAMILIES: [&str; 5] = ["llama", "gemma3", "qwen2", "llama3", "llama-yarn"];
@@ -149,4 +150,37 @@ fn documents_do_not_see_each_other() {
         lens: vec![49],
     };
     assert_eq!(network.losses(&dev, &second).rows, all[29..]);
+}
+
+/// The tokens that `goldens/make.py` learned from.
+fn document(step: usize, number: usize) -> Vec<u32> {
+    let mut token = (7 * step + 13 * number) % 61;
+    let mut next = |i: usize| {
+        let noise = if (step * 31 + number * 17 + i * i).is_multiple_of(5) { i } else { 0 };
+        let now = token;
+        token = (token * 5 + 3 + noise) % 61;
+        now as u32
+    };
+    (0..33).map(&mut next).collect()
+}
+
+/// The same weights, data and rule as PyTorch, from the first step to the last.
+#[test]
+fn two_hundred_steps_are_those_of_pytorch() {
+    let recorded: BTreeMap<String, Vec<f64>> = serde_json::from_str(include_str!("goldens/curves.json")).unwrap();
+    let dev = Device::new(2);
+    for (family, losses) in recorded {
+        let model = load(&dev, &family);
+        let mut network = Network::new(&dev, &model, Learned::All, Precision::F32);
+        let mut optimizer = Optimizer::new(Rule::default(), &network.params);
+        for (step, want) in losses.into_iter().enumerate() {
+            let mut batch = Batch::default();
+            (0..4).for_each(|number| batch.push(&document(step, number), |_| true));
+            batch.average();
+            let got = network.learn(&dev, &batch).total;
+            optimizer.step(&dev, &mut network.params, 3e-3);
+            network.refresh(&dev);
+            assert!((got - want).abs() < 1e-4 * want, "{family}, step {step}: {got}, not {want}");
+        }
+    }
 }

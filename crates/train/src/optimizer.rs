@@ -1,0 +1,111 @@
+//! How parameters step: AdamW with a clipped gradient, and what the learning rate does over a run.
+
+use kernels::{AdamW, Device, square_sum};
+
+use crate::Params;
+
+/// The rule of AdamW (Loshchilov & Hutter 2019) and its numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rule {
+    /// Decay of the mean of gradients.
+    pub beta1: f32,
+    /// Decay of the mean of their squares.
+    pub beta2: f32,
+    /// Added to the root of the squares.
+    pub eps: f32,
+    /// Weight decay of matrices.
+    pub decay: f32,
+    /// A gradient longer than this is cut to it; 0 leaves it.
+    pub clip: f32,
+}
+
+impl Default for Rule {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, decay: 0.1, clip: 1.0 }
+    }
+}
+
+/// The learning rate over a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Schedule {
+    /// The highest rate.
+    pub peak: f32,
+    /// Steps in which it rises to the peak, in a line.
+    pub warmup: u32,
+    /// All steps of the run.
+    pub steps: u32,
+    /// The share of the run, at its end, in which it falls to zero, in a line (warm-up, stable, decay: Hu et al. 2024).
+    pub cooldown: f32,
+}
+
+impl Schedule {
+    /// The rate of step `step`, from 0 on.
+    pub fn rate(&self, step: u32) -> f32 {
+        let rise = (step + 1) as f32 / self.warmup.max(1) as f32;
+        let left = self.steps.saturating_sub(step) as f32;
+        let fall = left / (self.cooldown * self.steps as f32).max(1.0);
+        self.peak * rise.min(1.0) * fall.min(1.0)
+    }
+}
+
+/// What an optimizer remembers.
+#[derive(Debug, Clone)]
+pub struct Optimizer {
+    rule: Rule,
+    step: u32,
+    mean: Vec<f32>,
+    square: Vec<f32>,
+}
+
+impl Optimizer {
+    /// Begins with means of zero.
+    pub fn new(rule: Rule, params: &Params) -> Self {
+        let n = params.values.len();
+        Self { rule, step: 0, mean: vec![0.0; n], square: vec![0.0; n] }
+    }
+
+    /// Steps done.
+    pub fn steps(&self) -> u32 {
+        self.step
+    }
+
+    /// One step at this rate; the gradient is zero afterwards. Returns how long it was before it was cut. A gradient that is no number changes
+    /// nothing but is returned, so that the caller can say so.
+    pub fn step(&mut self, dev: &Device, params: &mut Params, rate: f32) -> f64 {
+        let Self { rule, step, mean, square } = self;
+        let length = square_sum(dev, &params.gradient).sqrt();
+        if length.is_finite() {
+            *step += 1;
+            let cut = if rule.clip > 0.0 { (f64::from(rule.clip) / length).min(1.0) } else { 1.0 };
+            let Rule { beta1, beta2, eps, decay, .. } = *rule;
+            let with = AdamW { rate, beta1, beta2, eps, decay, step: *step, scale: cut as f32 };
+            let without = AdamW { decay: 0.0, ..with };
+            let Params { values, gradient, .. } = params;
+            for (decays, range) in runs(&params.entries) {
+                let rule = if decays { with } else { without };
+                let (mean, square) = (&mut mean[range.clone()], &mut square[range.clone()]);
+                rule.step(dev, &mut values[range.clone()], mean, square, &gradient[range]);
+            }
+        }
+        params.gradient.fill(0.0);
+        length
+    }
+}
+
+/// Neighbours that decay alike, together: there are hundreds of small matrices in a set of adapters.
+fn runs(entries: &[crate::Entry]) -> Vec<(bool, std::ops::Range<usize>)> {
+    let alike = entries.chunk_by(|a, b| a.decays == b.decays);
+    alike.filter_map(|run| Some((run.first()?.decays, run.first()?.range.start..run.last()?.range.end))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_rises_stays_and_falls() {
+        let schedule = Schedule { peak: 2.0, warmup: 4, steps: 20, cooldown: 0.5 };
+        let rates = [0, 3, 9, 10, 15, 19, 20].map(|step| schedule.rate(step));
+        assert_eq!(rates, [0.5, 2.0, 2.0, 2.0, 1.0, 0.2, 0.0]);
+    }
+}
