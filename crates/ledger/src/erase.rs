@@ -40,11 +40,17 @@ impl Ledger {
         // Contents go with their subject.
         let delete = ("DELETE FROM subjects WHERE id = $1", vec![subject_id.as_str().into()]);
         self.event(&Body::Erased(body), vec![delete]).await?;
+        self.empty_log().await?;
+        Ok(contents)
+    }
+
+    /// Pages that held what is gone are in SQLite's log file, too, until it is emptied.
+    async fn empty_log(&self) -> Result<()> {
+        let store = &self.shared.store;
         if let Store::Sqlite { .. } = store {
-            // The pages that held the key are in SQLite's log file, too, until it is emptied.
             store.link().await?.rows("PRAGMA wal_checkpoint(TRUNCATE)", vec![]).await?;
         }
-        Ok(contents)
+        Ok(())
     }
 
     /// Deletes contents older than this, in batches; how many there were.
@@ -62,6 +68,7 @@ impl Ledger {
         if contents > 0 {
             let body = ExpiredBody { id: event_id(), at: self.clock().now(), before, contents };
             self.event(&Body::Expired(body), vec![]).await?;
+            self.empty_log().await?;
         }
         Ok(contents)
     }

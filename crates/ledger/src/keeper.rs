@@ -33,8 +33,8 @@ use crate::{
 
 /// The wait between copies of SQLite's log into the database.
 const COPY: Duration = Duration::from_secs(1);
-/// Pages in SQLite's log beyond which it is emptied: 64 MiB.
-const LARGE: i64 = 64 * 1024;
+/// Pages in SQLite's log beyond which it is emptied: 16 MiB.
+const LARGE: i64 = 16 * 1024;
 /// Of the checkpoints, one is kept for ever in every such span, in microseconds; the newest always.
 const SPAN: i64 = 60_000_000;
 /// Accepted-entries looked at in one go when a dead gateway is swept up behind.
