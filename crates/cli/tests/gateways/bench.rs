@@ -141,7 +141,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// As a loss of power does it.
-    pub(crate) fn kill(mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -21,32 +21,46 @@ use crate::{
 };
 
 const CLIENTS: usize = 12;
-/// Between one blow and the next.
-const WHILE: Duration = Duration::from_millis(700);
 
 #[test]
 fn either_of_two_gateways_may_be_killed() {
+    killed(2);
+}
+
+#[test]
+#[ignore = "slow: fifty kills under load"]
+fn slow_fifty_kills_of_gateways_under_load() {
+    killed(50);
+}
+
+/// Kills one gateway and the other in turns, this many times, each at another moment of its work.
+fn killed(rounds: usize) {
     let Some(server) = Server::start() else { return };
     run(async {
         let house = House::new(Some(server.database("shared")), "").await;
         let key = house.key(&["--tenant", "acme"]);
-        let (one, two) = (house.start(), house.start());
-        let bases = Arc::new(Mutex::new([one.base.clone(), two.base.clone()]));
+        let mut gateways = [house.start(), house.start()];
+        let bases = Arc::new(Mutex::new(gateways.each_ref().map(|gateway| gateway.base.clone())));
         let over = Arc::new(AtomicBool::new(false));
         let clients = load(&bases, &key, &over);
-        sleep(WHILE).await;
-        one.kill();
-        sleep(WHILE).await;
-        let one = house.start();
-        bases.lock()[0].clone_from(&one.base);
-        sleep(WHILE).await;
-        two.kill();
-        sleep(WHILE).await;
+        for round in 0..rounds {
+            sleep(moment(round)).await;
+            gateways[round % 2].kill();
+            sleep(moment(round + 1)).await;
+            gateways[round % 2] = house.start();
+            bases.lock()[round % 2].clone_from(&gateways[round % 2].base);
+        }
+        sleep(moment(rounds)).await;
         over.store(true, Ordering::Release);
         let whole: Vec<String> = clients.join_all().await.into_iter().flatten().collect();
-        one.stop();
+        gateways.map(Process::stop);
         settled(&house, &whole).await;
     });
+}
+
+/// Between one blow and the next: another moment every time, without a clock in it.
+fn moment(round: usize) -> Duration {
+    Duration::from_millis(400 + (round as u64 * 137) % 400)
 }
 
 /// Clients that ask one gateway after the other, until it is over; the names of the answers that they got whole.
@@ -92,7 +106,8 @@ async fn settled(house: &House, whole: &[String]) {
         assert_eq!(outcome, Some(Outcome::Served), "{id} was answered");
     }
     let count = |wanted| records.iter().filter(|record| record.outcome == Some(wanted)).count();
-    println!("{} answered whole; {} records, {} of them lost", whole.len(), records.len(), count(Outcome::Lost));
+    let (served, lost) = (count(Outcome::Served), count(Outcome::Lost));
+    println!("{} answered whole; {} records, {served} served, {lost} open under a blow", whole.len(), records.len());
     assert!(whole.len() > 4 * CLIENTS, "{} answers are no load", whole.len());
     let cost: i64 = records.iter().map(|record| record.cost).sum();
     let balance = ledger.usage().balance(&Account::tenant("acme"), Window::Total).await.unwrap();
