@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use guard::{Action, Direction, Guard, Policy, Terms};
+use guard::{Action, Direction, Guard, Policy, Terms, Verdict};
 use libfuzzer_sys::fuzz_target;
 
 static GUARD: LazyLock<Guard> = LazyLock::new(|| {
@@ -33,7 +33,7 @@ fuzz_target!(|data: (Vec<u8>, &str)| {
         left += &release.text;
         verdicts.extend(release.verdicts);
     }
-    verdicts.sort_by(|a, b| (a.span.start, a.span.end, &a.rule).cmp(&(b.span.start, b.span.end, &b.rule)));
+    verdicts.sort_by(Verdict::order);
     assert_eq!(verdicts, whole.verdicts);
     assert_eq!(left, whole.text.as_deref().unwrap_or(text));
     let _ = GUARD.moderate(text);

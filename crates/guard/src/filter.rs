@@ -96,14 +96,14 @@ impl Filter {
     fn advance(&mut self, last: bool) -> Release {
         let mut verdicts = Vec::new();
         let free = self.compiled.finders(self.direction).scan(&mut self.places, &mut self.folded, last, &mut verdicts);
-        verdicts.sort_by(|a, b| a.key().cmp(&b.key()));
+        verdicts.sort_by(Verdict::order);
         if verdicts.iter().any(|v| v.action == Action::Block) {
             self.blocked = true;
             self.held.clear();
             return Release { text: String::new(), verdicts, blocked: true };
         }
         self.masks.extend(verdicts.iter().filter(|v| v.action == Action::Mask).cloned());
-        self.masks.sort_by(|a, b| a.key().cmp(&b.key()));
+        self.masks.sort_by(Verdict::order);
         let (text, left) = mask::write(&self.held, self.from, &self.masks, free);
         self.held.drain(..left - self.from);
         self.from = left;

@@ -10,7 +10,7 @@ use crate::{
     mask,
     moderation::{Moderation, Moderator},
     policy::{Action, Direction, Policy},
-    report::Report,
+    report::{Report, Verdict},
 };
 
 /// A compiled policy. Cheap to clone; shared by all requests.
@@ -66,7 +66,7 @@ impl Guard {
         let finders = self.compiled.finders(direction);
         let mut verdicts = Vec::new();
         finders.scan(&mut finders.start(), &mut Folded::of(text), true, &mut verdicts);
-        verdicts.sort_by(|a, b| a.key().cmp(&b.key()));
+        verdicts.sort_by(Verdict::order);
         let action = verdicts.iter().map(|v| v.action).max().unwrap_or(Action::Allow);
         let masks: Vec<_> = verdicts.iter().filter(|v| v.action == Action::Mask).cloned().collect();
         let text = (!masks.is_empty()).then(|| mask::write(text, 0, &masks, text.len()).0);

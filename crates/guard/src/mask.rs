@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::report::Verdict;
 
 /// The text, which begins at offset `from`, with masks in place, up to the last place at or before `until` that is not inside a
-/// mask. Returns it with that place. `masks` are sorted by [`Verdict::key`] and hold all that begin before `until`.
+/// mask. Returns it with that place. `masks` are sorted by [`Verdict::order`] and hold all that begin before `until`.
 pub(crate) fn write(text: &str, from: usize, masks: &[Verdict], until: usize) -> (String, usize) {
     let mut written = String::with_capacity(until - from);
     let (mut done, mut rest) = (from, masks);

@@ -1,6 +1,6 @@
 //! What was found and what became of the text. A verdict names places, never contents: it goes into logs.
 
-use std::ops::Range;
+use std::{cmp::Ordering, ops::Range};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,9 +25,12 @@ impl Verdict {
         format!("[{}]", self.rule.rsplit('.').next().unwrap_or_default())
     }
 
-    /// The order in which verdicts are listed: as they stand in the text.
-    pub(crate) fn key(&self) -> (usize, usize, &str) {
-        (self.span.start, self.span.end, &self.rule)
+    /// The order in which verdicts are listed: as they stand in the text, then by rule, then by score, since a rule that has two ways to
+    /// find something (toxicity has) may find one place twice.
+    pub fn order(&self, other: &Self) -> Ordering {
+        let key = |verdict: &Self| (verdict.span.start, verdict.span.end);
+        let by_rule = || self.rule.cmp(&other.rule);
+        key(self).cmp(&key(other)).then_with(by_rule).then_with(|| self.score.total_cmp(&other.score))
     }
 }
 
@@ -51,4 +54,31 @@ pub struct Release {
     pub verdicts: Vec<Verdict>,
     /// The stream ends here: nothing more will be released.
     pub blocked: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fuzzer's find: toxicity found one place in two ways, and whole text and stream listed them in two orders.
+    #[test]
+    fn what_is_found_twice_in_one_place_has_one_order() {
+        let verdict = |rule: &str, span: Range<usize>, score| {
+            let rule = rule.to_owned();
+            Verdict { rule, action: Action::Mask, span, score }
+        };
+        let ordered = [
+            verdict("toxicity", 0..9, 0.5),
+            verdict("terms.a", 2..4, 1.0),
+            verdict("toxicity", 2..4, 0.987),
+            verdict("toxicity", 2..4, 1.0),
+            verdict("terms.a", 2..5, 1.0),
+        ];
+        for turn in 0..ordered.len() {
+            let mut turned = ordered.clone();
+            turned.rotate_left(turn);
+            turned.sort_by(Verdict::order);
+            assert_eq!(turned, ordered);
+        }
+    }
 }

@@ -41,7 +41,7 @@ fn run(filter: &mut Filter, pieces: &[&[u8]]) -> Streamed {
     };
     pieces.iter().for_each(|piece| take(filter.push_bytes(piece)));
     take(filter.finish());
-    all.verdicts.sort_by(|a, b| (a.span.start, a.span.end, &a.rule).cmp(&(b.span.start, b.span.end, &b.rule)));
+    all.verdicts.sort_by(Verdict::order);
     all
 }
 

@@ -9,8 +9,9 @@ use protocol::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use zen_expression::{
+    Isolate,
+    compiler::Opcode,
     intellisense::{IntelliSense, dependency::ReadDependency},
-    validate::{validate_expression, validate_unary_expression},
 };
 use zen_types::decision::{
     DecisionTableContent, ExpressionNodeContent, InputNodeContent, SwitchNodeContent, TransformAttributes,
@@ -189,14 +190,18 @@ impl Expressions {
     }
 
     fn standard(&mut self, source: &str) -> Result<(), String> {
-        validate_expression(source).map_err(|error| format!("`{source}` does not parse: {error}"))?;
+        let compiled = Isolate::new().compile_standard(source);
+        let compiled = compiled.map_err(|error| format!("`{source}` does not parse: {error}"))?;
+        no_empty_template(source, compiled.bytecode())?;
         let reads = self.sense.get_or_insert_with(IntelliSense::new).reads(source);
         self.note(reads);
         Ok(())
     }
 
     fn unary(&mut self, source: &str) -> Result<(), String> {
-        validate_unary_expression(source).map_err(|error| format!("`{source}` does not parse: {error}"))?;
+        let compiled = Isolate::new().compile_unary(source);
+        let compiled = compiled.map_err(|error| format!("`{source}` does not parse: {error}"))?;
+        no_empty_template(source, compiled.bytecode())?;
         let reads = self.sense.get_or_insert_with(IntelliSense::new).reads_unary(source);
         self.note(reads);
         Ok(())
@@ -222,6 +227,16 @@ impl Expressions {
         let under = |path: &str| path.match_indices('.').any(|(at, _)| all.contains(&path[..at]));
         all.iter().filter(|path| !under(path)).cloned().collect()
     }
+}
+
+/// The expression library panics over a template of nothing where overflows are checked, and takes a backtick at the end for one.
+fn no_empty_template(source: &str, code: &[Opcode]) -> Result<(), String> {
+    let of_nothing =
+        |four: &[Opcode]| matches!(four, [Opcode::PushNumber(n), Opcode::Array, _, Opcode::Join] if n.is_zero());
+    if code.windows(4).any(of_nothing) {
+        return Err(format!("`{source}` has a template with nothing in it; write \"\" for an empty text"));
+    }
+    Ok(())
 }
 
 fn one_input(graph: &Graph) -> Result<(), Broken> {

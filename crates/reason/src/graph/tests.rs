@@ -115,6 +115,12 @@ fn what_is_broken_is_refused_by_name() {
     check(chain(&[node("Empty", "decisionTableNode", json!({}))]), "node `Empty`: its content does not fit");
     check(chain(&[expressions("Sum", "x", "1 +")]), "node `Sum`: the expression of `x`: `1 +` does not parse");
     check(table(">", "1"), "node `Rates`: row 2, column `Age`: `>` does not parse");
+    // A fuzzer's find: the expression library panics over these.
+    check(table("> `", "1"), "node `Rates`: row 2, column `Age`: `> `` has a template with nothing in it");
+    check(
+        chain(&[expressions("Sum", "x", "``")]),
+        "node `Sum`: the expression of `x`: ```` has a template with nothing",
+    );
     check(table("> 1", "1 1 ("), "node `Rates`: row 2, column `Rate`: `1 1 (` does not parse");
     check(
         chain(&[node("Way", "switchNode", json!({"statements": [{"id": "1", "condition": "a >"}]}))]),
