@@ -4,7 +4,10 @@
 //! One check is left out, `positive_data_acceptance`: a schema cannot say that a tool choice names one of the tools, so requests
 //! that fit their schema may be refused, by name.
 
-use std::process::{Child, Command};
+use std::{
+    fs,
+    process::{Child, Command},
+};
 
 use anyhow::{Context, Result};
 
@@ -24,7 +27,12 @@ pub(crate) fn test() -> Result<()> {
     run(&mut cargo(&["build", "--package", "gateway", "--example", "fakes"]))?;
     let address = free_address()?;
     let fakes = target_directory()?.join("debug").join("examples").join("fakes");
-    let child = Command::new(fakes).arg(address.to_string()).spawn().context("cannot start the fakes")?;
+    let records = target_directory()?.join("tmp").join("fakes");
+    if records.exists() {
+        fs::remove_dir_all(&records).with_context(|| format!("cannot clear {}", records.display()))?;
+    }
+    let mut command = Command::new(fakes);
+    let child = command.arg(address.to_string()).arg(&records).spawn().context("cannot start the fakes")?;
     let mut fakes = Fakes(child);
     wait_until_ready(&mut fakes.0, address, "the gateway over fakes")?;
     let document = format!("http://{address}/openapi.json");

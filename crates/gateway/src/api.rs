@@ -55,6 +55,10 @@ pub(crate) struct Route {
     tag: &'static str,
     summary: &'static str,
     body: Option<SchemaOf>,
+    /// Nothing may stand in the place of the body.
+    bare: bool,
+    /// An object whose fields are the parameters behind the `?`.
+    query: Option<SchemaOf>,
     answer: Answer,
     /// Answers a stream of events as well.
     streams: bool,
@@ -68,6 +72,7 @@ pub(crate) struct Route {
 enum Answer {
     Json(SchemaOf),
     Text(&'static str),
+    Events,
 }
 
 /// Failures of the layers in front of every route.
@@ -94,14 +99,26 @@ impl Route {
         let failure: SchemaOf = |generator| generator.subschema_for::<ErrorBody>();
         let answer = Answer::Text("text/plain");
         let (tag, summary, others) = ("", "", Vec::new());
-        let (work, body, streams) = (false, None, false);
-        let route = Self { method, path, handler, work, tag, summary, body, answer, streams, others, failure };
+        let (work, body, bare, query, streams) = (false, None, false, None, false);
+        let route =
+            Self { method, path, handler, work, tag, summary, body, bare, query, answer, streams, others, failure };
         ALWAYS.into_iter().fold(route, Self::fails)
     }
 
     /// Which chapter of the document it belongs to, and what it is in a few words.
     pub(crate) fn about(self, tag: &'static str, summary: &'static str) -> Self {
         Self { tag, summary, ..self }
+    }
+
+    /// It takes an empty body, too.
+    pub(crate) fn or_nothing(self) -> Self {
+        Self { bare: true, ..self }
+    }
+
+    /// What may stand behind the `?`: the fields of a `Q`; anything else is refused.
+    pub(crate) fn asks<Q: JsonSchema>(self) -> Self {
+        let query: SchemaOf = |generator| Q::json_schema(generator);
+        Self { query: Some(query), ..self }.fails(400)
     }
 
     /// What it answers.
@@ -112,6 +129,11 @@ impl Route {
     /// It answers text of this media type.
     pub(crate) fn gives_text(self, media: &'static str) -> Self {
         Self { answer: Answer::Text(media), ..self }
+    }
+
+    /// It answers a stream of events.
+    pub(crate) fn gives_events(self) -> Self {
+        Self { answer: Answer::Events, ..self }
     }
 
     /// With `stream` it answers events.
@@ -153,23 +175,35 @@ impl Route {
     fn operation(&self, generator: &mut SchemaGenerator) -> Value {
         let id = format!("{}{}", self.method, self.path.replace(['/', '{', '}', '*', '.'], "_"));
         let mut operation = json!({"operationId": id, "summary": self.summary, "tags": [self.tag]});
-        let (_, names) = self.documented_path();
-        if !names.is_empty() {
-            let parameter = |name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "minLength": 1}});
-            operation["parameters"] = names.into_iter().map(parameter).collect();
+        let parameters = self.parameters(generator);
+        if !parameters.is_empty() {
+            operation["parameters"] = parameters.into();
         }
         if let Some(body) = self.body {
             let content = json!({"application/json": {"schema": body(generator)}});
-            operation["requestBody"] = json!({"required": true, "content": content});
+            operation["requestBody"] = json!({"required": !self.bare, "content": content});
         }
         operation["responses"] = self.responses(generator);
         operation
+    }
+
+    /// Parts of the path, then what may stand behind the `?`.
+    fn parameters(&self, generator: &mut SchemaGenerator) -> Vec<Value> {
+        let (_, names) = self.documented_path();
+        let of_path =
+            |name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "minLength": 1}});
+        let query = self.query.map(|query| query(generator));
+        let fields = query.as_ref().and_then(|schema| schema.get("properties")).and_then(Value::as_object);
+        let of_query =
+            |(name, schema): (&String, &Value)| json!({"name": name, "in": "query", "schema": stated(schema)});
+        names.into_iter().map(of_path).chain(fields.into_iter().flatten().map(of_query)).collect()
     }
 
     fn responses(&self, generator: &mut SchemaGenerator) -> Value {
         let mut content = match &self.answer {
             Answer::Json(schema) => json!({"application/json": {"schema": schema(generator)}}),
             Answer::Text(media) => json!({ *media: {"schema": {"type": "string"}} }),
+            Answer::Events => json!({"text/event-stream": {"schema": event()}}),
         };
         if self.streams {
             content["text/event-stream"] = json!({ "schema": event() });
@@ -184,6 +218,21 @@ impl Route {
         }
         responses.into()
     }
+}
+
+/// The schema of a field without its null: what is not asked for is left out.
+fn stated(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    if let Some(fields) = schema.as_object_mut().filter(|fields| fields.get("default") == Some(&Value::Null)) {
+        fields.remove("default");
+    }
+    if let Some(types) = schema.get_mut("type").and_then(Value::as_array_mut) {
+        types.retain(|kind| kind != "null");
+    }
+    if let Some(kinds) = schema.get_mut("anyOf").and_then(Value::as_array_mut) {
+        kinds.retain(|kind| kind["type"] != "null");
+    }
+    schema
 }
 
 /// What one event of a stream is; OpenAPI 3.1 has no word for the stream of them.

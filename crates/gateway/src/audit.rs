@@ -11,20 +11,24 @@ use axum::{
     routing::{get, post},
 };
 use bytes::Bytes;
-use ledger::{Filter, Kind, Ledger, Outcome, Page, Record, Records, Verification};
+use ledger::{Filter, Kind, Ledger, Outcome, Page, Proof, Record, Records, Verification};
 use protocol::{Error, ErrorKind};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{Caller, api::Route, app::App, refusal::Refusal};
 
 pub(crate) fn routes() -> Vec<Route> {
-    let get_json =
-        |path, handler, about| Route::get(path, handler).about("audit", about).gives::<Value>().fails(400).fails(404);
+    let of = |path, handler, about| Route::get(path, handler).about("audit", about).fails(404);
     vec![
-        get_json("/v1/audit/records", get(records), "A page of records, the newest first"),
-        get_json("/v1/audit/records/{id}", get(record), "One record"),
-        get_json("/v1/audit/proof/{id}", get(proof), "That a record stands in the signed log"),
+        of("/v1/audit/records", get(records), "A page of records, the newest first")
+            .asks::<Wanted>()
+            .gives::<Records>(),
+        of("/v1/audit/records/{id}", get(record), "One record").gives::<Record>(),
+        of("/v1/audit/proof/{id}", get(proof), "That a record stands in the signed log")
+            .asks::<Disclose>()
+            .gives::<Proven>(),
         Route::get("/v1/audit/checkpoint", get(checkpoint))
             .about("audit", "The newest signed checkpoint")
             .gives_text("text/plain")
@@ -33,27 +37,41 @@ pub(crate) fn routes() -> Vec<Route> {
             .about("audit", "A tile of the log, or a bundle of its entries")
             .gives_text("application/octet-stream")
             .fails(404),
-        Route::post::<Value>("/v1/audit/verify", post(verify))
+        Route::post::<Against>("/v1/audit/verify", post(verify))
             .about("audit", "Compute the whole log again")
-            .gives::<Value>(),
+            .or_nothing()
+            .gives::<Verification>(),
     ]
 }
 
 /// What `GET /v1/audit/records` may be narrowed by.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Wanted {
+    /// What was asked for.
     kind: Option<Kind>,
+    /// The model or decision asked for, by its exact name.
     model: Option<String>,
+    /// The public part of the key.
     key_id: Option<String>,
+    /// How it ended.
     outcome: Option<Outcome>,
+    /// Accepted at this microsecond since 1970 or later.
     since: Option<i64>,
+    /// Accepted before this microsecond since 1970.
     until: Option<i64>,
+    /// Goes on where `next` of the page before says.
     before: Option<u64>,
+    /// Records at most: 50 unless it is said, never more than 1000.
     limit: Option<u32>,
 }
 
-type Narrowed = Result<Query<Wanted>, axum::extract::rejection::QueryRejection>;
+type Asked<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
+
+/// What stands behind the `?`.
+fn asked<T>(query: Asked<T>) -> Result<T, Error> {
+    query.map(|Query(asked)| asked).map_err(|error| Error::new(ErrorKind::Invalid, error.body_text()))
+}
 
 fn ledger<'a>(app: &'a App, caller: &Caller) -> Result<&'a Ledger, Error> {
     caller.may_audit()?;
@@ -67,11 +85,10 @@ fn ledger<'a>(app: &'a App, caller: &Caller) -> Result<&'a Ledger, Error> {
 pub(crate) async fn records(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Arc<Caller>>,
-    wanted: Narrowed,
+    wanted: Asked<Wanted>,
 ) -> Result<Json<Records>, Refusal> {
     let ledger = ledger(&app, &caller)?;
-    let Query(wanted) = wanted.map_err(|error| Error::new(ErrorKind::Invalid, error.body_text()))?;
-    let Wanted { kind, model, key_id, outcome, since, until, before, limit } = wanted;
+    let Wanted { kind, model, key_id, outcome, since, until, before, limit } = asked(wanted)?;
     let filter = Filter { kind, model, key_id, outcome, since, until };
     let page = Page { before, limit: limit.unwrap_or(Page::default().limit) };
     Ok(Json(ledger.records(&caller.scope(), &filter, page).await.map_err(Error::from)?))
@@ -122,10 +139,20 @@ pub(crate) async fn tile(
 }
 
 /// Whether contents are shown with a proof.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Disclose {
+    /// Show salt and content; the entry holds their hash.
     disclose: bool,
+}
+
+/// `GET /v1/audit/proof/{id}`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Proven {
+    /// The log's name and public key, as signed notes write them.
+    log: String,
+    /// Of the entry before the work and the one behind it.
+    proofs: Vec<Proof>,
 }
 
 /// `GET /v1/audit/proof/{id}`: that both entries of a request stand in the signed log; verifies offline.
@@ -133,17 +160,19 @@ pub(crate) async fn proof(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Arc<Caller>>,
     Path(id): Path<String>,
-    Query(wanted): Query<Disclose>,
-) -> Result<Json<Value>, Refusal> {
+    wanted: Asked<Disclose>,
+) -> Result<Json<Proven>, Refusal> {
     let ledger = ledger(&app, &caller)?;
-    let proofs = ledger.prove(&caller.scope(), &id, wanted.disclose).await.map_err(Error::from)?;
-    Ok(Json(json!({ "log": ledger.verifier().to_string(), "proofs": proofs })))
+    let Disclose { disclose } = asked(wanted)?;
+    let proofs = ledger.prove(&caller.scope(), &id, disclose).await.map_err(Error::from)?;
+    Ok(Json(Proven { log: ledger.verifier().to_string(), proofs }))
 }
 
 /// What `POST /v1/audit/verify` compares with.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Against {
+    /// A signed checkpoint that was kept elsewhere.
     checkpoint: Option<String>,
 }
 
@@ -157,7 +186,10 @@ pub(crate) async fn verify(
     let against: Against = if body.is_empty() {
         Against::default()
     } else {
-        serde_json::from_slice(&body).map_err(|error| Error::new(ErrorKind::Invalid, format!("The body: {error}.")))?
+        // By way of an object: an array would do for serde.
+        let object = serde_json::from_slice(&body).map(Value::Object);
+        let against = object.and_then(serde_json::from_value);
+        against.map_err(|error| Error::new(ErrorKind::Invalid, format!("The body: {error}.")))?
     };
     let outside = against.checkpoint.map(|note| ledger.verifier().open(&note)).transpose().map_err(Error::from)?;
     let mut found = ledger.verify(outside.as_ref()).await.map_err(Error::from)?;

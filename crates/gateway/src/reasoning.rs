@@ -20,7 +20,7 @@ use futures_util::{Stream, StreamExt, future, stream};
 use protocol::{
     Conclusion, Decide, DecideRequest, Error, ErrorKind, SolveRequest, Step, StepEvent, StepStream, Usage,
     openai::ErrorBody,
-    reasoning::{Answer, DecisionBody, SolveBody, list},
+    reasoning::{Answer, DecisionBody, DecisionList, DecisionPath, PathBody, SolutionPath, SolveBody},
 };
 use serde_json::{Value, json};
 
@@ -39,27 +39,26 @@ pub(crate) fn routes() -> Vec<Route> {
     vec![
         Route::get("/v1/reasoning/decisions", get(decisions))
             .about("reasoning", "What can be decided")
-            .gives::<Value>(),
-        Route::post::<Value>("/v1/reasoning/decisions", post(decide))
+            .gives::<DecisionList>(),
+        Route::post::<DecisionBody>("/v1/reasoning/decisions", post(decide))
             .about("reasoning", "Decide from facts or a text, step by step")
-            .gives::<Value>()
+            .gives::<DecisionPath>()
             .streams(),
-        Route::post::<Value>("/v1/reasoning/solve", post(solve))
+        Route::post::<SolveBody>("/v1/reasoning/solve", post(solve))
             .about("reasoning", "Solve a problem by a chain of computed steps")
-            .gives::<Value>()
+            .gives::<SolutionPath>()
             .streams(),
-        Route::get("/v1/reasoning/{id}", get(replay)).about("reasoning", "A path again").gives::<Value>().fails(404),
+        Route::get("/v1/reasoning/{id}", get(replay)).about("reasoning", "A path again").gives::<PathBody>().fails(404),
         Route::get("/v1/reasoning/{id}/events", get(follow))
             .about("reasoning", "Follow a path while it grows")
-            .gives_text("text/event-stream")
+            .gives_events()
             .fails(404),
     ]
 }
 
 /// `GET /v1/reasoning/decisions`.
-async fn decisions(State(app): State<Arc<App>>) -> Json<Value> {
-    let cards: Vec<_> = app.services().decide.iter().flat_map(|service| service.decisions()).collect();
-    Json(list(&cards))
+async fn decisions(State(app): State<Arc<App>>) -> Json<DecisionList> {
+    Json(app.services().decide.iter().flat_map(|service| service.decisions()).collect())
 }
 
 /// `POST /v1/reasoning/decisions`.
@@ -263,12 +262,12 @@ pub(crate) struct Shown {
 
 impl Shown {
     fn head(answer: &Answer) -> Option<Self> {
-        answer.version.as_ref().map(|_| Self { name: "started", data: answer.head() })
+        answer.version.as_ref().map(|_| Self { name: "started", data: json!(answer.head()) })
     }
 
     fn end(answer: &Answer) -> Option<Self> {
         Some(match answer.end.as_ref()? {
-            Ok(_) => Self { name: answer.name(), data: answer.body() },
+            Ok(_) => Self { name: answer.name(), data: json!(answer.body()) },
             Err(error) => Self { name: "error", data: json!(ErrorBody::from(error)) },
         })
     }
@@ -315,7 +314,7 @@ async fn replay(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Arc<Caller>>,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<PathBody>, Refusal> {
     Ok(Json(app.paths.find(&caller, &id)?.answer().body()))
 }
 

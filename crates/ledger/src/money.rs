@@ -8,12 +8,13 @@
 //! counts what is spent and what is held, in the same transaction that writes the entry and the charges: what tracks is what enforces is
 //! what is shown.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::date::{DAY, civil, days};
 
 /// One line of a bill: a request's use of one thing. Idempotent by request id and item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Charge {
     /// What was used.
     pub item: Item,
@@ -47,7 +48,7 @@ pub fn amount(quantity: u64, price: i64) -> i64 {
 }
 
 /// What can be charged for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Item {

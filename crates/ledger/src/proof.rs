@@ -3,6 +3,7 @@
 //! They are checked with the log's public key and nothing else ([`Proof::check`], [`Consistency::check`]).
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -17,7 +18,7 @@ use crate::{
 };
 
 /// That an entry stands in the signed log (RFC 6962 inclusion).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Proof {
     /// Its place.
     pub index: u64,

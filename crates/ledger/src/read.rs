@@ -3,6 +3,7 @@
 //! Every read of records is limited by a [`Scope`]; there is no other way to get at them.
 
 use protocol::{Step, Usage as Tokens};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -57,7 +58,7 @@ impl Default for Page {
 }
 
 /// A page of records.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Records {
     /// The newest first.
     pub records: Vec<Record>,

@@ -8,6 +8,7 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use protocol::{Step, Usage};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -40,7 +41,7 @@ pub struct Accepted {
 }
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Kind {
@@ -123,7 +124,7 @@ pub struct Settled {
 pub type Latency = BTreeMap<Cow<'static, str>, u64>;
 
 /// How a request ended, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Outcome {
@@ -160,7 +161,7 @@ impl Outcome {
 }
 
 /// Where a request went, and why there.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Route {
     /// The service that answered.
     pub chosen: String,
@@ -172,7 +173,7 @@ pub struct Route {
 }
 
 /// What answered, exactly.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Answered {
     /// The model or decision graph.
     pub model: String,
@@ -183,7 +184,7 @@ pub struct Answered {
 }
 
 /// A request as an auditor reads it: both entries and the content, where its key is still there.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Record {
     /// The request.
     pub request_id: String,
@@ -237,7 +238,7 @@ pub struct Record {
 }
 
 /// What has become of a record's content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Content {
     /// It is here, and its hash is the one in the log.
@@ -249,7 +250,7 @@ pub enum Content {
 }
 
 /// Where a record stands in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Place {
     /// The index of the accepted-entry: it is *sequenced*, its place is fixed.
     pub accepted: u64,

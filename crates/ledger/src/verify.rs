@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tlog_tiles::{HASH_SIZE, Hash};
 
@@ -28,7 +29,7 @@ const PAGE: u64 = 256;
 const LISTED: usize = 100;
 
 /// What verification found.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Verification {
     /// Entries in the log.
     pub entries: u64,
@@ -49,7 +50,7 @@ pub struct Verification {
 }
 
 /// Something that is not as it was written.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Problem {
     /// The entry at fault, if it is one.
     pub entry: Option<u64>,

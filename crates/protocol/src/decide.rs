@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -69,7 +70,7 @@ impl Default for Effort {
 }
 
 /// What is done about the values of a chain's steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
     /// Nothing: the model's word stands.
@@ -98,7 +99,7 @@ pub enum StepEvent {
 }
 
 /// One step of the way, as it is watched, logged and replayed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
     /// Counts from 1.
     pub step: usize,
@@ -126,7 +127,7 @@ pub enum Conclusion {
 }
 
 /// A decision, or the questions that stand in its way.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Decision {
     /// The graph's output; `None` while facts are missing.
     pub output: Option<Value>,
@@ -141,7 +142,7 @@ pub struct Decision {
 }
 
 /// A fact and where it comes from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Fact {
     /// Its value, as the graph sees it.
     pub value: Value,
@@ -150,7 +151,7 @@ pub struct Fact {
 }
 
 /// A piece of a text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Quote {
     /// The exact substring.
     pub text: String,
@@ -161,7 +162,7 @@ pub struct Quote {
 }
 
 /// What to ask for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Question {
     /// The fact's name.
     pub fact: String,
@@ -170,7 +171,7 @@ pub struct Question {
 }
 
 /// The outcome of a problem.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Solution {
     /// The answer, as an exact number in decimal or as a fraction; `None` if no chain came to one.
     pub answer: Option<String>,
@@ -185,7 +186,7 @@ pub struct Solution {
 }
 
 /// What checking said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Every step was computed and holds, and the answer is the value of one. Whether the steps are the right ones for the
@@ -199,7 +200,7 @@ pub enum Verdict {
 }
 
 /// One chain of steps.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Chain {
     /// What is asked for, as the model understood it.
     pub unknowns: Vec<String>,
@@ -214,7 +215,7 @@ pub struct Chain {
 }
 
 /// A step of a chain.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ChainStep {
     /// What it says, in words.
     pub text: String,

@@ -338,7 +338,7 @@ impl TokenLogprob {
 }
 
 /// What a request cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Usage {
     /// Tokens of the prompt, counted once whatever `n` is.
     pub prompt_tokens: usize,

@@ -5,17 +5,22 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Check, Conclusion, DecideRequest, DecisionCard, Effort, Error, ErrorKind, SolveRequest, Step,
-    openai::{ErrorBody, body::decode},
+    Check, Conclusion, DecideRequest, Decision, DecisionCard, Effort, Error, ErrorKind, Solution, SolveRequest, Step,
+    openai::{ErrorBody, body::decode_object},
 };
 
 /// The body of `POST /v1/reasoning/decisions`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = [
+    {"required": ["text"], "properties": {"text": {"type": "string"}}},
+    {"required": ["facts"], "properties": {"facts": {"minProperties": 1}}},
+]))]
 pub struct DecisionBody {
     /// The decision's id.
     pub decision: String,
@@ -39,7 +44,7 @@ pub struct DecisionBody {
 impl DecisionBody {
     /// Decodes a request's body.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let body: Self = decode(bytes)?;
+        let body: Self = decode_object(bytes)?;
         if body.text.is_none() && body.facts.is_empty() {
             return Err(Error::invalid("text", "Neither `text` nor `facts` is given; send one of them, or both."));
         }
@@ -62,7 +67,7 @@ impl DecisionBody {
 }
 
 /// The body of `POST /v1/reasoning/solve`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SolveBody {
     /// The problem, in words.
@@ -90,7 +95,7 @@ pub struct SolveBody {
 impl SolveBody {
     /// Decodes a request's body.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        decode(bytes)
+        decode_object(bytes)
     }
 
     /// The plain request.
@@ -107,14 +112,123 @@ impl SolveBody {
 }
 
 /// `GET /v1/reasoning/decisions`.
-pub fn list(cards: &[DecisionCard]) -> Value {
-    let card = |card: &DecisionCard| {
-        json!({
-            "id": card.id, "object": "decision", "title": card.title, "version": card.version,
-            "problem": card.problem, "schema": card.schema, "graph": card.graph,
-        })
-    };
-    json!({"object": "list", "data": cards.iter().map(card).collect::<Vec<_>>()})
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct DecisionList {
+    /// Always `list`.
+    pub object: &'static str,
+    /// What can be decided.
+    pub data: Vec<CardBody>,
+}
+
+/// What can be decided, and from what.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct CardBody {
+    /// The name requests use.
+    pub id: String,
+    /// Always `decision`.
+    pub object: &'static str,
+    /// What it decides, for a person to read.
+    pub title: String,
+    /// The content hash of its graph and schema.
+    pub version: String,
+    /// What is wrong with its files as they are now; the last good version, if there is one, decides meanwhile.
+    pub problem: Option<String>,
+    /// JSON schema of the facts it needs.
+    pub schema: Value,
+    /// The graph to draw: `{"nodes": [{"id", "name", "kind", "x", "y"}], "edges": [{"from", "to"}]}`.
+    pub graph: Value,
+}
+
+impl From<DecisionCard> for CardBody {
+    fn from(card: DecisionCard) -> Self {
+        let DecisionCard { id, title, version, schema, graph, problem } = card;
+        Self { id, object: "decision", title, version, problem, schema, graph }
+    }
+}
+
+impl FromIterator<DecisionCard> for DecisionList {
+    fn from_iter<I: IntoIterator<Item = DecisionCard>>(cards: I) -> Self {
+        Self { object: "list", data: cards.into_iter().map(CardBody::from).collect() }
+    }
+}
+
+/// What is sent when a path begins.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct HeadBody {
+    /// The request's id.
+    pub request_id: String,
+    /// The decision; nothing for a problem.
+    pub decision: Option<String>,
+    /// The content hash of the graph that decides; empty for a problem.
+    pub version: Option<String>,
+}
+
+/// A path of reasoning: what a request without `stream` is answered with, what ends a stream, and what a replay shows.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum PathBody {
+    /// Of a decision.
+    Decision(Box<DecisionPath>),
+    /// Of a problem.
+    Solution(Box<SolutionPath>),
+}
+
+/// The path of a decision. Output, facts, questions and explanation are there once it is decided or incomplete, the error once it failed.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct DecisionPath {
+    /// The request's id, by which the path is found again.
+    pub request_id: String,
+    /// Always `decision`.
+    pub object: &'static str,
+    /// How far it is.
+    pub status: Status,
+    /// Which decision.
+    pub decision: String,
+    /// The content hash of the graph that decides, once the work began.
+    pub version: Option<String>,
+    /// What it came to.
+    #[serde(flatten)]
+    pub outcome: Option<Decision>,
+    /// What went wrong.
+    #[serde(flatten)]
+    pub failure: Option<ErrorBody>,
+    /// Steps so far.
+    pub steps: Vec<Step>,
+}
+
+/// The path of a problem. Answer, vote and chains are there once it is solved, the error once it failed.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct SolutionPath {
+    /// The request's id, by which the path is found again.
+    pub request_id: String,
+    /// Always `solution`.
+    pub object: &'static str,
+    /// How far it is.
+    pub status: Status,
+    /// What it came to.
+    #[serde(flatten)]
+    pub outcome: Option<Solution>,
+    /// What went wrong.
+    #[serde(flatten)]
+    pub failure: Option<ErrorBody>,
+    /// Steps so far.
+    pub steps: Vec<Step>,
+}
+
+/// How far a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It grows.
+    Running,
+    /// There is a decision.
+    Decided,
+    /// Facts are missing.
+    Incomplete,
+    /// There is an answer, or no chain came to one.
+    Solved,
+    /// Something went wrong.
+    Failed,
 }
 
 /// A path of reasoning as it grows.
@@ -146,40 +260,48 @@ impl Answer {
         if self.decision.is_some() { "decision" } else { "solution" }
     }
 
-    /// `running`, `decided`, `incomplete` (facts are missing), `solved` or `failed`.
-    pub fn status(&self) -> &'static str {
+    /// How far it is.
+    pub fn status(&self) -> Status {
         match &self.end {
-            None => "running",
-            Some(Err(_)) => "failed",
-            Some(Ok(Conclusion::Decision(decision))) if decision.output.is_none() => "incomplete",
-            Some(Ok(Conclusion::Decision(_))) => "decided",
-            Some(Ok(Conclusion::Solution(_))) => "solved",
+            None => Status::Running,
+            Some(Err(_)) => Status::Failed,
+            Some(Ok(Conclusion::Decision(decision))) if decision.output.is_none() => Status::Incomplete,
+            Some(Ok(Conclusion::Decision(_))) => Status::Decided,
+            Some(Ok(Conclusion::Solution(_))) => Status::Solved,
         }
     }
 
     /// What is sent when the path begins.
-    pub fn head(&self) -> Value {
-        json!({"request_id": self.request_id, "decision": self.decision, "version": self.version})
+    pub fn head(&self) -> HeadBody {
+        let Self { request_id, decision, version, .. } = self.clone();
+        HeadBody { request_id, decision, version }
     }
 
-    /// The whole path: what a request without `stream` is answered with, what ends a stream, and what a replay shows.
-    pub fn body(&self) -> Value {
-        let mut body = Map::new();
-        body.insert("request_id".to_owned(), json!(self.request_id));
-        body.insert("object".to_owned(), json!(self.name()));
-        body.insert("status".to_owned(), json!(self.status()));
-        if let Some(decision) = &self.decision {
-            body.insert("decision".to_owned(), json!(decision));
-            body.insert("version".to_owned(), json!(self.version));
+    /// The whole path as it stands.
+    pub fn body(&self) -> PathBody {
+        let (object, status) = (self.name(), self.status());
+        let failure = self.end.as_ref().and_then(|end| end.as_ref().err()).map(ErrorBody::from);
+        let Self { request_id, decision, version, steps, end, .. } = self.clone();
+        let (decided, solved) = match end {
+            Some(Ok(Conclusion::Decision(decision))) => (Some(decision), None),
+            Some(Ok(Conclusion::Solution(solution))) => (None, Some(solution)),
+            Some(Err(_)) | None => (None, None),
+        };
+        match decision {
+            Some(decision) => {
+                let outcome = decided;
+                let path = DecisionPath { request_id, object, status, decision, version, outcome, failure, steps };
+                PathBody::Decision(Box::new(path))
+            }
+            None => PathBody::Solution(Box::new(SolutionPath {
+                request_id,
+                object,
+                status,
+                outcome: solved,
+                failure,
+                steps,
+            })),
         }
-        match &self.end {
-            Some(Ok(Conclusion::Decision(decision))) => body.extend(fields(decision)),
-            Some(Ok(Conclusion::Solution(solution))) => body.extend(fields(solution)),
-            Some(Err(error)) => body.extend(fields(&ErrorBody::from(error))),
-            None => {}
-        }
-        body.insert("steps".to_owned(), json!(self.steps));
-        Value::Object(body)
     }
 
     /// The record of it for the audit log.
@@ -196,14 +318,6 @@ impl Answer {
             "inference_steps": self.steps.iter().map(step).collect::<Vec<_>>(),
             "output_decision": output,
         })
-    }
-}
-
-/// The fields of a plain value on the wire.
-fn fields(value: &impl Serialize) -> Map<String, Value> {
-    match serde_json::to_value(value) {
-        Ok(Value::Object(fields)) => fields,
-        _ => Map::new(),
     }
 }
 
@@ -230,6 +344,7 @@ mod tests {
         check(r#"{"text": "a"}"#, "missing field `decision`");
         check(r#"{"decision": "a", "text": "t", "temperature": 1}"#, "unknown field `temperature`");
         check(r#"{"decision": 1}"#, "`decision`");
+        check(r#"["a", "t"]"#, "expected");
     }
 
     #[test]
@@ -254,7 +369,7 @@ mod tests {
     #[test]
     fn a_path_shows_itself_in_every_state() {
         let mut answer = Answer::new("req_1", Some("credit".to_owned()), "I earn 5");
-        assert_eq!(answer.body()["status"], "running");
+        assert_eq!(json!(answer.body())["status"], "running");
         let quote = Quote { text: "5".to_owned(), start: 7, end: 8 };
         let fact = Fact { value: json!(5), quote: Some(quote) };
         let decision = Decision {
@@ -263,14 +378,14 @@ mod tests {
             ..Decision::default()
         };
         answer.end = Some(Ok(Conclusion::Decision(decision)));
-        let body = answer.body();
+        let body = json!(answer.body());
         assert_eq!(body["status"], "decided");
         assert_eq!(body["facts"]["income"], json!({"value": 5, "quote": {"text": "5", "start": 7, "end": 8}}));
         assert_eq!(body["output"]["decision"], "approved");
         assert_eq!(answer.record()["output_decision"], json!({"decision": "approved"}));
         assert_eq!(answer.record()["input_text"], "I earn 5");
         answer.end = Some(Err(Error::internal("broken")));
-        assert_eq!(answer.body()["status"], "failed");
-        assert_eq!(answer.body()["error"]["message"], "broken");
+        assert_eq!(json!(answer.body())["status"], "failed");
+        assert_eq!(json!(answer.body())["error"]["message"], "broken");
     }
 }

@@ -105,7 +105,7 @@ impl Kept {
         let answer = self.path.answer.borrow();
         over |= answer.end.is_some();
         let shown = Shown::last(&answer);
-        let size = if over { answer.body().to_string().len() } else { 0 };
+        let size = if over { serde_json::to_vec(&answer.body()).map_or(0, |body| body.len()) } else { 0 };
         drop(answer);
         if over {
             self.paths.0.lock().ended(&self.path, size);
@@ -150,6 +150,8 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
+    use protocol::reasoning::Status;
+
     use super::*;
 
     fn caller(role: Role, tenant: &str, key: &str) -> Caller {
@@ -210,6 +212,6 @@ mod tests {
         drop(kept);
         let (events, over) = found.grown(1).await;
         assert!(over && events.len() == 1);
-        assert_eq!(found.answer().status(), "failed");
+        assert_eq!(found.answer().status(), Status::Failed);
     }
 }

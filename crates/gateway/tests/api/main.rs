@@ -18,6 +18,7 @@ mod moderations;
 mod openapi;
 mod reasoning;
 mod responses;
+mod scripted;
 mod sockets;
 
 use std::time::Duration;

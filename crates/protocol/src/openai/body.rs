@@ -24,6 +24,13 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     Ok(value)
 }
 
+/// The same for a type without a flattened [`Rest`]: serde would take its fields from an array, too, in their order.
+pub(crate) fn decode_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    let object: Rest = decode(bytes)?;
+    let value = serde_path_to_error::deserialize(Value::Object(object));
+    value.map_err(|e| misfit(&e.path().to_string(), e.inner()))
+}
+
 /// An object at `path` as a wire type, once it is known which one it is. A wrong value names its path.
 pub(super) fn decode_at<T: DeserializeOwned>(path: &str, object: Rest) -> Result<T, Error> {
     serde_path_to_error::deserialize(Value::Object(object)).map_err(|e| {
