@@ -15,6 +15,7 @@ use ledger::{
     Content, Filter, Kind, Ledger, Outcome, Page, Proof, Record, Scope, Settings, Verification, Verifier,
     parse_timestamp, timestamp,
 };
+use protocol::Hop;
 use serde_json::json;
 
 use crate::{
@@ -290,6 +291,7 @@ fn story(record: &Record) -> String {
         ("tokens", format!("{} in, {} out", record.usage.prompt_tokens, record.usage.completion_tokens)),
         ("cost", money(record.cost)),
     ];
+    rows.extend(record.route.hops.iter().map(|hop| ("way", way(hop))));
     rows.extend(record.error.iter().map(|error| ("error", error.clone())));
     rows.extend(record.verdicts.iter().map(|verdict| ("verdict", verdict.to_string())));
     rows.extend(record.latency.iter().map(|(stage, micros)| ("latency", format!("{stage} {micros} us"))));
@@ -302,6 +304,21 @@ fn story(record: &Record) -> String {
         steps.collect::<String>(),
         output.as_deref().unwrap_or("-")
     )
+}
+
+/// A choice on the request's way, for people.
+fn way(hop: &Hop) -> String {
+    let Hop { asked, model, service, .. } = hop;
+    let at = if service.is_empty() { String::new() } else { format!(" at {service}") };
+    let mut told = format!("{}: {asked} -> {model}{at}", hop.reason.word());
+    let failed: Vec<_> = hop.failed.iter().map(|miss| format!("{} ({})", miss.who, miss.error)).collect();
+    let among: Vec<_> = hop.among.iter().map(|one| format!("{} ({})", one.service, one.busy)).collect();
+    for (what, list) in [("failed before", failed), ("compared, with tokens that waited there", among)] {
+        if !list.is_empty() {
+            told += &format!("; {what}: {}", list.join(", "));
+        }
+    }
+    told
 }
 
 async fn verify(ledger: &Ledger, outside: Option<&Path>, as_json: bool) -> anyhow::Result<()> {
@@ -402,6 +419,8 @@ fn moment(text: &str) -> Result<i64, String> {
 
 #[cfg(test)]
 mod tests {
+    use protocol::{Candidate, Miss, Reason};
+
     use super::*;
 
     #[test]
@@ -411,5 +430,28 @@ mod tests {
         check(13, "0.000000013");
         check(-1_500_000_000, "-1.5");
         check(42_000_000_000, "42");
+    }
+
+    #[test]
+    fn a_way_is_told_with_those_who_failed_and_those_compared() {
+        let check = |hop: Hop, told: &str| assert_eq!(way(&hop), told);
+        let hop = |reason, service: &str| Hop {
+            asked: "fast".into(),
+            reason,
+            model: "m".into(),
+            service: service.into(),
+            ..Hop::default()
+        };
+        check(hop(Reason::Alias, ""), "alias: fast -> m");
+        let failed = vec![Miss { who: "a".into(), error: "upstream_failed".into() }];
+        check(
+            Hop { failed, ..hop(Reason::Fallback, "acme") },
+            "fallback: fast -> m at acme; failed before: a (upstream_failed)",
+        );
+        let among = [("w0", 512), ("w1", 0)].map(|(service, busy)| Candidate { service: service.into(), busy }).into();
+        check(
+            Hop { among, ..hop(Reason::Balanced, "w1") },
+            "balanced: fast -> m at w1; compared, with tokens that waited there: w0 (512), w1 (0)",
+        );
     }
 }

@@ -213,7 +213,10 @@ fn routed(route: &settings::Route, targets: Vec<Target>) -> Arc<dyn Generate> {
         settings::Strategy::Fallback => Arc::new(Fallback::new(name, targets, limits.first_byte)),
         settings::Strategy::Balance => {
             // Each target answers to the route's name, so that the balancer sees them as alike.
-            let alike = |target| Arc::new(Fallback::new(name, vec![target], None)) as Arc<dyn Generate>;
+            let alike = |target: Target| {
+                let model = target.model.clone();
+                (model, Arc::new(Fallback::new(name, vec![target], None)) as Arc<dyn Generate>)
+            };
             Arc::new(Balanced::new(targets.into_iter().map(alike).collect(), limits))
         }
     }

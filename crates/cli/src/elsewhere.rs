@@ -143,14 +143,14 @@ impl Elsewhere {
             services.embed.extend(upstream.embed.iter().cloned());
             services.draw.extend(upstream.draw.iter().cloned());
         }
-        let remotes = || self.workers.iter().map(|worker| worker.remote.clone());
+        let remotes = || self.workers.iter().map(|worker| (worker.url.clone(), worker.remote.clone()));
         if !self.workers.is_empty() {
-            let generate = remotes().map(|remote| remote as Arc<dyn Generate>).collect();
+            let generate = remotes().map(|(url, remote)| (url, remote as Arc<dyn Generate>)).collect();
             let balanced = Arc::new(Balanced::new(generate, Limits::default()));
             services.generate.push(Arc::new(Migrating::new(balanced, MIGRATIONS)));
-            let embed = remotes().map(|remote| remote as Arc<dyn Embed>).collect();
+            let embed = remotes().map(|(url, remote)| (url, remote as Arc<dyn Embed>)).collect();
             services.embed.push(Arc::new(Rotating::new(embed)));
-            services.decide.extend(remotes().map(|remote| remote as Arc<dyn Decide>));
+            services.decide.extend(remotes().map(|(_, remote)| remote as Arc<dyn Decide>));
             services.peers.extend(self.workers.iter().map(|worker| worker.peer()));
         }
     }

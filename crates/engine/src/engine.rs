@@ -194,7 +194,7 @@ impl Engine {
         let jobs = aside(move || front.vector_jobs(request)).await?;
         let prompt_tokens = jobs.iter().map(|job| job.prompt.len()).sum();
         let vectors = stream::iter(jobs).map(|job| self.vector(job, dimensions)).buffered(EMBED_WINDOW);
-        Ok(Embeddings { vectors: vectors.try_collect().await?, prompt_tokens })
+        Ok(Embeddings { vectors: vectors.try_collect().await?, prompt_tokens, hops: Vec::new() })
     }
 
     async fn vector(&self, job: Job, dimensions: Option<usize>) -> Result<Vec<f32>, Error> {

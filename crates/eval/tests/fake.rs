@@ -217,7 +217,7 @@ impl Embed for Letters {
             TextOrTokens::Tokens(_) => Vec::new(),
         };
         let vectors = request.inputs.iter().map(vector).collect();
-        async move { Ok(Embeddings { vectors, prompt_tokens: 0 }) }.boxed()
+        async move { Ok(Embeddings { vectors, ..Embeddings::default() }) }.boxed()
     }
 }
 

@@ -36,6 +36,7 @@ pub(crate) async fn embeddings(ask: Ask) -> Result<Response, Refusal> {
         Ok(embeddings) => embeddings,
         Err(error) => return Err(record.fail(error).await.into()),
     };
+    embeddings.hops.iter().for_each(|hop| record.went(hop));
     let dimensions = embeddings.vectors.first().map_or(0, Vec::len);
     let usage = Usage { prompt_tokens: embeddings.prompt_tokens, ..Usage::default() };
     // Vectors say nothing to an auditor, and can be made again.

@@ -38,6 +38,8 @@ pub(crate) enum Stage {
     FirstToken,
     /// From there to the last one.
     Tokens,
+    /// Judging what comes in, and what is ready and waits for a verdict.
+    Guard,
     /// Waiting for the client to take what is ready.
     Flush,
     /// Writing the record that closes the request.
@@ -47,7 +49,7 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Accept,
         Self::Auth,
         Self::Limit,
@@ -55,6 +57,7 @@ impl Stage {
         Self::Queue,
         Self::FirstToken,
         Self::Tokens,
+        Self::Guard,
         Self::Flush,
         Self::Settle,
         Self::Rest,
@@ -69,6 +72,7 @@ impl Stage {
             Self::Queue => "queue",
             Self::FirstToken => "first_token",
             Self::Tokens => "tokens",
+            Self::Guard => "guard",
             Self::Flush => "flush",
             Self::Settle => "settle",
             Self::Rest => "rest",
@@ -85,6 +89,7 @@ impl Stage {
             Self::Queue => "tessera.stage.queue_ms",
             Self::FirstToken => "tessera.stage.first_token_ms",
             Self::Tokens => "tessera.stage.tokens_ms",
+            Self::Guard => "tessera.stage.guard_ms",
             Self::Flush => "tessera.stage.flush_ms",
             Self::Settle => "tessera.stage.settle_ms",
             Self::Rest => "tessera.stage.rest_ms",
@@ -138,6 +143,15 @@ impl Journey {
         let since = now - inner.lap;
         inner.spent[stage as usize] += since;
         inner.lap = now;
+    }
+
+    /// So much of what passed in this stage was the guard's.
+    pub(crate) fn guarded(&self, within: Stage, time: Duration) {
+        let spent = &mut self.0.lock().spent;
+        // Of several prompts at once, each has a guard that counts; together they cannot take more than there was.
+        let time = time.min(spent[within as usize]);
+        spent[within as usize] -= time;
+        spent[Stage::Guard as usize] += time;
     }
 
     /// What passed in each stage so far.
@@ -226,6 +240,9 @@ mod tests {
         journey.lap(Stage::Tokens);
         let spent = |wanted| journey.stages().find(|(stage, _)| *stage == wanted).map(|(_, time)| time.as_millis());
         assert_eq!(spent(Stage::Tokens), Some(70));
+        journey.guarded(Stage::Tokens, Duration::from_millis(15));
+        journey.guarded(Stage::Accept, Duration::from_millis(9));
+        assert_eq!((spent(Stage::Tokens), spent(Stage::Guard), spent(Stage::Accept)), (Some(55), Some(18), None));
         let sum: Duration = journey.stages().map(|(_, time)| time).sum();
         assert_eq!(sum, Duration::from_millis(76));
         let timing = journey.timing().unwrap();

@@ -33,6 +33,7 @@ pub(crate) async fn moderations(ask: Ask) -> Result<Response, Refusal> {
     };
     let id = ask.id.0.strip_prefix("req_").unwrap_or(&ask.id.0);
     let results: Vec<ResultBody> = call.texts.iter().map(judge).collect();
+    record.judged();
     record.deliver(json!(results), Vec::new(), Usage::default()).await?;
     Ok(ask.timed(Json(ModerationBody { id: format!("modr-{id}"), model: MODEL.to_owned(), results })))
 }

@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ledger::{Accepted, Account, Answered, Budget, Charge, Hold, Item, Kind, Outcome, Pending, Route, Settled, Window};
 use protocol::{
-    DrawRequest, EmbedRequest, Error, ErrorKind, Event, FinishReason, GenerateRequest, ModelCard, Prompt, Step,
-    TextOrTokens, Usage, openai::Call,
+    DrawRequest, EmbedRequest, Error, ErrorKind, Event, FinishReason, GenerateRequest, Hop, ModelCard, Prompt, Reason,
+    Step, TextOrTokens, Usage, openai::Call,
 };
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -197,6 +197,8 @@ pub(crate) struct Record {
 #[derive(Debug)]
 struct About {
     id: String,
+    /// The model that was asked for.
+    model: String,
     kind: Kind,
     temperature: Option<f64>,
     max_tokens: Option<i64>,
@@ -241,11 +243,12 @@ impl Record {
     }
 
     fn new(app: &Arc<App>, journey: &Journey, id: &str, work: &Work, (taken, price): (Vec<Taken>, Price)) -> Self {
-        let why = "the service that offers the model".to_owned();
-        let route = Route { chosen: work.service.clone(), why, candidates: Vec::new() };
+        let why = Reason::Named.word().to_owned();
+        let route = Route { chosen: work.service.clone(), why, hops: Vec::new() };
         let answered = Answered { model: work.model.clone(), adapter: String::new(), digest: work.digest.clone() };
         let about = About {
             id: id.to_owned(),
+            model: work.model.clone(),
             kind: work.kind,
             temperature: work.parameters["sampling"]["temperature"].as_f64(),
             max_tokens: work.parameters["stop"]["max_tokens"].as_i64(),
@@ -289,6 +292,8 @@ impl Record {
                 }
                 self.settled.verdicts.push(json!(finding));
             }
+            Event::Routed(hop) => self.went(hop),
+            Event::Held { choice, time } => self.held(*choice, *time),
             Event::Finished { choice, reason } => {
                 self.answers.entry((prompt, *choice)).or_default().reason = Some(*reason);
             }
@@ -305,11 +310,49 @@ impl Record {
         }
     }
 
+    /// Takes in where the request went. Several prompts of one call go the same way mostly, and each way is kept once.
+    pub(crate) fn went(&mut self, hop: &Hop) {
+        let Settled { route, answered, .. } = &mut self.settled;
+        if route.hops.contains(hop) {
+            return;
+        }
+        route.hops.push(hop.clone());
+        route.why = route.hops.iter().map(|hop| hop.reason.word()).collect::<Vec<_>>().join(", ");
+        if !hop.service.is_empty() {
+            route.chosen.clone_from(&hop.service);
+        }
+        answered.model.clone_from(&hop.model);
+        answered.digest.clone_from(&hop.digest);
+    }
+
+    /// The guard had the request, or what is ready of an answer, for so long.
+    fn held(&self, choice: Option<usize>, time: Duration) {
+        let within = match choice {
+            None => Stage::Queue,
+            Some(_) => self.writing(),
+        };
+        if within != Stage::Queue {
+            self.journey.lap(within);
+        }
+        self.journey.guarded(within, time);
+    }
+
     /// Judges a text that comes in and puts masks into it; an error is a finding that blocks.
     pub(crate) fn judge(&mut self, place: &str, text: &mut String) -> Result<(), Error> {
-        let findings = services::judge(&self.app.services().guard, place, text)?;
-        self.settled.verdicts.extend(findings.iter().map(|finding| json!(finding)));
+        let findings = services::judge(&self.app.services().guard, place, text);
+        self.judged();
+        self.settled.verdicts.extend(findings?.iter().map(|finding| json!(finding)));
         Ok(())
+    }
+
+    /// What passed since the work began was the guard's.
+    pub(crate) fn judged(&self) {
+        self.journey.lap(Stage::Guard);
+    }
+
+    /// The stage that an answer is in.
+    fn writing(&self) -> Stage {
+        if self.began { Stage::Tokens } else { Stage::FirstToken }
     }
 
     /// The client took what there was and asks for more.
@@ -321,7 +364,7 @@ impl Record {
 
     /// Time until something came of the service.
     fn token(&mut self) {
-        self.journey.lap(if self.began { Stage::Tokens } else { Stage::FirstToken });
+        self.journey.lap(self.writing());
         self.began = true;
     }
 
@@ -345,7 +388,9 @@ impl Record {
 
     /// Closes the record; returns once it has reached the operating system.
     pub(crate) async fn close(&mut self, error: Option<&Error>) -> Result<(), Error> {
-        self.journey.lap(if self.began { Stage::Tokens } else { Stage::FirstToken });
+        // Before the first token only a guard blocks.
+        let blocked = error.is_some_and(|error| error.kind == ErrorKind::Blocked);
+        self.journey.lap(if blocked && !self.began { Stage::Guard } else { self.writing() });
         let settling = self.settle(error.map(outcome), error);
         let settled = match settling {
             Some(settling) => settling.await.map_err(Error::from),
@@ -363,8 +408,7 @@ impl Record {
         if let Some(outcome) = outcome.filter(|_| settled.outcome != Outcome::Blocked) {
             settled.outcome = outcome;
         }
-        settled.error =
-            error.map(|error| error.code.as_deref().map_or_else(|| word(error.kind).to_owned(), str::to_owned));
+        settled.error = error.map(|error| error.word().to_owned());
         if settled.output.is_null() {
             settled.output = delivered(std::mem::take(&mut self.answers));
         }
@@ -392,12 +436,13 @@ impl Record {
             Kind::Embedding => "embeddings",
             other => other.name(),
         };
-        let model = settled.answered.model.clone();
+        let model = &self.about.model;
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX).into();
         let mut attributes: Vec<(&'static str, opentelemetry::Value)> = vec![
             ("gen_ai.operation.name", operation.into()),
             ("gen_ai.provider.name", "tessera".into()),
             ("gen_ai.request.model", model.clone().into()),
+            ("gen_ai.response.model", settled.answered.model.clone().into()),
             ("gen_ai.response.id", self.about.id.clone().into()),
             ("gen_ai.usage.input_tokens", count(settled.usage.prompt_tokens)),
             ("gen_ai.usage.output_tokens", count(settled.usage.completion_tokens)),
@@ -564,22 +609,5 @@ fn outcome(error: &Error) -> Outcome {
             Outcome::Refused
         }
         _ => Outcome::Failed,
-    }
-}
-
-/// The word for an error without a code.
-pub(crate) fn word(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::Invalid | ErrorKind::Unsupported => "invalid_request",
-        ErrorKind::NotFound => "not_found",
-        ErrorKind::Unauthenticated => "unauthenticated",
-        ErrorKind::Forbidden => "forbidden",
-        ErrorKind::OverBudget => "insufficient_quota",
-        ErrorKind::Blocked => "content_blocked",
-        ErrorKind::Overloaded => "overloaded",
-        ErrorKind::DeadlineExceeded => "deadline_exceeded",
-        ErrorKind::ShuttingDown => "shutting_down",
-        ErrorKind::Upstream => "upstream_failed",
-        _ => "internal",
     }
 }

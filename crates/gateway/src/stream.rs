@@ -46,17 +46,30 @@ impl Events {
             return None;
         }
         self.record.waited();
-        let item = match future::select(self.inner.next(), &mut self.cut).await {
-            future::Either::Left((Some(item), _)) => item,
-            future::Either::Left((None, _)) => Err(Error::internal("The service ended its answer early; try again.")),
-            future::Either::Right((error, _)) => Err(error),
-        };
+        let item = self.heard().await;
         match &item {
             Ok((_, Event::Done(_))) => self.open -= 1,
             Ok(_) => {}
             Err(_) => self.open = 0,
         }
         Some(self.recorded(item).await)
+    }
+
+    /// The next item that is the caller's; what stands beside the answer is the record's alone.
+    async fn heard(&mut self) -> Result<Of, Error> {
+        loop {
+            let item = match future::select(self.inner.next(), &mut self.cut).await {
+                future::Either::Left((Some(item), _)) => item,
+                future::Either::Left((None, _)) => {
+                    Err(Error::internal("The service ended its answer early; try again."))
+                }
+                future::Either::Right((error, _)) => Err(error),
+            };
+            match &item {
+                Ok((prompt, event)) if event.is_note() => self.record.see(*prompt, event),
+                _ => return item,
+            }
+        }
     }
 
     async fn recorded(&mut self, item: Result<Of, Error>) -> Result<Of, Error> {

@@ -16,7 +16,7 @@ use protocol::{Error, ErrorKind};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::{Caller, app::App, id, record};
+use crate::{Caller, app::App, id};
 
 /// Refusals alike are counted for so long.
 const ALIKE: Duration = Duration::from_secs(60);
@@ -72,7 +72,7 @@ impl Turned {
     pub(crate) async fn note(app: &App, caller: &Caller, kind: Kind, id: &str, error: &Error) {
         metrics::counter!("tessera_requests_total", "kind" => kind.name(), "outcome" => Outcome::Refused.name())
             .increment(1);
-        let code = error.code.clone().unwrap_or_else(|| record::word(error.kind).into());
+        let code = error.code.clone().unwrap_or_else(|| error.kind.word().into());
         let cause = Cause { tenant: caller.tenant.clone(), key_id: caller.key_id.clone(), code: code.to_string() };
         if app.turned.first(&cause, kind) {
             written(app, id.to_owned(), cause, kind, 1).await;

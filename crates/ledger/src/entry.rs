@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Step, Usage};
+use protocol::{Candidate, Hop, Miss, Step, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -22,7 +22,8 @@ const MAX_NAME: usize = 128;
 /// The most that free-form fields take.
 const MAX_PARAMETERS: usize = 16 * 1024;
 const MAX_VERDICTS: usize = 16 * 1024;
-const MAX_CANDIDATES: usize = 8 * 1024;
+/// Choices of a route that are kept, and names in each.
+const MAX_HOPS: usize = 8;
 const MAX_REASON: usize = 1024;
 
 /// Which entry of a request it is; with the request's id the key of the table.
@@ -212,7 +213,7 @@ impl SettledBody {
         let route = Route {
             chosen: printable(&settled.route.chosen),
             why: settled.route.why.chars().take(MAX_REASON).collect(),
-            candidates: brief_list(settled.route.candidates.clone(), MAX_CANDIDATES),
+            hops: settled.route.hops.iter().take(MAX_HOPS).map(told).collect(),
         };
         Self {
             request_id: accepted.request_id.clone(),
@@ -250,6 +251,21 @@ fn merged(charges: &[Charge]) -> Vec<Charge> {
 /// A name that every database can keep: PostgreSQL's texts have no zero bytes.
 fn printable(name: &str) -> String {
     name.chars().filter(|&c| c != '\0').take(MAX_NAME).collect()
+}
+
+/// A choice with names that every database can keep.
+fn told(hop: &Hop) -> Hop {
+    let miss = |miss: &Miss| Miss { who: printable(&miss.who), error: printable(&miss.error) };
+    let candidate = |one: &Candidate| Candidate { service: printable(&one.service), busy: one.busy };
+    Hop {
+        asked: printable(&hop.asked),
+        reason: hop.reason,
+        model: printable(&hop.model),
+        service: printable(&hop.service),
+        digest: printable(&hop.digest),
+        failed: hop.failed.iter().take(MAX_HOPS).map(miss).collect(),
+        among: hop.among.iter().take(MAX_HOPS).map(candidate).collect(),
+    }
 }
 
 /// The value, or its hash and length if it is too long.

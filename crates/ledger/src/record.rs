@@ -7,7 +7,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use protocol::{Step, Usage};
+use protocol::{Hop, Step, Usage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -165,11 +165,11 @@ impl Outcome {
 pub struct Route {
     /// The service that answered.
     pub chosen: String,
-    /// Why this one.
+    /// Why this one: the words of the choices on the way ([`protocol::Reason`]), joined by commas.
     pub why: String,
-    /// All that could have, with their scores.
+    /// The choices, in the order in which the request passed them; none where it named a model that one service offers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub candidates: Vec<Value>,
+    pub hops: Vec<Hop>,
 }
 
 /// What answered, exactly.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::TextOrTokens;
+use crate::{Hop, TextOrTokens};
 
 /// A request for one vector per input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,10 +16,13 @@ pub struct EmbedRequest {
 }
 
 /// Vectors of unit length, in the order of the inputs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Embeddings {
     /// One vector per input.
     pub vectors: Vec<Vec<f32>>,
     /// Tokens read, over all inputs.
     pub prompt_tokens: usize,
+    /// Where the request went, and why.
+    #[serde(default)]
+    pub hops: Vec<Hop>,
 }

@@ -51,6 +51,25 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// The word for an error without a code.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Invalid | Self::Unsupported => "invalid_request",
+            Self::NotFound => "not_found",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::OverBudget => "insufficient_quota",
+            Self::Blocked => "content_blocked",
+            Self::Overloaded => "overloaded",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::ShuttingDown => "shutting_down",
+            Self::Upstream => "upstream_failed",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 impl Error {
     /// An error of `kind` with a message and neither field nor code.
     pub fn new(kind: ErrorKind, message: impl fmt::Display) -> Self {
@@ -65,6 +84,11 @@ impl Error {
     /// A fault of ours.
     pub fn internal(message: impl fmt::Display) -> Self {
         Self::new(ErrorKind::Internal, message)
+    }
+
+    /// What went wrong in one stable word: the code, or the word of the kind.
+    pub fn word(&self) -> &str {
+        self.code.as_deref().unwrap_or(self.kind.word())
     }
 
     /// The same error with the field at fault.

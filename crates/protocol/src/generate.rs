@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::Hop;
+
 /// A request for one or more continuations of a prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GenerateRequest {
@@ -263,6 +265,15 @@ pub enum Event {
     },
     /// What a check of the request or of an answer found. Whoever watches the stream records it.
     Checked(Finding),
+    /// Where the request went, and why. Whoever watches the stream records it.
+    Routed(Box<Hop>),
+    /// A guard had the request, or what is ready of an answer, for so long. Whoever watches the stream takes it into account.
+    Held {
+        /// Which answer; `None` is the request.
+        choice: Option<usize>,
+        /// For how long.
+        time: Duration,
+    },
     /// An answer is complete.
     Finished {
         /// Which answer.
@@ -272,6 +283,13 @@ pub enum Event {
     },
     /// All answers are complete; the stream ends here.
     Done(Usage),
+}
+
+impl Event {
+    /// It is about the answer and no part of it: for records, not for callers.
+    pub fn is_note(&self) -> bool {
+        matches!(self, Self::Checked(_) | Self::Routed(_) | Self::Held { .. })
+    }
 }
 
 /// What a check found. It names places, never contents: it goes into logs.

@@ -6,13 +6,16 @@
 //! batches. Requests of others show in the service's queue and are taken to be of middling size.
 //!
 //! A service that is not ready is left out; one that failed rests for a moment. If the chosen one fails before its first byte, or
-//! takes too long for it, one other is asked. After the first byte a broken stream is [`crate::Migrating`]'s.
+//! takes too long for it, one other is asked. The stream says who was compared and who answers. After the first byte a broken stream is [`crate::Migrating`]'s.
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use parking_lot::Mutex;
-use protocol::{Error, ErrorKind, EventStream, Generate, GenerateRequest, Load, ModelCard, Prompt, TextOrTokens};
+use protocol::{
+    Candidate, Error, ErrorKind, EventStream, Generate, GenerateRequest, Hop, Load, Miss, ModelCard, Prompt, Reason,
+    TextOrTokens,
+};
 use rand::RngExt;
 use tokio::time::Instant;
 
@@ -49,6 +52,7 @@ impl Default for Limits {
 
 #[derive(Debug)]
 struct Member {
+    name: String,
     service: Arc<dyn Generate>,
     own: Mutex<Own>,
 }
@@ -71,25 +75,27 @@ struct Counted {
 }
 
 impl Balanced {
-    /// These services, which offer the same models as far as they offer them.
-    pub fn new(services: Vec<Arc<dyn Generate>>, limits: Limits) -> Self {
-        let member = |service| Arc::new(Member { service, own: Mutex::default() });
+    /// These services by their names, which offer the same models as far as they offer them.
+    pub fn new(services: Vec<(String, Arc<dyn Generate>)>, limits: Limits) -> Self {
+        let member = |(name, service)| Arc::new(Member { name, service, own: Mutex::default() });
         Self { members: services.into_iter().map(member).collect(), limits }
     }
 
     async fn ask(&self, request: GenerateRequest) -> Result<EventStream, Error> {
         let first = self.pick(&request.model, None).ok_or_else(|| self.nobody(&request.model))?;
-        let error = match self.ask_one(&first, request.clone()).await {
+        let error = match self.ask_one(&first.0, request.clone()).await {
             Err(error) if elsewhere(&error) => error,
-            other => return other,
+            other => return other.map(|events| first::routed(hop(&request.model, &first, Vec::new()), events)),
         };
-        let Some(second) = self.pick(&request.model, Some(&first)) else { return Err(error) };
+        let Some(second) = self.pick(&request.model, Some(&first.0)) else { return Err(error) };
         tracing::warn!(%error, "asking another one");
-        self.ask_one(&second, request).await
+        let missed = Miss { who: first.0.name.clone(), error: error.word().to_owned() };
+        let hop = hop(&request.model, &second, vec![missed]);
+        Ok(first::routed(hop, self.ask_one(&second.0, request).await?))
     }
 
-    /// The less busy of two that can answer. Those that rest are asked only if there are no others.
-    fn pick(&self, model: &str, but: Option<&Arc<Member>>) -> Option<Arc<Member>> {
+    /// The less busy of two that can answer, and how busy both were. Those that rest are asked only if there are no others.
+    fn pick(&self, model: &str, but: Option<&Arc<Member>>) -> Option<(Arc<Member>, Vec<Candidate>)> {
         let able = |member: &&Arc<Member>| {
             but.is_none_or(|but| !Arc::ptr_eq(but, member)) && member.offers(model) && member.service.ready().is_ok()
         };
@@ -98,7 +104,12 @@ impl Balanced {
         let among = if awake.is_empty() { able } else { awake };
         let (a, b) = two_of(among.len())?;
         let (a, b) = (among[a], among[b]);
-        Some(if b.busy() < a.busy() { b.clone() } else { a.clone() })
+        let candidate = |member: &Arc<Member>| Candidate { service: member.name.clone(), busy: member.busy() };
+        let mut compared = vec![candidate(a), candidate(b)];
+        let taken = if compared[1].busy < compared[0].busy { b } else { a };
+        // The only one is compared with nobody.
+        compared.truncate(if Arc::ptr_eq(a, b) { 0 } else { 2 });
+        Some((taken.clone(), compared))
     }
 
     async fn ask_one(&self, member: &Arc<Member>, request: GenerateRequest) -> Result<EventStream, Error> {
@@ -119,6 +130,19 @@ impl Balanced {
             None => Error::new(ErrorKind::Upstream, format!("No worker offers the model `{model}` at the moment.")),
         }
     }
+}
+
+/// That the request goes to this member.
+fn hop(model: &str, (member, among): &(Arc<Member>, Vec<Candidate>), failed: Vec<Miss>) -> Hop {
+    let reason = match (failed.is_empty(), among.is_empty()) {
+        (false, _) => Reason::Fallback,
+        (true, true) => Reason::Only,
+        (true, false) => Reason::Balanced,
+    };
+    let cards = member.service.models();
+    let digest = cards.into_iter().find(|card| card.id == model).map(|card| card.digest).unwrap_or_default();
+    let (asked, service, among) = (model.to_owned(), member.name.clone(), among.clone());
+    Hop { model: asked.clone(), asked, reason, service, digest, failed, among }
 }
 
 /// Two different ones of so many, or the only one twice.
@@ -228,7 +252,7 @@ impl Generate for Balanced {
 
     fn count(&self, request: GenerateRequest) -> BoxFuture<'_, Result<usize, Error>> {
         async move {
-            let member = self.pick(&request.model, None).ok_or_else(|| self.nobody(&request.model))?;
+            let (member, _) = self.pick(&request.model, None).ok_or_else(|| self.nobody(&request.model))?;
             member.service.count(request).await
         }
         .boxed()

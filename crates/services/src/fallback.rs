@@ -2,12 +2,13 @@
 //!
 //! A name stands for several targets, asked in order. The next one is asked when one cannot be reached, is overloaded, stops, or
 //! does not begin in time. A prompt that is too long for one is a case of its own: only a target with a longer context is worth
-//! asking, and none of the others' failures say anything about it. Every other refusal is the caller's to hear.
+//! asking, and none of the others' failures say anything about it. Every other refusal is the caller's to hear. Who answers and who failed
+//! before stands at the head of the stream.
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use protocol::{Error, EventStream, Generate, GenerateRequest, ModelCard};
+use protocol::{Error, EventStream, Generate, GenerateRequest, Hop, Miss, ModelCard, Reason};
 
 use crate::first::{self, elsewhere};
 
@@ -41,15 +42,16 @@ impl Fallback {
         let mut failed: Option<Error> = None;
         // A target whose context is no longer than this is not asked.
         let mut too_short = 0;
+        let mut misses = Vec::new();
         for target in &self.targets {
             let card = target.card();
-            let length = card.map_or(0, |card| card.context_length);
+            let length = card.as_ref().map_or(0, |card| card.context_length);
             if too_short > 0 && length > 0 && length <= too_short {
                 continue;
             }
             let request = GenerateRequest { model: target.model.clone(), ..request.clone() };
             let error = match first::open(target.service.as_ref(), request, self.first_byte).await {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => return Ok(first::routed(self.hop(target, card, misses), stream)),
                 Err(error) => error,
             };
             let long = error.code.as_deref() == Some(TOO_LONG);
@@ -57,11 +59,24 @@ impl Fallback {
                 return Err(error);
             }
             tracing::warn!(route = %self.name, target = %target.model, %error, "asking the next one");
+            misses.push(Miss { who: target.model.clone(), error: error.word().to_owned() });
             too_short = if long { too_short.max(length) } else { too_short };
             // That a prompt is too long is what the caller can act on, whatever happens after.
             failed = failed.filter(|first| first.code.as_deref() == Some(TOO_LONG)).or(Some(error));
         }
         Err(failed.unwrap_or_else(|| Error::internal(format!("`{}` stands for no model.", self.name))))
+    }
+
+    /// That the request goes to this target.
+    fn hop(&self, target: &Target, card: Option<ModelCard>, failed: Vec<Miss>) -> Hop {
+        let reason = match self.targets.len() {
+            1 => Reason::Alias,
+            _ if failed.is_empty() => Reason::First,
+            _ => Reason::Fallback,
+        };
+        let (service, digest) = card.map_or_else(Default::default, |card| (card.owned_by, card.digest));
+        let (asked, model) = (self.name.clone(), target.model.clone());
+        Hop { asked, reason, model, service, digest, failed, among: Vec::new() }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
-use protocol::{Error, ErrorKind, Event, EventStream, Generate, GenerateRequest};
+use protocol::{Error, ErrorKind, Event, EventStream, Generate, GenerateRequest, Hop};
 use tokio::time::timeout;
 
 /// The service's stream once the first piece of an answer has come, with what came before it. An error means that nothing was
@@ -18,7 +18,7 @@ pub(crate) fn open(
         let mut held = Vec::new();
         while let Some(event) = stream.next().await {
             let event = event?;
-            let piece = !matches!(event, Event::Started { .. } | Event::Checked(_));
+            let piece = !matches!(event, Event::Started { .. }) && !event.is_note();
             held.push(Ok(event));
             if piece {
                 return Ok(stream::iter(held).chain(stream).boxed());
@@ -27,6 +27,11 @@ pub(crate) fn open(
         Err(cut())
     };
     async move { within(limit, opened).await }.boxed()
+}
+
+/// The stream with a word in front on where it comes from.
+pub(crate) fn routed(hop: Hop, events: EventStream) -> EventStream {
+    stream::iter([Ok(Event::Routed(Box::new(hop)))]).chain(events).boxed()
 }
 
 /// The outcome of `work`, or that its first byte did not come in time.

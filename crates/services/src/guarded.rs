@@ -8,6 +8,9 @@
 //! A policy may put questions to models (`asked`): about a request before it goes in, about an answer once it is whole. And it may
 //! want generated text to end with a line that says so; text alone gets it, since it would break JSON and calls.
 //!
+//! The time it takes is told with the events ([`Event::Held`]): judging the request, judging a whole answer, and every moment in which pieces
+//! come and nothing leaves.
+//!
 //! Prompts of token ids have no text to judge, and a policy may not be passed by that door: they are refused where it enforces
 //! anything on the way in.
 
@@ -24,6 +27,8 @@ use protocol::{
     Error, ErrorKind, Event, EventStream, Finding, FinishReason, Format, Generate, GenerateRequest, Load, ModelCard,
     Outcome, Prompt, TextOrTokens, TokenLogprob, Usage,
 };
+
+use tokio::time::Instant;
 
 use crate::first;
 
@@ -48,8 +53,10 @@ impl Guarded {
     }
 
     async fn ask(&self, mut request: GenerateRequest) -> Result<EventStream, Error> {
+        let began = Instant::now();
         let mut findings = self.check(&mut request.prompt)?;
         findings.extend(asked::request(&self.panel, &request.prompt).await?);
+        let held = Event::Held { choice: None, time: began.elapsed() };
         request.report_tokens = false;
         let n = request.n.max(1);
         let label = self.guard.policy().labels.line().filter(|_| matches!(request.format, Format::Text));
@@ -58,14 +65,15 @@ impl Guarded {
             guard: self.guard.clone(),
             events,
             answers: (0..n).map(|_| Answer::new(&self.guard)).collect(),
-            found: findings.into_iter().map(Event::Checked).collect(),
+            found: std::iter::once(held).chain(findings.into_iter().map(Event::Checked)).collect(),
+            holds: None,
             ready: VecDeque::new(),
             usage: Usage::default(),
             over: false,
             label,
         };
         let events = stream::unfold(watch, async |mut watch| watch.next().await.map(|item| (item, watch))).boxed();
-        Ok(asked::answer(self.panel.clone(), events))
+        asked::answer(self.panel.clone(), events).await
     }
 
     /// Judges what comes in and puts masks into it; an error is a finding that blocks.
@@ -140,6 +148,8 @@ struct Watch {
     found: Vec<Event>,
     /// What may leave.
     ready: VecDeque<Event>,
+    /// Since when pieces come and nothing leaves.
+    holds: Option<Instant>,
     /// What is known of the cost, for an answer that ends early.
     usage: Usage,
     over: bool,
@@ -181,7 +191,7 @@ impl Watch {
             }
             match self.events.next().await {
                 Some(Ok(event)) => {
-                    if let Err(error) = self.take(event) {
+                    if let Err(error) = self.weigh(event) {
                         self.over = true;
                         return Some(Err(error));
                     }
@@ -194,8 +204,24 @@ impl Watch {
         }
     }
 
+    /// Takes an event in; what leaves then says how long it was kept.
+    fn weigh(&mut self, event: Event) -> Result<(), Error> {
+        let choice = match event {
+            Event::Text { choice, .. } | Event::ToolCall { choice, .. } | Event::Finished { choice, .. } => choice,
+            other => return self.take(other),
+        };
+        let since = self.holds.take().unwrap_or_else(Instant::now);
+        self.take(event)?;
+        if self.ready.iter().all(Event::is_note) {
+            self.holds = Some(since);
+        } else {
+            self.ready.push_front(Event::Held { choice: Some(choice), time: since.elapsed() });
+        }
+        Ok(())
+    }
+
     fn take(&mut self, event: Event) -> Result<(), Error> {
-        if !matches!(event, Event::Started { .. }) {
+        if !matches!(event, Event::Started { .. } | Event::Routed(_)) {
             self.ready.extend(self.found.drain(..));
         }
         match event {

@@ -11,7 +11,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
-use protocol::{Error, ErrorKind, Event, EventStream, Generate, GenerateRequest, Load, ModelCard};
+use protocol::{Error, ErrorKind, Event, EventStream, Generate, GenerateRequest, Load, Miss, ModelCard, Reason};
 use rand::RngExt;
 use tokio::time::{Instant, sleep};
 
@@ -50,7 +50,8 @@ impl Migrating {
         let answers = vec![Answer::default(); request.n.max(1)];
         let inner = self.inner.clone();
         let left = self.most;
-        let journey = Journey { inner, request, deadline, events, answers, wanted, started: false, left, over: false };
+        let (with, broke, started, over) = (String::new(), Vec::new(), false, false);
+        let journey = Journey { inner, request, deadline, events, answers, wanted, started, with, broke, left, over };
         Ok(stream::unfold(journey, async |mut journey| journey.next().await.map(|item| (item, journey))).boxed())
     }
 }
@@ -65,6 +66,9 @@ struct Journey {
     /// The caller wants to know the tokens, too.
     wanted: bool,
     started: bool,
+    /// Who has the stream, and with whom it broke before.
+    with: String,
+    broke: Vec<Miss>,
     /// Times it may still be taken up again.
     left: usize,
     over: bool,
@@ -127,6 +131,7 @@ impl Journey {
             self.left -= 1;
             let tokens: usize = self.answers.iter().map(|answer| answer.tokens.len()).sum();
             tracing::warn!(id = %self.request.id, %error, tokens, "a stream broke: it goes on elsewhere");
+            self.broke.push(Miss { who: self.with.clone(), error: error.word().to_owned() });
             sleep(PAUSE).await;
             match self.inner.generate(self.rest()?).await {
                 Ok(events) => {
@@ -186,6 +191,14 @@ impl Journey {
             }
             Event::Finished { choice, .. } => {
                 (!std::mem::replace(&mut self.answer(choice)?.finished, true)).then_some(event)
+            }
+            Event::Routed(mut hop) => {
+                self.with.clone_from(&hop.service);
+                if !self.broke.is_empty() {
+                    hop.reason = Reason::Resumed;
+                    hop.failed.splice(0..0, self.broke.drain(..));
+                }
+                Some(Event::Routed(hop))
             }
             other => Some(other),
         })

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, future::BoxFuture};
 use protocol::{
     Draw, DrawRequest, Drawing, Embed, EmbedRequest, Embeddings, Error, ErrorKind, EventStream, Generate,
-    GenerateRequest, ModelCard, Prompt,
+    GenerateRequest, Hop, ModelCard, Prompt, Reason,
     anthropic::{self, MessagesRequest},
     openai::{
         self,
@@ -158,7 +158,9 @@ impl Upstream {
     async fn ask(&self, mut request: GenerateRequest) -> Result<EventStream, Error> {
         let whole = [request.deadline, self.config.whole].into_iter().flatten().min();
         let deadline = whole.map(|whole| Instant::now() + whole);
-        request.model = translated(&self.config.models, &request.model)?;
+        let model = translated(&self.config.models, &request.model)?;
+        let hop = self.alias(&request.model, &model);
+        request.model = model;
         request.tenant = String::new();
         let (place, body) = self.body(&request)?;
         let stops = &request.stop.strings;
@@ -172,7 +174,23 @@ impl Upstream {
         };
         let begun = self.retry(|| first::within(self.config.first_byte, open()));
         let answer = answer::before(deadline, begun).await?;
-        Ok(answer.into_stream())
+        let events = answer.into_stream();
+        Ok(match hop {
+            Some(hop) => first::routed(hop, events),
+            None => events,
+        })
+    }
+
+    /// That a name of ours stands for another one there. No name at all is no alias of the default.
+    fn alias(&self, here: &str, there: &str) -> Option<Hop> {
+        let (asked, model, service) = (here.to_owned(), there.to_owned(), self.config.name.clone());
+        (here != there && !here.is_empty()).then(|| Hop {
+            asked,
+            reason: Reason::Alias,
+            model,
+            service,
+            ..Hop::default()
+        })
     }
 
     /// Where a request goes, and its body there.
@@ -207,7 +225,9 @@ impl Upstream {
     }
 
     async fn vectors(&self, mut request: EmbedRequest) -> Result<Embeddings, Error> {
-        request.model = translated(&self.config.embed_models, &request.model)?;
+        let model = translated(&self.config.embed_models, &request.model)?;
+        let hops = self.alias(&request.model, &model).into_iter().collect();
+        request.model = model;
         let body = serde_json::to_value(EmbeddingRequest::show(&request)).map_err(Error::internal)?;
         let list: EmbeddingList = self.retry(|| self.http.exchange("embeddings", &body)).await?;
         let mut data = list.data;
@@ -217,7 +237,7 @@ impl Upstream {
             return Err(Error::new(ErrorKind::Upstream, message));
         }
         let vectors = data.into_iter().map(|one| numbers(one.embedding)).collect::<Result<_, _>>()?;
-        Ok(Embeddings { vectors, prompt_tokens: list.usage.prompt_tokens })
+        Ok(Embeddings { vectors, prompt_tokens: list.usage.prompt_tokens, hops })
     }
 
     async fn images(&self, request: DrawRequest) -> Result<Drawing, Error> {

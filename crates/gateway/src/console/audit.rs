@@ -9,9 +9,9 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use ledger::{Content, Filter, Kind, Ledger, Outcome, Page as Part, Record, Records, Verification};
+use ledger::{Content, Filter, Kind, Ledger, Outcome, Page as Part, Record, Records, Route, Verification};
 use maud::{Markup, html};
-use protocol::Step;
+use protocol::{Hop, Reason, Step};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -361,12 +361,50 @@ fn settled(view: &View, record: &Record) -> Markup {
             html! { (number(usage.prompt_tokens as u64)) " + " (number(usage.completion_tokens as u64)) },
         ),
         (view.t("audit.cost"), html! { (money(record.cost)) }),
-        (view.t("audit.route"), html! { (record.route.chosen) " " span.note { (record.route.why) } }),
+        (view.t("audit.route"), route(view, &record.route)),
         (view.t("audit.weights"), html! { code { (record.answered.digest) } }),
     ];
     html! {
         (stages(view, record))
         (pairs(&rows))
+    }
+}
+
+/// Who answered, and every choice on the way there.
+fn route(view: &View, route: &Route) -> Markup {
+    html! {
+        (route.chosen) " " span.note { (why(view, &route.why)) }
+        @if !route.hops.is_empty() { ol.hops { @for hop in &route.hops { li { (hop_told(view, hop)) } } } }
+    }
+}
+
+/// The recorded words in the reader's; one of an older record stays as it is.
+fn why(view: &View, words: &str) -> String {
+    let told =
+        |word: &str| Reason::ALL.into_iter().find(|reason| reason.word() == word).map(|reason| view.t(name(reason)));
+    words.split(", ").map(|word| told(word).unwrap_or(word)).collect::<Vec<_>>().join(", ")
+}
+
+fn name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Alias => "hop.alias",
+        Reason::First => "hop.first",
+        Reason::Fallback => "hop.fallback",
+        Reason::Balanced => "hop.balanced",
+        Reason::Turn => "hop.turn",
+        Reason::Only => "hop.only",
+        Reason::Resumed => "hop.resumed",
+        _ => "hop.named",
+    }
+}
+
+fn hop_told(view: &View, hop: &Hop) -> Markup {
+    let failed: Vec<_> = hop.failed.iter().map(|miss| format!("{} ({})", miss.who, miss.error)).collect();
+    let among: Vec<_> = hop.among.iter().map(|one| format!("{} ({})", one.service, number(one.busy))).collect();
+    html! {
+        code { (hop.asked) } " → " code { (hop.model) } @if !hop.service.is_empty() { " @ " (hop.service) } ": " (view.t(name(hop.reason)))
+        @if !failed.is_empty() { div.note { (view.t("hop.failed").replace("{}", &failed.join(", "))) } }
+        @if !among.is_empty() { div.note { (view.t("hop.among").replace("{}", &among.join(", "))) } }
     }
 }
 

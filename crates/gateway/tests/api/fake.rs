@@ -194,7 +194,7 @@ impl Embed for Lengths {
         let dimensions = request.dimensions.unwrap_or(2);
         let vectors = request.inputs.iter().map(|input| vec![length(input) as f32; dimensions]).collect();
         let prompt_tokens = request.inputs.iter().map(length).sum();
-        async move { Ok(Embeddings { vectors, prompt_tokens }) }.boxed()
+        async move { Ok(Embeddings { vectors, prompt_tokens, ..Embeddings::default() }) }.boxed()
     }
 }
 

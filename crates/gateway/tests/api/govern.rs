@@ -2,7 +2,10 @@
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,11 +16,14 @@ use axum::{
 };
 use futures_util::StreamExt;
 use gateway::{
-    Gateway,
+    Gateway, Services,
     settings::{Live, Settings},
 };
-use ledger::{Grant, Ledger, Limits, Role};
+use guard::Guard;
+use ledger::{Grant, Ledger, Role};
+use protocol::Generate;
 use serde_json::{Value, json};
+use services::{Balanced, Fallback, Guarded, Limits, Target};
 
 use crate::{
     fake::{Fake, Step, says, started},
@@ -33,6 +39,10 @@ struct Place {
 
 impl Place {
     async fn new(fake: &Fake, settings: &str) -> Self {
+        Self::over(fake.gateway(), settings).await
+    }
+
+    async fn over(gateway: Gateway, settings: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let unique = format!("tessera-govern-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(unique);
@@ -41,7 +51,7 @@ impl Place {
         std::fs::create_dir_all(directory.join("keys")).unwrap();
         let ledger = Ledger::open(ledger::Settings::new(url, directory.join("keys/ledger.keys"))).await.unwrap();
         let live = Live::new(Settings::parse(settings).unwrap());
-        let gateway = Gateway { settings: live, ledger: Some(ledger.clone()), ..fake.gateway() };
+        let gateway = Gateway { settings: live, ledger: Some(ledger.clone()), ..gateway };
         Self { directory, ledger, app: gateway::router(gateway) }
     }
 
@@ -52,7 +62,7 @@ impl Place {
             tenant: tenant.to_owned(),
             role,
             models: Vec::new(),
-            limits: Limits::default(),
+            limits: ledger::Limits::default(),
             budgets: Vec::new(),
             expires_at: None,
         };
@@ -184,6 +194,43 @@ async fn records_tell_the_story_and_stay_with_their_tenant() {
     let found = [&auditor, &admin, &foreign].map(|key| place.get(key, &path));
     let found = futures_util::future::join_all(found).await;
     assert_eq!(found.iter().map(|(status, _)| status.as_u16()).collect::<Vec<_>>(), [200, 200, 404]);
+}
+
+/// Why a request went where it went, in words for programs and for people, and what the guard took of its time.
+#[tokio::test]
+async fn records_say_which_way_a_request_went() {
+    let down = Fake::refusing(protocol::Error::new(protocol::ErrorKind::Upstream, "down"));
+    let target = |fake: Fake| Target { service: Arc::new(fake), model: "talker".to_owned() };
+    let route = |name: &str, targets| Arc::new(Fallback::new(name, targets, None)) as Arc<dyn Generate>;
+    let spare = route("spare", vec![target(down), target(Fake::parrot())]);
+    let busy = vec![("w0".to_owned(), Arc::new(Fake::parrot()) as Arc<dyn Generate>)];
+    let guarded = |service| Arc::new(Guarded::new(service, Guard::default())) as Arc<dyn Generate>;
+    let services =
+        [spare, route("nick", vec![target(Fake::parrot())]), Arc::new(Balanced::new(busy, Limits::default()))];
+    let generate = services.map(guarded).to_vec();
+    let place = Place::over(Fake::parrot().gateway_of(Services { generate, ..Services::default() }), "").await;
+    let check = async |model: &str, why: &str, hop: Value, told: [&str; 2]| {
+        for stream in [false, true] {
+            text(place.chat("", hello(json!({ "model": model, "stream": stream }))).await).await;
+            let record = &place.records("").await[0];
+            assert_eq!((&record["route"]["why"], &record["route"]["hops"][0]), (&json!(why), &hop), "{record}");
+            assert_eq!(record["answered"]["model"], "talker");
+            assert!(record["latency"]["guard"].is_u64(), "{record}");
+            let path = format!("/console/audit/{}", record["request_id"].as_str().unwrap());
+            for (language, words) in ["en", "zh"].into_iter().zip(told) {
+                let request = Request::get(&path).header("accept", "text/html").header("accept-language", language);
+                let page = text(send(&place.app, request.body(Body::empty()).unwrap()).await).await;
+                assert!(page.contains(words), "{words}: {page}");
+            }
+        }
+    };
+    let failed = json!([{ "who": "talker", "error": "upstream_failed" }]);
+    let hop = json!({ "asked": "spare", "reason": "fallback", "model": "talker", "service": "test", "failed": failed });
+    check("spare", "fallback", hop, ["failed before: talker (upstream_failed)", "此前失败：talker"]).await;
+    let hop = json!({ "asked": "nick", "reason": "alias", "model": "talker", "service": "test" });
+    check("nick", "alias", hop, ["the name stands for this one", "别名所指"]).await;
+    let hop = json!({ "asked": "talker", "reason": "only", "model": "talker", "service": "w0" });
+    check("talker", "only", hop, ["the only one that could answer", "唯一可用者"]).await;
 }
 
 /// A stream that breaks, one that is refused, one whose client leaves: each leaves its record.

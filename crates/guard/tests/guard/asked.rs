@@ -51,7 +51,7 @@ impl Embed for Axes {
             _ => vec![0.0, 1.0],
         };
         let vectors = request.inputs.into_iter().map(vector).collect();
-        Box::pin(async move { Ok(Embeddings { vectors, prompt_tokens: 0 }) })
+        Box::pin(async move { Ok(Embeddings { vectors, ..Embeddings::default() }) })
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn answer() -> Settled {
             node: None,
         }],
         verdicts: vec![json!({"category": "pii", "action": "none"})],
-        route: Route { chosen: "engine".into(), why: "the only one".into(), candidates: vec![] },
+        route: Route { chosen: "engine".into(), why: "the only one".into(), hops: vec![] },
         answered: Answered { model: "smollm2".into(), adapter: String::new(), digest: "sha256:1".into() },
         usage: Usage { prompt_tokens: 10, cached_tokens: 4, completion_tokens: 7 },
         latency: [("queue".into(), 5), ("first_token".into(), 90)].into(),

@@ -283,7 +283,12 @@ impl Streamed for Stream {
                 let delta = std::mem::take(&mut self.end);
                 out.push(StreamEvent::MessageDelta { delta, usage: usage.into() });
             }
-            Event::Text { .. } | Event::PromptLogprobs(_) | Event::Tokens { .. } | Event::Checked(_) => {}
+            Event::Text { .. }
+            | Event::PromptLogprobs(_)
+            | Event::Tokens { .. }
+            | Event::Checked(_)
+            | Event::Routed(_)
+            | Event::Held { .. } => {}
         }
         out
     }
@@ -357,7 +362,9 @@ impl Collected for Collector {
             | Event::Started { .. }
             | Event::PromptLogprobs(_)
             | Event::Tokens { .. }
-            | Event::Checked(_) => {}
+            | Event::Checked(_)
+            | Event::Routed(_)
+            | Event::Held { .. } => {}
         }
     }
 

@@ -159,7 +159,7 @@ impl Heard {
             .events
             .into_iter()
             .filter(|event| !end(event))
-            .partition(|event| matches!(event, Event::Started { .. }));
+            .partition(|event| matches!(event, Event::Started { .. } | Event::Routed(_)));
         let tail = finding.map(Event::Checked).into_iter().chain([last, Event::Done(self.usage)]);
         stream::iter(started.into_iter().chain(text).chain(others).chain(tail).map(Ok)).boxed()
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use guard::{Action, Direction, Panel, Verdict};
 use protocol::{Error, Event, EventStream, Finding, FinishReason, Prompt, TextOrTokens};
+use tokio::time::Instant;
 
 use super::{blocked, finding};
 
@@ -28,13 +29,31 @@ pub(super) async fn request(panel: &Panel, prompt: &Prompt) -> Result<Vec<Findin
     Ok(verdicts.iter().map(|verdict| finding(None, "messages", verdict)).collect())
 }
 
-/// The answer once every choice of it was judged; until then nothing of it leaves.
-pub(super) fn answer(panel: Panel, events: EventStream) -> EventStream {
+/// The answer once every choice of it was judged; until then nothing of it leaves but that it began.
+pub(super) async fn answer(panel: Panel, mut events: EventStream) -> Result<EventStream, Error> {
     if !panel.asks(Direction::Out) {
-        return events;
+        return Ok(events);
     }
+    let mut begun = Vec::new();
+    while !matches!(begun.last(), Some(Event::Started { .. })) {
+        match events.next().await.transpose()? {
+            Some(event @ Event::Started { .. }) => begun.push(event),
+            Some(event) if event.is_note() => begun.push(event),
+            other => {
+                let rest = stream::iter(other.map(Ok)).chain(events).boxed();
+                events = rest;
+                break;
+            }
+        }
+    }
+    Ok(stream::iter(begun.into_iter().map(Ok)).chain(judged(panel, events)).boxed())
+}
+
+/// What leaves of the events once the whole text was judged, and how long that took.
+fn judged(panel: Panel, events: EventStream) -> EventStream {
     let judged = async move {
         let heard: Vec<Event> = events.try_collect().await?;
+        let began = Instant::now();
         let mut texts: BTreeMap<usize, String> = BTreeMap::new();
         for event in &heard {
             if let Event::Text { choice, text, .. } = event {
@@ -43,7 +62,9 @@ pub(super) fn answer(panel: Panel, events: EventStream) -> EventStream {
         }
         let asked = texts.iter().map(|(choice, text)| async { (*choice, panel.judge(text, Direction::Out).await) });
         let verdicts: BTreeMap<usize, Vec<Verdict>> = future::join_all(asked).await.into_iter().collect();
-        Ok::<_, Error>(stream::iter(heard.into_iter().flat_map(move |event| released(event, &verdicts)).map(Ok)))
+        let held = Event::Held { choice: Some(0), time: began.elapsed() };
+        let released = heard.into_iter().flat_map(move |event| released(event, &verdicts));
+        Ok::<_, Error>(stream::iter(std::iter::once(held).chain(released).map(Ok)))
     };
     stream::once(judged).try_flatten().boxed()
 }

@@ -3,16 +3,17 @@
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use futures_util::StreamExt;
-use protocol::{ErrorKind, Generate, GenerateRequest, Load, Stop};
+use protocol::{ErrorKind, Event, Generate, GenerateRequest, Load, Reason, Stop};
 use services::{Balanced, Limits};
 use tokio::time::sleep;
 
-use crate::fake::{Fake, Script, Step, answer, breaks, error, request, says, slow};
+use crate::fake::{Fake, Script, Step, answer, breaks, error, events, request, says, slow, way};
 
 const LIMITS: Limits = Limits { first_byte: Some(Duration::from_secs(5)), rest: Duration::from_secs(1) };
 
 fn balanced(fakes: &[&Fake]) -> Balanced {
-    Balanced::new(fakes.iter().map(|fake| fake.arc()).collect(), LIMITS)
+    let named = fakes.iter().enumerate().map(|(at, fake)| (format!("w{at}"), fake.arc()));
+    Balanced::new(named.collect(), LIMITS)
 }
 
 fn hangs() -> Fake {
@@ -96,6 +97,27 @@ async fn one_other_is_asked_before_the_first_byte() {
     let mut late = says("x");
     late.insert(2, Step::Fail(error(ErrorKind::Upstream)));
     check(Ok(late), Err(ErrorKind::Upstream), 0).await;
+}
+
+/// The head of an answer says who gives it, who failed before, and who was compared.
+#[tokio::test(start_paused = true)]
+async fn the_way_is_told() {
+    let check = async |first: Option<Script>, expected: (Reason, &str, &[&str]), compared: &[(&str, u64)]| {
+        let (busy, idle) = (Fake::new([]), first.clone().map(|script| Fake::new([script])));
+        *busy.load.lock() = Some(Load { running: 2, waiting: 0 });
+        let members: Vec<&Fake> = [&busy].into_iter().chain(&idle).collect();
+        let heard = events(&balanced(&members), request()).await.unwrap();
+        let (reason, to, failed) = expected;
+        assert_eq!(way(&heard[..1]), [(reason, to.to_owned(), failed.iter().map(ToString::to_string).collect())]);
+        let Event::Routed(hop) = &heard[0] else { panic!("{heard:?}") };
+        let mut among: Vec<_> = hop.among.iter().map(|one| (&*one.service, one.busy)).collect();
+        among.sort_unstable();
+        assert_eq!(among, compared, "{first:?}");
+    };
+    check(Some(Ok(says("ok"))), (Reason::Balanced, "m to m of w1", &[]), &[("w0", 512), ("w1", 0)]).await;
+    let down = Err(error(ErrorKind::Upstream));
+    check(Some(down), (Reason::Fallback, "m to m of w0", &["w1 upstream_failed"]), &[]).await;
+    check(None, (Reason::Only, "m to m of w0", &[]), &[]).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,8 +13,8 @@ use std::{
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use parking_lot::Mutex;
 use protocol::{
-    Capabilities, Chat, Error, ErrorKind, Event, EventStream, FinishReason, Generate, GenerateRequest, Load, Message,
-    ModelCard, Prompt, Usage,
+    Capabilities, Chat, Error, ErrorKind, Event, EventStream, FinishReason, Generate, GenerateRequest, Hop, Load,
+    Message, ModelCard, Prompt, Reason, Usage,
 };
 
 /// What a request meets.
@@ -136,6 +136,16 @@ pub(crate) async fn events(service: &dyn Generate, request: GenerateRequest) -> 
         events.push(event?);
     }
     Ok(events)
+}
+
+/// The way an answer says it came: for every choice its reason, who was taken, and who failed before with which word.
+pub(crate) fn way(events: &[Event]) -> Vec<(Reason, String, Vec<String>)> {
+    let hops = events.iter().filter_map(|event| if let Event::Routed(hop) = event { Some(hop) } else { None });
+    let told = |hop: &Hop| {
+        let failed = hop.failed.iter().map(|miss| format!("{} {}", miss.who, miss.error)).collect();
+        (hop.reason, format!("{} to {} of {}", hop.asked, hop.model, hop.service), failed)
+    };
+    hops.map(|hop| told(hop)).collect()
 }
 
 /// Counts a stream for as long as it lives.

@@ -2,14 +2,15 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use protocol::{ErrorKind, Generate};
+use protocol::{ErrorKind, Generate, Reason};
 use services::{Fallback, Target};
 
-use crate::fake::{Fake, Script, answer, breaks, error, request, says, slow};
+use crate::fake::{Fake, Script, answer, breaks, error, events, request, says, slow, way};
 
 fn target(fake: &Fake, name: &str) -> (Fake, Target) {
     let mut fake = fake.clone();
     fake.cards[0].id = name.to_owned();
+    fake.cards[0].owned_by = format!("house {name}");
     (fake.clone(), Target { service: fake.arc(), model: name.to_owned() })
 }
 
@@ -72,6 +73,23 @@ async fn long_prompts_go_to_longer_contexts() {
     check([4096, 2048, 8192], Err(error(ErrorKind::Upstream)), [1, 0, 1], Err(ErrorKind::Invalid)).await;
     // Where nobody knows the lengths, the next one is worth a try.
     check([0, 0, 0], long(), [1, 1, 0], Ok("second")).await;
+}
+
+/// The head of an answer says who gives it, and who failed before.
+#[tokio::test(start_paused = true)]
+async fn the_way_is_told() {
+    let check = async |scripts: &[Script], reason, to: &str, failed: &[&str]| {
+        let targets = scripts.iter().zip(["a", "b", "c"]);
+        let targets = targets.map(|(script, name)| target(&Fake::new([script.clone()]), name).1).collect();
+        let heard = events(&Fallback::new("fast", targets, None), request()).await.unwrap();
+        assert_eq!(way(&heard[..1]), [(reason, to.to_owned(), failed.iter().map(ToString::to_string).collect())]);
+    };
+    let (ok, down, busy) =
+        (Ok(says("ok")), Err(error(ErrorKind::Upstream)), Err(error(ErrorKind::Overloaded).with_code("queue_full")));
+    check(&[ok.clone()], Reason::Alias, "fast to a of house a", &[]).await;
+    check(&[ok.clone(), ok.clone()], Reason::First, "fast to a of house a", &[]).await;
+    check(&[down.clone(), ok.clone()], Reason::Fallback, "fast to b of house b", &["a upstream_failed"]).await;
+    check(&[down, busy, ok], Reason::Fallback, "fast to c of house c", &["a upstream_failed", "b queue_full"]).await;
 }
 
 #[test]

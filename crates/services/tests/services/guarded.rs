@@ -1,6 +1,9 @@
 //! A policy around a service: what goes in, what comes out, and what the record says about it.
 
-use std::sync::{LazyLock, atomic::Ordering};
+use std::{
+    sync::{LazyLock, atomic::Ordering},
+    time::Duration,
+};
 
 use guard::{Action, Asked, Fail, Guard, Panel, Pattern, Policy, Terms};
 use proptest::{collection::vec, prelude::*};
@@ -79,6 +82,43 @@ async fn requests_are_masked_or_refused() {
     let watched = Guarded::new(fake.arc(), Guard::new(&Policy::default()).unwrap());
     events(&watched, ids).await.unwrap();
     assert!(watched.models().iter().all(|card| !card.capabilities.replay));
+}
+
+/// How long the guard had the request and what was ready of the answer, and that the model's own time is not in it.
+#[tokio::test(start_paused = true)]
+async fn its_time_is_told() {
+    let seconds = |n| Step::Wait(Duration::from_secs(n));
+    let held = |events: &[Event]| {
+        let mut sums = [Duration::ZERO; 2];
+        for event in events {
+            if let Event::Held { choice, time } = event {
+                sums[usize::from(choice.is_some())] += *time;
+            }
+        }
+        sums.map(|sum| sum.as_secs())
+    };
+    // What could begin the masked word is kept until the next piece shows that it does not; before that the model wrote.
+    let pieces = [Step::Send(started()), seconds(9), Step::Send(text("tul")), seconds(3), Step::Send(text(" one "))];
+    let rest = [seconds(5), Step::Send(text("two ")), Step::Send(ends()), Step::Send(done())];
+    let fake = Fake::new([Ok(pieces.into_iter().chain(rest).collect())]);
+    assert_eq!(held(&events(&guarded(&fake), asks("Hi")).await.unwrap()), [0, 3]);
+    // A model that is asked takes its time over the request, and over the whole answer.
+    let judge = Fake::new([Ok([seconds(4)].into_iter().chain(says("no")).collect())]);
+    let (policy, panel) = asking(&judge, (Action::Block, Action::Block), Fail::Open);
+    let service = Guarded::new(Fake::new([Ok(says("take two"))]).arc(), Guard::new(&policy).unwrap());
+    let heard = events(&service.with_panel(panel), asks("What helps?")).await.unwrap();
+    assert_eq!(held(&heard), [4, 4]);
+    assert!(matches!(heard[0], Event::Started { .. }), "that it began is told before: {heard:?}");
+}
+
+/// A policy that asks this model about medicine.
+fn asking(judge: &Fake, (input, output): (Action, Action), fail: Fail) -> (Policy, Panel) {
+    let mut policy = Policy::default();
+    let question = "Is it about medicine?".to_owned();
+    let asked = Asked { model: "m".to_owned(), question, examples: Vec::new(), threshold: 0.5, input, output, fail };
+    policy.models.insert("medical".to_owned(), asked);
+    let panel = Panel::new(&policy, |_| Some(judge.arc()), |_| None).unwrap();
+    (policy, panel)
 }
 
 #[tokio::test]
@@ -186,19 +226,7 @@ async fn models_are_asked() {
             "broken" => Fake::new([Err(error(ErrorKind::Upstream))]),
             word => Fake::new([Ok(says(word))]),
         };
-        let mut policy = Policy::default();
-        let question = "Is it about medicine?".to_owned();
-        let asked = Asked {
-            model: "m".to_owned(),
-            question,
-            examples: Vec::new(),
-            threshold: 0.5,
-            input: sides.0,
-            output: sides.1,
-            fail,
-        };
-        policy.models.insert("medical".to_owned(), asked);
-        let panel = Panel::new(&policy, |_| Some(judge.arc()), |_| None).unwrap();
+        let (policy, panel) = asking(&judge, sides, fail);
         let service =
             Guarded::new(Fake::new([Ok(says("take two"))]).arc(), Guard::new(&policy).unwrap()).with_panel(panel);
         let heard = events(&service, asks("What helps?")).await;

@@ -9,11 +9,12 @@ use std::{
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use proptest::{collection::vec, prelude::*};
 use protocol::{
-    Capabilities, Error, ErrorKind, Event, EventStream, FinishReason, Generate, GenerateRequest, ModelCard, Usage,
+    Capabilities, Error, ErrorKind, Event, EventStream, FinishReason, Generate, GenerateRequest, Load, ModelCard,
+    Reason, Usage,
 };
-use services::Migrating;
+use services::{Balanced, Limits, Migrating};
 
-use crate::fake::{Fake, Step, answer, done, ends, error, request, says, started, text};
+use crate::fake::{Fake, Step, answer, done, ends, error, events, request, says, started, text, way};
 
 /// A service that writes what it is made to write, breaks after so many events, and resumes as the engine does: everything again
 /// from the start. What it has said before comes in other pieces than the first time.
@@ -205,4 +206,22 @@ async fn another_story_is_an_error() {
     let fake = Fake::new([Ok(first), Ok(second)]);
     let failed = answer(&Migrating::new(fake.arc(), 3), request()).await.unwrap_err();
     assert_eq!(failed.kind, ErrorKind::Internal);
+}
+
+/// A stream that goes on elsewhere says where, and with whom it broke.
+#[tokio::test(start_paused = true)]
+async fn the_way_is_told() {
+    let mut broken = says("x");
+    broken.insert(2, Step::Fail(error(ErrorKind::ShuttingDown)));
+    let (first, second) = (Fake::new([Ok(broken)]), Fake::new([Ok(says("x"))]));
+    *second.load.lock() = Some(Load { running: 1, waiting: 0 });
+    let members = vec![("w0".to_owned(), first.arc()), ("w1".to_owned(), second.arc())];
+    let migrating = Migrating::new(Arc::new(Balanced::new(members, Limits::default())), 2);
+    let heard = way(&events(&migrating, request()).await.unwrap());
+    let broke = vec!["w0 shutting_down".to_owned()];
+    let expected = [
+        (Reason::Balanced, "m to m of w0".to_owned(), Vec::new()),
+        (Reason::Resumed, "m to m of w1".to_owned(), broke),
+    ];
+    assert_eq!(heard, expected);
 }

@@ -30,7 +30,7 @@ async fn played(name: &str, api: Api, piece: usize) -> Vec<Result<Event, Error>>
     use protocol::Generate;
     let server = Server::start([Reply { piece, ..Reply::new(&recorded(name)) }]).await;
     let card = protocol::ModelCard::new("m");
-    let models = vec![Offer { card, upstream: "there".to_owned() }];
+    let models = vec![Offer { card, upstream: "m".to_owned() }];
     let config = Config { models, retry: Retry::NEVER, ..Config::new("recorded", &server.url, api) };
     let mut request = request();
     request.stop.strings = vec!["\n\n".to_owned(), "END".to_owned()];

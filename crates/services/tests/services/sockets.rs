@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use protocol::{
     Draw, DrawRequest, Embed, EmbedRequest, Error, ErrorKind, Event, Generate, GenerateRequest, ModelCard, Prompt,
-    TextOrTokens,
+    Reason, TextOrTokens,
 };
 use secrecy::SecretString;
 use services::{
@@ -15,7 +15,7 @@ use services::{
 use tokio::time::timeout;
 
 use crate::{
-    fake::{answer, request},
+    fake::{answer, events, request, way},
     server::{Reply, Server},
 };
 
@@ -55,6 +55,17 @@ async fn what_is_asked() {
     let prompt = Prompt::Raw(TextOrTokens::Tokens(vec![1, 2]));
     answer(&upstream(&server), GenerateRequest { prompt, ..request() }).await.unwrap();
     assert!(server.asked.lock()[1].head.contains("post /v1/completions "));
+}
+
+/// A name of ours that stands for another one there is told; one that is the same is not.
+#[tokio::test]
+async fn an_alias_is_told() {
+    let server = Server::start([Reply::stream(HELLO)]).await;
+    let heard = events(&upstream(&server), request()).await.unwrap();
+    assert_eq!(way(&heard[..1]), [(Reason::Alias, "m to there of x".to_owned(), Vec::new())]);
+    let mut same = config(&server.url, Api::OpenAi);
+    same.models[0].upstream = "m".to_owned();
+    assert_eq!(way(&events(&Upstream::new(same).unwrap(), request()).await.unwrap()), []);
 }
 
 #[tokio::test]

@@ -220,7 +220,12 @@ impl Streamed for Stream {
                 self.usage.add(usage);
                 Vec::new()
             }
-            Event::Started { .. } | Event::PromptLogprobs(_) | Event::Tokens { .. } | Event::Checked(_) => Vec::new(),
+            Event::Started { .. }
+            | Event::PromptLogprobs(_)
+            | Event::Tokens { .. }
+            | Event::Checked(_)
+            | Event::Routed(_)
+            | Event::Held { .. } => Vec::new(),
         }
     }
 
@@ -310,7 +315,12 @@ impl Collected for Collector {
                 }
             }
             Event::Done(usage) => self.body.usage.add(usage),
-            Event::Started { .. } | Event::PromptLogprobs(_) | Event::Tokens { .. } | Event::Checked(_) => {}
+            Event::Started { .. }
+            | Event::PromptLogprobs(_)
+            | Event::Tokens { .. }
+            | Event::Checked(_)
+            | Event::Routed(_)
+            | Event::Held { .. } => {}
         }
     }
 

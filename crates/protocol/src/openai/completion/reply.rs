@@ -90,7 +90,12 @@ impl Answers {
                 None
             }
             // A raw prompt has no tools; admission says nothing on this wire.
-            Event::Started { .. } | Event::ToolCall { .. } | Event::Tokens { .. } | Event::Checked(_) => None,
+            Event::Started { .. }
+            | Event::ToolCall { .. }
+            | Event::Tokens { .. }
+            | Event::Checked(_)
+            | Event::Routed(_)
+            | Event::Held { .. } => None,
         }
     }
 

@@ -295,7 +295,12 @@ impl Answer {
             }
             Event::Finished { reason, .. } => self.finish(reason, &mut changes),
             Event::Done(usage) => self.end(usage, &mut changes),
-            Event::Started { .. } | Event::PromptLogprobs(_) | Event::Tokens { .. } | Event::Checked(_) => {}
+            Event::Started { .. }
+            | Event::PromptLogprobs(_)
+            | Event::Tokens { .. }
+            | Event::Checked(_)
+            | Event::Routed(_)
+            | Event::Held { .. } => {}
         }
         changes
     }
