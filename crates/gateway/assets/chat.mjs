@@ -1,6 +1,6 @@
 // The chat page: sends the conversation to the API, writes the answer as it comes, and lays a tile for every token.
 
-import { events, make, post } from "./sse.mjs";
+import { events, failed, failure, make, post } from "./sse.mjs";
 
 const page = document.getElementById("chat");
 if (page) start(page);
@@ -98,7 +98,7 @@ class Answer {
       for await (const { data } of events(response)) {
         if (data === "[DONE]") break;
         const chunk = JSON.parse(data);
-        if (chunk.error) throw new Error(chunk.error.message);
+        if (chunk.error) throw failed(chunk.error);
         if (chunk.usage) tokens = chunk.usage.completion_tokens;
         const choice = chunk.choices[0];
         if (choice?.finish_reason === "length") end = this.texts.cut;
@@ -113,7 +113,7 @@ class Answer {
       }
     } catch (error) {
       if (error.name === "AbortError") end = this.texts.stopped;
-      else this.fail(error.message);
+      else this.body.after(failure(this.texts, error));
     }
     this.body.classList.remove("waiting");
     this.finish({ asked, first, last, tokens: tokens || chunks, end, record });
@@ -125,10 +125,6 @@ class Answer {
     this.text += piece;
     this.body.textContent = this.text;
     if (atEnd) list.scrollTop = list.scrollHeight;
-  }
-
-  fail(message) {
-    this.body.after(make("p", { class: "failure", role: "alert" }, `${this.texts.failed}: ${message}`));
   }
 
   finish({ asked, first, last, tokens, end, record }) {

@@ -1,7 +1,7 @@
 // The decision page: asks for a decision, lights the graph's nodes as the steps arrive, marks the facts in the text they were read
 // from, asks for those that are missing, and tells the outcome.
 
-import { events, make, post } from "./sse.mjs";
+import { events, failed, failure, make, post } from "./sse.mjs";
 
 const STONES = ["lapis", "malachite", "gold", "aqua", "porphyry"];
 // A graph is walked in less time than an eye needs: each step is shown for at least so long, with the time it took beside it.
@@ -71,13 +71,13 @@ function start(page) {
       for await (const { name, data } of events(response)) {
         if (data === "[DONE]") break;
         const event = JSON.parse(data);
-        if (event.error) throw new Error(event.error.message);
+        if (event.error) throw failed(event.error);
         if (name === "step") await show(event);
         else if (name === "decision") tell(event, record);
       }
     } catch (error) {
       if (error.name !== "AbortError") {
-        outcome.replaceChildren(make("p", { class: "failure", role: "alert" }, `${texts.failed}: ${error.message}`));
+        outcome.replaceChildren(failure(texts, error));
         outcome.hidden = false;
       }
     }

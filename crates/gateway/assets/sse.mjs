@@ -6,13 +6,34 @@ export async function post(url, body, signal) {
   const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(body), signal });
   if (response.ok) return response;
   const text = await response.text();
-  let message = `${response.status} ${response.statusText}`;
+  let error = { message: `${response.status} ${response.statusText}` };
   try {
-    message = JSON.parse(text).error.message;
+    error = JSON.parse(text).error;
   } catch {
     // Not the API's own error, such as a proxy's page: the status has to do.
   }
-  throw Object.assign(new Error(message), { status: response.status });
+  throw failed(error, response.status);
+}
+
+/** The API's error as one to throw; `status` is that of the response, if it had one of its own. */
+export function failed({ message, type }, status) {
+  return Object.assign(new Error(message), { status, type });
+}
+
+const BY_STATUS = { 401: "forbidden", 403: "forbidden", 404: "absent", 429: "busy", 502: "upstream", 503: "stopping", 504: "late" };
+const BY_TYPE = {
+  authentication_error: "forbidden",
+  permission_error: "forbidden",
+  insufficient_quota: "budget",
+  rate_limit_error: "busy",
+  timeout_error: "late",
+};
+
+/** What went wrong: the server's own words, and on a page in another language what kind of thing that is in front. */
+export function failure(texts, { message, status, type }) {
+  const kind = texts[BY_TYPE[type] ?? BY_STATUS[status] ?? "other"];
+  const told = document.documentElement.lang.startsWith("en") ? [message] : [`${kind} `, make("small", { lang: "en" }, message)];
+  return make("p", { class: "failure", role: "alert" }, `${texts.failed}: `, ...told);
 }
 
 /** The events of a response, as `{ name, data }`, as they arrive. */

@@ -1,6 +1,6 @@
 //! The service traits. Dyn-compatible: a service is an `Arc<dyn Generate>`, a decorator holds one and is one.
 
-use std::{fmt, pin::Pin};
+use std::{fmt, pin::Pin, time::Duration};
 
 use futures_core::{Stream, future::BoxFuture};
 use schemars::JsonSchema;
@@ -30,6 +30,11 @@ pub trait Generate: Send + Sync + fmt::Debug {
 
     /// How busy it is. A service that does not know says nothing; whoever balances counts its own requests then.
     fn load(&self) -> Option<Load> {
+        None
+    }
+
+    /// How its breaker stands; `None` where there is none. Whoever wraps one service passes this on.
+    fn circuit(&self) -> Option<Circuit> {
         None
     }
 
@@ -89,6 +94,20 @@ pub trait Decide: Send + Sync + fmt::Debug {
 
     /// Solves. An error here means that nothing was done; the stream ends with [`StepEvent::Done`] or an error.
     fn solve(&self, request: SolveRequest) -> BoxFuture<'_, Result<StepStream, Error>>;
+}
+
+/// How the breaker of a service stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Circuit {
+    /// Requests pass.
+    Closed,
+    /// None passes for so long.
+    Open(Duration),
+    /// One request is let through to tell whether the service is well again.
+    HalfOpen {
+        /// It is under way.
+        probing: bool,
+    },
 }
 
 /// How busy a service is.

@@ -11,7 +11,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use parking_lot::Mutex;
-use protocol::{Error, ErrorKind, Event, EventStream, Generate, GenerateRequest, Load, ModelCard};
+use protocol::{Circuit, Error, ErrorKind, Event, EventStream, Generate, GenerateRequest, Load, ModelCard};
 use tokio::time::Instant;
 
 use crate::first;
@@ -88,13 +88,21 @@ impl Breaker {
 }
 
 impl State {
+    fn circuit(&self) -> Circuit {
+        match self.open_until.map(|until| until.saturating_duration_since(Instant::now())) {
+            None => Circuit::Closed,
+            Some(left) if left.is_zero() => Circuit::HalfOpen { probing: self.probing },
+            Some(left) => Circuit::Open(left),
+        }
+    }
+
     /// Whether a request may pass: not while open, and not beside a probe.
     fn check(&self) -> Result<(), Error> {
-        let Some(until) = self.open_until else { return Ok(()) };
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() && !self.probing {
-            return Ok(());
-        }
+        let left = match self.circuit() {
+            Circuit::Closed | Circuit::HalfOpen { probing: false } => return Ok(()),
+            Circuit::HalfOpen { probing: true } => Duration::ZERO,
+            Circuit::Open(left) => left,
+        };
         let message = "The service failed too often and is left alone for a moment.";
         let wait = left.max(Duration::from_secs(1));
         Err(Error::new(ErrorKind::Upstream, message).with_code("breaker_open").with_retry_after(wait))
@@ -166,6 +174,10 @@ impl Generate for Breaker {
 
     fn load(&self) -> Option<Load> {
         self.inner.load()
+    }
+
+    fn circuit(&self) -> Option<Circuit> {
+        Some(self.state.lock().circuit())
     }
 
     fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, Error>> {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, future::BoxFuture};
 use protocol::{
-    Capabilities, Error, ErrorKind, EventStream, Format, Generate, GenerateRequest, Load, ModelCard, Prompt,
+    Capabilities, Circuit, Error, ErrorKind, EventStream, Format, Generate, GenerateRequest, Load, ModelCard, Prompt,
 };
 
 use schema::Schema;
@@ -98,6 +98,10 @@ impl Generate for Capable {
 
     fn load(&self) -> Option<Load> {
         self.inner.load()
+    }
+
+    fn circuit(&self) -> Option<Circuit> {
+        self.inner.circuit()
     }
 
     fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<EventStream, Error>> {

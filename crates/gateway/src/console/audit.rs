@@ -481,7 +481,7 @@ pub(super) async fn verify_record(State(app): State<Arc<App>>, view: View, Path(
                 p.note { (view.t("audit.signed-by")) " " code { (ledger.verifier().name()) } }
             }
         },
-        Err(error) => html! { p.failure { (error.to_string()) } },
+        Err(error) => html! { p.failure { (view.failure(&error.into())) } },
     };
     frame::fragment(&content)
 }
@@ -508,7 +508,7 @@ pub(super) async fn proof(State(app): State<Arc<App>>, view: View, Path(id): Pat
 /// `POST /console/audit/verify`: computes the whole log again.
 pub(super) async fn verify(State(app): State<Arc<App>>, view: View) -> Response {
     if let Err(error) = view.caller.may_administer() {
-        return frame::fragment(&html! { p.failure { (error.message) } });
+        return frame::fragment(&html! { p.failure { (view.failure(&error)) } });
     }
     let ledger = match ledger(&app, &view) {
         Ok(ledger) => ledger,
@@ -516,7 +516,7 @@ pub(super) async fn verify(State(app): State<Arc<App>>, view: View) -> Response 
     };
     frame::fragment(&match ledger.verify(None).await {
         Ok(found) => verification(&view, &found),
-        Err(error) => html! { p.failure { (error.to_string()) } },
+        Err(error) => html! { p.failure { (view.failure(&error.into())) } },
     })
 }
 

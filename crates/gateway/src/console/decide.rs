@@ -18,7 +18,7 @@ use super::{
     frame::{self, Page},
     play,
     text::Lang,
-    view::View,
+    view::{FAILURES, View},
 };
 use crate::app::App;
 
@@ -44,7 +44,7 @@ pub(super) async fn page(State(app): State<Arc<App>>, view: View, Query(chosen):
 
 fn decision(view: &View, cards: &[DecisionCard], card: &DecisionCard) -> Markup {
     html! {
-        div.decide #decide data-texts=(frame::texts(view, TEXTS)) data-decision=(told(view, card)) {
+        div.decide #decide data-texts=(frame::texts(view, &[TEXTS, &FAILURES].concat())) data-decision=(told(view, card)) {
             div.column {
                 (choice(view, cards, card))
                 @if let Some(problem) = &card.problem { p.failure { (problem) } }

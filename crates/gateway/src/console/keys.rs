@@ -143,7 +143,7 @@ async fn list(view: &View, keys: &Keys, made: Option<(&ApiKey, &str)>) -> Markup
     html! {
         @if let Some((key, secret)) = made { (shown_once(view, key, secret)) }
         @match all {
-            Err(error) => p.failure { (error.to_string()) },
+            Err(error) => p.failure { (view.failure(&error.into())) },
             Ok(all) if all.is_empty() => {},
             Ok(all) => (table(view, &all)),
         }

@@ -131,7 +131,7 @@ fn row(view: &View, offer: &Offer, gauges: Option<&Gauges>) -> Markup {
                     (card.owned_by)
                     @if !card.digest.is_empty() { " · " code title=(card.digest) { (short(&card.digest)) } }
                 }
-                @if let Err(error) = ready { p.failure { (error.message) } }
+                @if let Err(error) = ready { p.failure { (view.failure(error)) } }
             }
             td { (answers(view, card, *text)) }
             td.number { @if card.context_length > 0 { (number(card.context_length as u64)) } @else { "–" } }

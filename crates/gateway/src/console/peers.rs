@@ -3,7 +3,7 @@
 
 use axum::http::Uri;
 use maud::{Markup, html};
-use protocol::Error;
+use protocol::{Circuit, Error};
 
 use super::view::View;
 use crate::{Peer, PeerKind, Services, settings::Api};
@@ -45,7 +45,7 @@ fn row(view: &View, peer: &Peer) -> Markup {
             td { code { (address) } }
             td { (models(&peer.offers)) }
             td { (state(view, trouble.as_ref())) }
-            td { (breaker(view, peer, trouble.as_ref())) }
+            td { (breaker(view, peer)) }
         }
     }
 }
@@ -79,30 +79,28 @@ fn state(view: &View, trouble: Option<&Error>) -> Markup {
             None => span.state { i.tile.malachite aria-hidden="true" {} (view.t("models.ready")) },
             Some(error) => {
                 span.state { i.tile.porphyry aria-hidden="true" {} (view.t("models.broken")) }
-                @if !is_open(error) { div.note { (error.message) } }
+                @if error.code.as_deref() != Some("breaker_open") { div.note { (view.failure(error)) } }
             }
         }
     }
 }
 
 /// Only upstreams of text stand behind a breaker.
-fn breaker(view: &View, peer: &Peer, trouble: Option<&Error>) -> Markup {
-    let has_one = peer.kind != PeerKind::Worker && !peer.offers.generate.is_empty();
-    let left = trouble.filter(|error| is_open(error)).map(|error| error.retry_after.map_or(0, |wait| wait.as_secs()));
+fn breaker(view: &View, peer: &Peer) -> Markup {
     html! {
-        @match left {
-            _ if !has_one => "–",
-            None => (view.t("peers.closed")),
-            Some(seconds) => {
+        @match peer.offers.generate.iter().find_map(|service| service.circuit()) {
+            None => "–",
+            Some(Circuit::Closed) => (view.t("peers.closed")),
+            Some(Circuit::Open(left)) => {
                 span.chip { (view.t("peers.open")) }
-                div.note { (view.t("peers.open-note").replace("{}", &seconds.to_string())) }
+                div.note { (view.t("peers.open-note").replace("{}", &left.as_secs().max(1).to_string())) }
+            }
+            Some(Circuit::HalfOpen { probing }) => {
+                span.chip { (view.t("peers.half-open")) }
+                div.note { (view.t(if probing { "peers.probing" } else { "peers.half-open-note" })) }
             }
         }
     }
-}
-
-fn is_open(error: &Error) -> bool {
-    error.code.as_deref() == Some("breaker_open")
 }
 
 /// An address as it may be shown: names, passwords and queries may be secrets.

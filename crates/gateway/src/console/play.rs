@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::{
     frame::{self, Page},
-    view::View,
+    view::{FAILURES, View},
 };
 use crate::app::App;
 
@@ -19,7 +19,7 @@ pub(super) fn chat(app: &App, view: &View) -> Response {
         @if names.is_empty() {
             (frame::empty(view.t("chat.no-model"), &html! { (view.t("chat.no-model-next")) code { "tessera serve --model FILE" } }))
         } @else {
-            div.play #chat data-texts=(frame::texts(view, TEXTS)) { (talk(view)) (parameters(view, &names)) }
+            div.play #chat data-texts=(frame::texts(view, &[TEXTS, &FAILURES].concat())) { (talk(view)) (parameters(view, &names)) }
         }
     };
     frame::page(view, Page::Play, view.t("chat.title"), &["chat.mjs"], &content)

@@ -143,7 +143,7 @@ fn cookie(app: &App, mut response: Response, secret: &str, seconds: u32) -> Resp
 
 /// A page for somebody who may not see what they asked for.
 pub(super) fn refused(view: &View, page: Page, error: &Error) -> Response {
-    let content = frame::empty(view.t("sign.refused"), &html! { (error.message) });
+    let content = frame::empty(view.t("sign.refused"), &view.failure(error));
     let mut response = frame::page(view, page, view.t("sign.refused"), &[], &content);
     *response.status_mut() = StatusCode::FORBIDDEN;
     response

@@ -11,6 +11,8 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use maud::{Markup, html};
+use protocol::{Error, ErrorKind};
 use serde::Deserialize;
 
 use super::text::{self, Lang};
@@ -62,11 +64,46 @@ impl View {
         text::text(self.lang, key)
     }
 
+    /// What went wrong: a service's own words, and where the person reads another language, what kind of thing that is in front.
+    pub(super) fn failure(&self, error: &Error) -> Markup {
+        html! {
+            @match self.lang {
+                Lang::En => (error.message),
+                Lang::Zh => { (self.t(kind_of(error.kind))) " " small lang="en" { (error.message) } }
+            }
+        }
+    }
+
     fn new(headers: &HeaderMap, caller: Arc<Caller>, here: String) -> Self {
         let accepted = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let lang = cookie(headers, LANG).and_then(Lang::of_code).unwrap_or_else(|| Lang::accepted(accepted));
         let theme = cookie(headers, THEME).map_or(Theme::Auto, Theme::of);
         Self { lang, theme, caller, here }
+    }
+}
+
+/// Every text that says what kind of thing went wrong; scripts get them with a page's other texts.
+pub(super) const FAILURES: [&str; 8] = [
+    "failure.absent",
+    "failure.forbidden",
+    "failure.budget",
+    "failure.busy",
+    "failure.late",
+    "failure.stopping",
+    "failure.upstream",
+    "failure.other",
+];
+
+fn kind_of(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound => "failure.absent",
+        ErrorKind::Forbidden | ErrorKind::Unauthenticated => "failure.forbidden",
+        ErrorKind::OverBudget => "failure.budget",
+        ErrorKind::Overloaded => "failure.busy",
+        ErrorKind::DeadlineExceeded => "failure.late",
+        ErrorKind::ShuttingDown => "failure.stopping",
+        ErrorKind::Upstream => "failure.upstream",
+        _ => "failure.other",
     }
 }
 
@@ -139,6 +176,17 @@ mod tests {
         check(&[(accept.clone(), "en;q=0.3, zh-Hant;q=0.7")], Lang::Zh, Theme::Auto);
         check(&[(accept, "zh"), (header::COOKIE, "a=b; tessera-lang=en; tessera-theme=dark")], Lang::En, Theme::Dark);
         check(&[(header::COOKIE, "tessera-lang=xx; tessera-theme=<b>")], Lang::En, Theme::Auto);
+    }
+
+    #[test]
+    fn failures_are_told_in_the_readers_language_beside_the_original() {
+        let error = Error::new(ErrorKind::Upstream, "The upstream <b> failed.");
+        let check = |lang, expected| {
+            let shown = view(&[(header::ACCEPT_LANGUAGE, lang)]).failure(&error).into_string();
+            assert_eq!(shown, expected);
+        };
+        check("en", "The upstream &lt;b&gt; failed.");
+        check("zh", "上游服务出错。 <small lang=\"en\">The upstream &lt;b&gt; failed.</small>");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The console's pages as they are sent. What a browser makes of them is tested in `tests/console`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, http::Request};
 use gateway::{
@@ -48,7 +48,8 @@ fn peer(kind: PeerKind, url: &str, offers: Services) -> Peer {
 #[tokio::test]
 async fn those_elsewhere_are_listed_without_their_secrets_and_with_their_breaker() {
     let broken = Fake::refusing(Error::new(ErrorKind::Upstream, "it is down"));
-    let breaker = Arc::new(Breaker::new(Arc::new(broken), Trip { failures: 1, ..Trip::default() }));
+    let pause = Duration::from_millis(200);
+    let breaker = Arc::new(Breaker::new(Arc::new(broken), Trip { failures: 1, pause, ..Trip::default() }));
     let upstream = Services { generate: vec![breaker.clone()], ..Services::default() };
     let worker = Services { generate: vec![Arc::new(Fake::parrot())], ..Services::default() };
     let peers = vec![
@@ -66,6 +67,9 @@ async fn those_elsewhere_are_listed_without_their_secrets_and_with_their_breaker
     let shown = page(&app, "/console/models", "en").await;
     assert!(shown.contains("asked again in") && shown.contains("not ready"), "{shown}");
     assert!(page(&app, "/console/models", "zh").await.contains("秒后重试"));
+    tokio::time::sleep(pause).await;
+    assert!(page(&app, "/console/models", "en").await.contains("half open"));
+    assert!(page(&app, "/console/models", "zh").await.contains("半开"));
 }
 
 /// Signing out sets the cookie as signing in does.

@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use futures_util::StreamExt;
-use protocol::{ErrorKind, Generate};
+use protocol::{Circuit, ErrorKind, Generate};
 use services::{Breaker, Trip};
 use tokio::time::{sleep, timeout};
 
@@ -79,4 +79,20 @@ async fn one_probe_at_a_time() {
     assert_eq!(answer(&breaker, request()).await.unwrap(), "ok");
     assert!(breaker.ready().is_ok());
     assert_eq!(fake.live.load(Ordering::SeqCst), 0);
+}
+
+/// Closed, open for its pause, half open until a probe has told.
+#[tokio::test(start_paused = true)]
+async fn it_says_how_it_stands() {
+    let fake = Fake::new([breaks(ErrorKind::Upstream), Ok(says("ok"))]);
+    let breaker = Breaker::new(fake.arc(), Trip { failures: 1, ..TRIP });
+    assert_eq!(breaker.circuit(), Some(Circuit::Closed));
+    answer(&breaker, request()).await.unwrap_err();
+    assert_eq!(breaker.circuit(), Some(Circuit::Open(TRIP.pause)));
+    sleep(TRIP.pause).await;
+    assert_eq!(breaker.circuit(), Some(Circuit::HalfOpen { probing: false }));
+    let mut probe = breaker.generate(request()).await.unwrap();
+    assert_eq!(breaker.circuit(), Some(Circuit::HalfOpen { probing: true }));
+    while probe.next().await.is_some() {}
+    assert_eq!(breaker.circuit(), Some(Circuit::Closed));
 }
