@@ -53,7 +53,9 @@ fn killed(rounds: usize) {
         sleep(moment(rounds)).await;
         over.store(true, Ordering::Release);
         let whole: Vec<String> = clients.join_all().await.into_iter().flatten().collect();
-        gateways.map(Process::stop);
+        for gateway in gateways {
+            gateway.stop();
+        }
         settled(&house, &whole).await;
     });
 }

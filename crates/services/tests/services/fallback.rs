@@ -86,7 +86,7 @@ async fn the_way_is_told() {
     };
     let (ok, down, busy) =
         (Ok(says("ok")), Err(error(ErrorKind::Upstream)), Err(error(ErrorKind::Overloaded).with_code("queue_full")));
-    check(&[ok.clone()], Reason::Alias, "fast to a of house a", &[]).await;
+    check(std::slice::from_ref(&ok), Reason::Alias, "fast to a of house a", &[]).await;
     check(&[ok.clone(), ok.clone()], Reason::First, "fast to a of house a", &[]).await;
     check(&[down.clone(), ok.clone()], Reason::Fallback, "fast to b of house b", &["a upstream_failed"]).await;
     check(&[down, busy, ok], Reason::Fallback, "fast to c of house c", &["a upstream_failed", "b queue_full"]).await;
