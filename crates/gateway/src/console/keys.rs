@@ -12,6 +12,7 @@ use axum::{
 };
 use ledger::{ApiKey, Grant, Keys, Limits, Role};
 use maud::{Markup, html};
+use protocol::Error;
 use serde::Deserialize;
 
 use super::{
@@ -91,18 +92,33 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    fn grant(self) -> Grant {
+    /// A number that cannot be read is refused: as no limit at all it would be the opposite of what was meant.
+    fn grant(self) -> Result<Grant, Error> {
+        let limits = Limits { requests: limit("requests", &self.requests)?, tokens: limit("tokens", &self.tokens)? };
         let models = self.models.split([',', '，']).map(str::trim).filter(|name| !name.is_empty());
-        Grant {
+        Ok(Grant {
             name: self.name.trim().to_owned(),
             tenant: self.tenant.trim().to_owned(),
             role: self.role,
             models: models.map(str::to_owned).collect(),
-            limits: Limits { requests: self.requests.parse().ok(), tokens: self.tokens.parse().ok() },
+            limits,
             budgets: Vec::new(),
             expires_at: None,
-        }
+        })
     }
+}
+
+/// A limit a minute; an empty field is none.
+fn limit(field: &str, text: &str) -> Result<Option<u32>, Error> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().ok().filter(|limit| *limit > 0).map(Some).ok_or_else(|| {
+        let message =
+            format!("`{field}` is {text:?}: write a whole number from 1 to {}, or nothing for no limit.", u32::MAX);
+        Error::invalid(field, message)
+    })
 }
 
 /// `POST /console/keys`.
@@ -111,7 +127,10 @@ pub(super) async fn create(State(app): State<Arc<App>>, view: View, Form(wanted)
         Ok(keys) => keys,
         Err(refused) => return *refused,
     };
-    let mut grant = wanted.grant();
+    let mut grant = match wanted.grant() {
+        Ok(grant) => grant,
+        Err(error) => return Refusal::from(error).into_response(),
+    };
     let first = !app.auth.demanded();
     if first {
         grant.role = Role::Admin;
@@ -205,5 +224,21 @@ fn role(view: &View, role: Role) -> &'static str {
         Role::Admin => view.t("keys.admin"),
         Role::User => view.t("keys.user"),
         Role::Auditor => view.t("keys.auditor"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_or_refused() {
+        let check =
+            |text: &str, expected: Option<Option<u32>>| assert_eq!(limit("requests", text).ok(), expected, "{text}");
+        check("", Some(None));
+        check(" 60 ", Some(Some(60)));
+        for wrong in ["1e3", "99999999999", "0", "-1", "1.5", "many"] {
+            check(wrong, None);
+        }
     }
 }
