@@ -24,11 +24,13 @@ pub(crate) async fn images(ask: Ask) -> Result<Response, Refusal> {
     let call = image::parse(&ask.body)?;
     ask.caller.may_use(&call.request.model)?;
     let service = ask.app.drawings(&call.request.model)?;
+    // The wire has no tenant: what the request holds under that name is its end user.
+    let end_user = call.request.tenant.clone();
     let tenant = if ask.caller.is_known() { ask.caller.tenant.clone() } else { call.request.tenant.clone() };
     let mut request = DrawRequest { id: ask.id.0.clone(), tenant, ..call.request };
     let model = request.model.clone();
     let card = service.models().into_iter().find(|card| card.id == request.model);
-    let mut record = ask.begin(Work::drawing(&request, card)).await?;
+    let mut record = ask.begin(Work::drawing(&request, &end_user, card)).await?;
     let judged = record.judge("prompt", &mut request.prompt);
     let drawing = match judged {
         Ok(()) => drawn(&ask, service.as_ref(), request).await,

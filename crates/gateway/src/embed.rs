@@ -12,7 +12,7 @@ use services::judge_tokens;
 use crate::{
     api::Route,
     ask::Ask,
-    record::{Record, Work},
+    record::{Record, Work, end_user},
     refusal::Refusal,
 };
 
@@ -31,7 +31,7 @@ pub(crate) async fn embeddings(ask: Ask) -> Result<Response, Refusal> {
     ask.caller.may_use(&model)?;
     let service = ask.app.embeddings(&model)?;
     let card = service.models().into_iter().find(|card| card.id == model);
-    let mut record = ask.begin(Work::embedding(&call.request, card)).await?;
+    let mut record = ask.begin(Work::embedding(&call.request, end_user(&call.recorded), card)).await?;
     let embeddings = match vectors(&ask, service.as_ref(), &mut record, call.request).await {
         Ok(embeddings) => embeddings,
         Err(error) => return Err(record.fail(error).await.into()),

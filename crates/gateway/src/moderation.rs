@@ -9,7 +9,12 @@ use protocol::{
 };
 use serde_json::json;
 
-use crate::{api::Route, ask::Ask, record::Work, refusal::Refusal};
+use crate::{
+    api::Route,
+    ask::Ask,
+    record::{Work, end_user},
+    refusal::Refusal,
+};
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
@@ -22,7 +27,7 @@ pub(crate) fn routes() -> Vec<Route> {
 /// A judgement for every input.
 pub(crate) async fn moderations(ask: Ask) -> Result<Response, Refusal> {
     let call = moderation::parse(&ask.body)?;
-    let record = ask.begin(work(&call.texts)).await?;
+    let record = ask.begin(work(&call.texts, end_user(&call.recorded))).await?;
     let services = ask.app.services();
     let judge = |text: &String| {
         let moderation = services.guard.moderate(text);
@@ -38,7 +43,7 @@ pub(crate) async fn moderations(ask: Ask) -> Result<Response, Refusal> {
     Ok(ask.timed(Json(ModerationBody { id: format!("modr-{id}"), model: MODEL.to_owned(), results })))
 }
 
-fn work(texts: &[String]) -> Work {
+fn work(texts: &[String], end_user: &str) -> Work {
     Work {
         kind: Kind::Moderation,
         model: MODEL.to_owned(),
@@ -46,7 +51,7 @@ fn work(texts: &[String]) -> Work {
         service: "guard".to_owned(),
         parameters: json!({ "inputs": texts.len() }),
         input: json!(texts),
-        subject: String::new(),
+        subject: end_user.to_owned(),
         estimate: Usage::default(),
     }
 }

@@ -75,7 +75,7 @@ async fn decide(ask: Ask) -> Result<Response, Refusal> {
     let mut request = body.request(ask.id.0.clone(), ask.caller.tenant.clone(), deadline);
     let version = service.decisions().into_iter().find(|card| card.id == request.decision).map(|card| card.version);
     let mut record = ask.begin(decision_work(&request, version.unwrap_or_default())).await?;
-    let steps = match request.text.as_mut().map_or(Ok(()), |text| record.judge("text", text)) {
+    let steps = match judge(&mut record, &mut request) {
         Ok(()) => service.decide(request).await,
         Err(error) => Err(error),
     };
@@ -86,6 +86,32 @@ async fn decide(ask: Ask) -> Result<Response, Refusal> {
     deliver(&ask, answer, record, steps, streamed).await
 }
 
+/// Judges what a decision is made from: its text, and the words among its facts.
+fn judge(record: &mut Record, request: &mut DecideRequest) -> Result<(), Error> {
+    if let Some(text) = &mut request.text {
+        record.judge("text", text)?;
+    }
+    request.facts.iter_mut().try_for_each(|(name, fact)| judge_fact(record, &format!("facts.{name}"), fact))
+}
+
+fn judge_fact(record: &mut Record, place: &str, fact: &mut Value) -> Result<(), Error> {
+    match fact {
+        Value::String(text) => record.judge(place, text),
+        Value::Array(facts) => facts.iter_mut().try_for_each(|fact| judge_fact(record, place, fact)),
+        Value::Object(facts) => facts.values_mut().try_for_each(|fact| judge_fact(record, place, fact)),
+        _ => Ok(()),
+    }
+}
+
+/// What came in, for the sealed part of the record: facts are about somebody, as the text is.
+fn decided_from(request: &DecideRequest) -> Value {
+    match (&request.text, request.facts.is_empty()) {
+        (text, true) => json!(text.clone().unwrap_or_default()),
+        (None, false) => json!({ "facts": request.facts }),
+        (Some(text), false) => json!({ "text": text, "facts": request.facts }),
+    }
+}
+
 /// What a decision's record says before the work.
 fn decision_work(request: &DecideRequest, version: String) -> record::Work {
     record::Work {
@@ -93,8 +119,8 @@ fn decision_work(request: &DecideRequest, version: String) -> record::Work {
         model: request.decision.clone(),
         digest: version,
         service: "rules".to_owned(),
-        parameters: json!({ "facts": request.facts, "model": request.model, "language": request.language }),
-        input: json!(request.text.clone().unwrap_or_default()),
+        parameters: json!({ "facts": request.facts.len(), "model": request.model, "language": request.language }),
+        input: decided_from(request),
         subject: request.tenant.clone(),
         estimate: Usage::default(),
     }

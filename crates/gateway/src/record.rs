@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ledger::{Accepted, Account, Answered, Budget, Charge, Hold, Item, Kind, Outcome, Pending, Route, Settled, Window};
 use protocol::{
-    DrawRequest, EmbedRequest, Error, ErrorKind, Event, FinishReason, GenerateRequest, Hop, ModelCard, Prompt, Reason,
-    Step, TextOrTokens, Usage, openai::Call,
+    DrawRequest, EmbedRequest, Error, ErrorKind, Event, FinishReason, Format, GenerateRequest, Hop, ModelCard, Prompt,
+    Reason, Step, Stop, TextOrTokens, Usage, openai::Call,
 };
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -47,7 +47,7 @@ pub(crate) struct Work {
 
 impl Work {
     /// The work of an embedding request.
-    pub(crate) fn embedding(request: &EmbedRequest, card: Option<ModelCard>) -> Self {
+    pub(crate) fn embedding(request: &EmbedRequest, end_user: &str, card: Option<ModelCard>) -> Self {
         let card = card.unwrap_or_else(|| ModelCard::new(request.model.clone()));
         let inputs = request.inputs.iter().map(raw).collect();
         let tokens = request.inputs.iter().map(counted).sum();
@@ -58,13 +58,13 @@ impl Work {
             service: card.owned_by,
             parameters: json!({ "dimensions": request.dimensions, "inputs": request.inputs.len() }),
             input: single(inputs),
-            subject: String::new(),
+            subject: end_user.to_owned(),
             estimate: Usage { prompt_tokens: tokens, ..Usage::default() },
         }
     }
 
     /// The work of a request for images.
-    pub(crate) fn drawing(request: &DrawRequest, card: Option<ModelCard>) -> Self {
+    pub(crate) fn drawing(request: &DrawRequest, end_user: &str, card: Option<ModelCard>) -> Self {
         let card = card.unwrap_or_else(|| ModelCard::new(request.model.clone()));
         Self {
             kind: Kind::Image,
@@ -73,7 +73,7 @@ impl Work {
             service: card.owned_by,
             parameters: json!({ "n": request.n, "size": request.size, "seed": request.seed }),
             input: request.prompt.as_str().into(),
-            subject: request.tenant.clone(),
+            subject: if end_user.is_empty() { request.tenant.clone() } else { end_user.to_owned() },
             estimate: Usage::default(),
         }
     }
@@ -91,14 +91,19 @@ impl Work {
             completion_tokens: answer.saturating_mul(first.n).saturating_mul(requests.len()),
         };
         let inputs: Vec<Value> = requests.iter().map(|request| input(&request.prompt)).collect();
+        let mut sealed = shape(first);
+        if !call.recorded.is_empty() {
+            sealed.insert("recorded".to_owned(), call.recorded.clone().into());
+        }
+        let end_user = end_user(&call.recorded);
         Self {
             kind,
             model: first.model.clone(),
             digest: card.digest,
             service: card.owned_by,
             parameters: parameters(first, requests.len()),
-            input: beside(single(inputs), &call.recorded),
-            subject: first.tenant.clone(),
+            input: beside(single(inputs), sealed),
+            subject: if end_user.is_empty() { first.tenant.clone() } else { end_user.to_owned() },
             estimate,
         }
     }
@@ -137,9 +142,15 @@ fn input(prompt: &Prompt) -> Value {
     }
 }
 
-/// What came in, with the fields that are not acted upon; they may hold names, so they are sealed with it.
-fn beside(input: Value, recorded: &Map<String, Value>) -> Value {
-    if recorded.is_empty() {
+/// The end user whom a request names: whom its content concerns, whoever's key it came with. Empty where it names nobody.
+pub(crate) fn end_user(recorded: &Map<String, Value>) -> &str {
+    let named = ["safety_identifier", "user"].iter().find_map(|name| recorded.get(*name)?.as_str());
+    named.or_else(|| recorded.get("metadata")?.get("user_id")?.as_str()).unwrap_or_default()
+}
+
+/// What came in, with what else may hold names and is sealed with it.
+fn beside(input: Value, sealed: Map<String, Value>) -> Value {
+    if sealed.is_empty() {
         return input;
     }
     let mut whole = match input {
@@ -147,21 +158,44 @@ fn beside(input: Value, recorded: &Map<String, Value>) -> Value {
         Value::Array(messages) => Map::from_iter([("messages".to_owned(), messages.into())]),
         text => Map::from_iter([("text".to_owned(), text)]),
     };
-    whole.insert("recorded".to_owned(), recorded.clone().into());
+    whole.extend(sealed);
     whole.into()
 }
 
-/// What decides about the answer, defaults filled in.
+/// What the caller wrote about how the answer ends and looks: words of theirs, which an erasure must reach.
+fn shape(request: &GenerateRequest) -> Map<String, Value> {
+    let mut words = Map::new();
+    if !request.stop.strings.is_empty() {
+        words.insert("stop".to_owned(), json!(request.stop.strings));
+    }
+    if !matches!(request.format, Format::Text | Format::JsonObject) {
+        words.insert("format".to_owned(), json!(request.format));
+    }
+    words
+}
+
+/// What decides about the answer, defaults filled in. It stands open in the log for good, so no words of the caller are in it.
 fn parameters(request: &GenerateRequest, prompts: usize) -> Value {
+    let Stop { max_tokens, strings, ignore_eos } = &request.stop;
     json!({
         "sampling": request.sampling,
-        "stop": request.stop,
-        "format": request.format,
+        "stop": { "max_tokens": max_tokens, "strings": strings.len(), "ignore_eos": ignore_eos },
+        "format": kind(&request.format),
         "n": request.n,
         "logprobs": request.logprobs,
         "echo": request.echo,
         "prompts": prompts,
     })
+}
+
+fn kind(format: &Format) -> &'static str {
+    match format {
+        Format::Text => "text",
+        Format::JsonObject => "json_object",
+        Format::JsonSchema(_) => "json_schema",
+        Format::Regex(_) => "regex",
+        Format::Lark(_) => "lark",
+    }
 }
 
 /// The only one of a list, or the list.
