@@ -306,7 +306,7 @@ impl Streaming {
         let body = body.to_string();
         let address = server.1.trim_start_matches("http://");
         let mut socket = std::net::TcpStream::connect(address).unwrap();
-        let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}", body.len());
+        let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}", body.len());
         write!(socket, "{head}\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{body}").unwrap();
         Self(std::io::BufReader::new(socket))
     }
@@ -333,7 +333,7 @@ impl Streaming {
 /// Requests that a process is working on, as its metrics say.
 fn in_flight(server: &Served) -> f64 {
     let mut socket = std::net::TcpStream::connect(server.1.trim_start_matches("http://")).unwrap();
-    write!(socket, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    write!(socket, "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let page = std::io::read_to_string(socket).unwrap();
     let value = page.lines().find_map(|line| line.strip_prefix("tessera_http_requests_in_flight "));
     value.unwrap_or_else(|| panic!("{page}")).trim().parse().unwrap()
@@ -386,7 +386,7 @@ fn get(server: &Served, path: &str) -> String {
 /// What comes back for a body.
 fn ask(server: &Served, what: &str, body: &str) -> String {
     let mut socket = std::net::TcpStream::connect(server.1.trim_start_matches("http://")).unwrap();
-    let head = format!("{what} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}", body.len());
+    let head = format!("{what} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}", body.len());
     write!(socket, "{head}\r\ncontent-type: application/json\r\n\r\n{body}").unwrap();
     let page = std::io::read_to_string(socket).unwrap();
     page.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{page}")).1.to_owned()

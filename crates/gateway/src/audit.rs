@@ -1,12 +1,12 @@
 //! `/v1/audit`: the records and the log they stand in, for auditors. A tenant's auditor sees its records; the log itself holds
-//! hashes and public facts of all tenants, so its tiles and bundles are an admin's.
+//! hashes and public facts of all tenants, so its tiles and bundles, and computing it again, are an admin's.
 
 use std::sync::Arc;
 
 use axum::{
     Extension, Json,
     extract::{Path, Query, State},
-    http::header,
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Caller, api::Route, app::App, refusal::Refusal};
+use crate::{Caller, api::Route, app::App, auth, refusal::Refusal};
 
 pub(crate) fn routes() -> Vec<Route> {
     let of = |path, handler, about| Route::get(path, handler).about("audit", about).fails(404);
@@ -180,8 +180,15 @@ pub(crate) struct Against {
 pub(crate) async fn verify(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Arc<Caller>>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Verification>, Refusal> {
+    // It reads the whole log, and its totals are all tenants'.
+    caller.may_administer()?;
+    if !auth::from_here(&headers, !app.auth.demanded()) {
+        let message = "Another site's page sent this; nothing is computed on its behalf.";
+        return Err(Error::new(ErrorKind::Forbidden, message).with_code("cross_site").into());
+    }
     let ledger = ledger(&app, &caller)?;
     let against: Against = if body.is_empty() {
         Against::default()
@@ -192,12 +199,7 @@ pub(crate) async fn verify(
         against.map_err(|error| Error::new(ErrorKind::Invalid, format!("The body: {error}.")))?
     };
     let outside = against.checkpoint.map(|note| ledger.verifier().open(&note)).transpose().map_err(Error::from)?;
-    let mut found = ledger.verify(outside.as_ref()).await.map_err(Error::from)?;
-    if caller.sees().is_some() {
-        // The place is enough to a tenant's auditor; whose request it is may be another tenant's business.
-        found.problems.iter_mut().for_each(|problem| problem.request_id = None);
-    }
-    Ok(Json(found))
+    Ok(Json(ledger.verify(outside.as_ref()).await.map_err(Error::from)?))
 }
 
 /// A tile of hashes, or with no level a bundle of entries.

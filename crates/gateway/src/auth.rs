@@ -5,13 +5,13 @@
 //! connect; from then on every route but the health probes and the console's pages demands one. Keys are looked up in memory,
 //! so authentication goes on while the database is away.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use axum::{
     Extension,
     extract::{Request, State},
-    http::{HeaderMap, Method, header},
+    http::{HeaderMap, Method, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -65,8 +65,17 @@ impl Auth {
         settings.required || !settings.oidc.issuer.is_empty() || self.keys.as_ref().is_some_and(ledger::Keys::exist)
     }
 
-    /// Whom a secret stands for, on a route that is public or not.
+    /// Whom a secret stands for, on a route that is public or not; with the rights that the tenant's settings leave them now.
     pub(crate) async fn caller(&self, secret: Option<&str>, public: bool) -> Result<Arc<Caller>, Error> {
+        let caller = self.found(secret, public).await?;
+        let in_force = self.live.get();
+        Ok(match in_force.settings.tenants.get(&caller.tenant) {
+            Some(tenant) => caller.within(&tenant.models),
+            None => caller,
+        })
+    }
+
+    async fn found(&self, secret: Option<&str>, public: bool) -> Result<Arc<Caller>, Error> {
         if let Some(secret) = secret.filter(|secret| secret.starts_with(ledger::PREFIX)) {
             if let Some(caller) = self.by_key(secret) {
                 return Ok(caller);
@@ -111,6 +120,9 @@ fn made(settings: &Settings) -> Result<Option<Arc<Provider>>, String> {
 pub(crate) async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
     let journey = Journey::start(Parent::read(traceparent));
+    if let Some(error) = under_a_foreign_name(&app, &request) {
+        return Refusal::from(error).into_response();
+    }
     let public = public(request.uri().path());
     let named = match credential(request.headers(), request.method()) {
         Ok(secret) => app.auth.caller(secret, public).await,
@@ -170,4 +182,100 @@ fn public(path: &str) -> bool {
 
 fn unknown(message: &str) -> Error {
     Error::new(ErrorKind::Unauthenticated, message).with_code("invalid_api_key")
+}
+
+/// That a page of ours sent this. Where nobody is asked for a key, the name in the address must also be this machine's: a
+/// stranger's name may be made to lead here.
+pub(crate) fn from_here(headers: &HeaderMap, open: bool) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = text(header::HOST.as_str()).unwrap_or_default();
+    let same = match (text("sec-fetch-site"), text(header::ORIGIN.as_str())) {
+        (Some(site), _) => site == "same-origin",
+        (None, Some(origin)) => {
+            origin.parse::<Uri>().ok().and_then(|uri| uri.authority().map(|a| a.as_str() == host)).unwrap_or(false)
+        }
+        // No browser: it sends neither, and no browser's cookies either.
+        (None, None) => true,
+    };
+    same && (!open || host.is_empty() || of_this_machine(name(host)))
+}
+
+/// A page of a stranger's site whose name is made to lead here (DNS rebinding) counts as ours to the browser. Only the name
+/// tells it from ours, so while nobody is asked for a key, what comes under a foreign name is refused.
+fn under_a_foreign_name(app: &App, request: &Request) -> Option<Error> {
+    // Gateways prove that they know the workers' secret, under whatever name they reach a worker.
+    let proven = request.uri().path().starts_with("/internal/v1/");
+    if proven || !app.gateway.public || app.auth.demanded() {
+        return None;
+    }
+    let in_force = app.gateway.settings.get();
+    let bound = name(&in_force.settings.server.listen);
+    let header = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or("?"));
+    let mut hosts = header.chain(request.uri().authority().map(|authority| authority.as_str()));
+    let foreign = hosts.find(|host| !of_this_machine(name(host)) && !name(host).eq_ignore_ascii_case(bound))?;
+    let message = format!(
+        "While no key is demanded, only this machine's own names are answered, and {foreign:?} is none of them: use \
+         http://127.0.0.1 or http://localhost, or make a key first (`tessera keys create`)."
+    );
+    Some(Error::new(ErrorKind::Forbidden, message).with_code("foreign_host"))
+}
+
+/// The name or address of `host:port`.
+fn name(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+fn of_this_machine(name: &str) -> bool {
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or_else(|_| name.eq_ignore_ascii_case("localhost"), |address| address.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn names_of_this_machine() {
+        let check = |host: &str, own| assert_eq!(of_this_machine(name(host)), own, "{host}");
+        for host in
+            ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "127.8.8.8", "[::1]", "[::1]:8080", "[::ffff:127.0.0.1]:1"]
+        {
+            check(host, true);
+        }
+        for host in [
+            "evil.example:18080",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+            "0.0.0.0",
+            "",
+            "[::]",
+        ] {
+            check(host, false);
+        }
+    }
+
+    #[test]
+    fn only_pages_of_ours_change_anything() {
+        let check = |headers: &[(&str, &str)], open, fine| {
+            let pairs = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            let headers: HeaderMap = pairs.collect::<Vec<(header::HeaderName, HeaderValue)>>().into_iter().collect();
+            assert_eq!(from_here(&headers, open), fine, "{headers:?} {open}");
+        };
+        let local = ("host", "127.0.0.1:8080");
+        check(&[local, ("sec-fetch-site", "same-origin")], true, true);
+        check(&[local, ("sec-fetch-site", "cross-site")], true, false);
+        check(&[local, ("sec-fetch-site", "same-site")], false, false);
+        check(&[local, ("origin", "http://127.0.0.1:8080")], true, true);
+        check(&[local, ("origin", "http://127.0.0.1:9090")], true, false);
+        check(&[local, ("origin", "null")], true, false);
+        check(&[local], true, true);
+        check(&[("host", "rebound.example:8080"), ("sec-fetch-site", "same-origin")], true, false);
+        check(&[("host", "tessera.example"), ("sec-fetch-site", "same-origin")], false, true);
+    }
 }

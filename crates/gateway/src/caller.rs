@@ -1,5 +1,7 @@
 //! Who asks: one value that the auth layer puts among a request's extensions, and the only thing routes ask about rights.
 
+use std::sync::Arc;
+
 use protocol::{Error, ErrorKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,7 +18,7 @@ pub struct Caller {
     pub key_id: String,
     /// What they may do.
     pub role: Role,
-    /// Models they may use; `None` is all of them.
+    /// Models they may use, by their key and by their tenant's settings; `None` is all of them.
     pub models: Option<Vec<String>>,
     /// What the key was made with, where there is a key.
     pub grant: Option<ledger::Grant>,
@@ -81,6 +83,16 @@ impl Caller {
             models: (!grant.models.is_empty()).then(|| grant.models.clone()),
             grant: Some(grant.clone()),
         }
+    }
+
+    /// The same caller with what the tenant's list leaves of their models; an empty list leaves all of them.
+    pub(crate) fn within(self: Arc<Self>, tenant: &[String]) -> Arc<Self> {
+        if tenant.is_empty() {
+            return self;
+        }
+        let both = |own: &[String]| own.iter().filter(|name| tenant.contains(name)).cloned().collect();
+        let models = self.models.as_deref().map_or_else(|| tenant.to_vec(), both);
+        Arc::new(Self { models: Some(models), ..Self::clone(&self) })
     }
 
     /// That somebody said who they are.
@@ -152,5 +164,19 @@ mod tests {
         check(Role::User, None, [true, true, false, false], Some("t"));
         check(Role::User, Some(&["a"]), [true, false, false, false], Some("t"));
         check(Role::Auditor, None, [false, false, true, false], Some("t"));
+    }
+
+    #[test]
+    fn a_tenants_list_and_a_keys_both_count() {
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let check = |own: Option<&[&str]>, tenant: &[&str], left: Option<&[&str]>| {
+            let caller = Arc::new(Caller { models: own.map(owned), ..Caller::open() });
+            assert_eq!(caller.within(&owned(tenant)).models, left.map(owned), "{own:?} {tenant:?}");
+        };
+        check(None, &[], None);
+        check(Some(&["a"]), &[], Some(&["a"]));
+        check(None, &["a"], Some(&["a"]));
+        check(Some(&["a", "b"]), &["b", "c"], Some(&["b"]));
+        check(Some(&["a"]), &["b"], Some(&[]));
     }
 }

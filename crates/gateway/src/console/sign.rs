@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::{
     Form,
     extract::{Query, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -20,7 +20,11 @@ use super::{
     frame::{self, Page},
     view::{self, View},
 };
-use crate::{app::App, auth::COOKIE, refusal::Refusal};
+use crate::{
+    app::App,
+    auth::{COOKIE, from_here},
+    refusal::Refusal,
+};
 
 /// A day's work; the browser forgets the key after it.
 const KEPT_SECONDS: u32 = 12 * 60 * 60;
@@ -53,24 +57,6 @@ pub(super) fn ask(view: &View) -> Response {
 /// Where a key is asked for, and the way back.
 fn place(view: &View) -> String {
     format!("{SIGN_IN}?back={}", encoded(&view.here))
-}
-
-/// That a page of ours sent this. Where nobody is asked for a key, the name in the address must also be this machine's: a
-/// stranger's name may be made to lead here.
-fn from_here(headers: &HeaderMap, open: bool) -> bool {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let host = text(header::HOST.as_str()).unwrap_or_default();
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    let local = matches!(name, "localhost" | "127.0.0.1" | "[::1]");
-    let same = match (text("sec-fetch-site"), text(header::ORIGIN.as_str())) {
-        (Some(site), _) => site == "same-origin",
-        (None, Some(origin)) => {
-            origin.parse::<Uri>().ok().and_then(|uri| uri.authority().map(|a| a.as_str() == host)).unwrap_or(false)
-        }
-        // No browser: it sends neither, and no browser's cookies either.
-        (None, None) => true,
-    };
-    same && (local || !open)
 }
 
 /// Where to go once signed in.
@@ -158,25 +144,6 @@ pub(super) fn encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_pages_of_ours_change_anything() {
-        let check = |headers: &[(&str, &str)], open, fine| {
-            let pairs = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-            let headers: HeaderMap = pairs.collect::<Vec<(header::HeaderName, HeaderValue)>>().into_iter().collect();
-            assert_eq!(from_here(&headers, open), fine, "{headers:?} {open}");
-        };
-        let local = ("host", "127.0.0.1:8080");
-        check(&[local, ("sec-fetch-site", "same-origin")], true, true);
-        check(&[local, ("sec-fetch-site", "cross-site")], true, false);
-        check(&[local, ("sec-fetch-site", "same-site")], false, false);
-        check(&[local, ("origin", "http://127.0.0.1:8080")], true, true);
-        check(&[local, ("origin", "http://127.0.0.1:9090")], true, false);
-        check(&[local, ("origin", "null")], true, false);
-        check(&[local], true, true);
-        check(&[("host", "rebound.example:8080"), ("sec-fetch-site", "same-origin")], true, false);
-        check(&[("host", "tessera.example"), ("sec-fetch-site", "same-origin")], false, true);
-    }
 
     #[test]
     fn addresses_are_encoded() {

@@ -34,6 +34,7 @@ use crate::{
 struct Place {
     directory: PathBuf,
     ledger: Ledger,
+    live: Arc<Live>,
     app: Router,
 }
 
@@ -51,8 +52,8 @@ impl Place {
         std::fs::create_dir_all(directory.join("keys")).unwrap();
         let ledger = Ledger::open(ledger::Settings::new(url, directory.join("keys/ledger.keys"))).await.unwrap();
         let live = Live::new(Settings::parse(settings).unwrap());
-        let gateway = Gateway { settings: live, ledger: Some(ledger.clone()), ..gateway };
-        Self { directory, ledger, app: gateway::router(gateway) }
+        let gateway = Gateway { settings: live.clone(), ledger: Some(ledger.clone()), ..gateway };
+        Self { directory, ledger, live, app: gateway::router(gateway) }
     }
 
     /// The secret of a new key.
@@ -160,6 +161,30 @@ async fn rights_follow_role_and_list() {
     assert_eq!(place.get(&one, "/v1/audit/records").await.0, 403);
     assert_eq!(place.get(&auditor, "/v1/audit/records").await.0, 200);
     assert_eq!(place.get(&auditor, "/v1/audit/tile/0/000.p/1").await.0, 403);
+    let verify = send(&place.app, with(&auditor, "/v1/audit/verify", Some(json!({})))).await;
+    assert_eq!(verify.status(), 403);
+}
+
+/// What the settings leave a tenant holds for all of its keys, for as long as the settings say so.
+#[tokio::test]
+async fn a_tenants_list_holds_for_its_keys() {
+    let place = Place::new(&Fake::parrot(), "[tenants.acme]\nmodels = [\"hf:owner/raw\"]\n").await;
+    let all = place.key("acme", Role::User, |_| ()).await;
+    let other = place.key("acme", Role::User, |grant| grant.models = vec!["talker".to_owned()]).await;
+    let foreign = place.key("other", Role::User, |_| ()).await;
+    let check = async |key: &str, talks: u16, sees: Option<&[&str]>| {
+        assert_eq!(place.chat(key, hello(json!({}))).await.status().as_u16(), talks);
+        let (_, models) = place.get(key, "/v1/models").await;
+        let models = models["data"].as_array().unwrap();
+        let names: Vec<_> = models.iter().map(|model| model["id"].as_str().unwrap()).collect();
+        assert!(sees.is_none_or(|sees| names == sees), "{names:?}");
+    };
+    check(&all, 403, Some(&["hf:owner/raw"])).await;
+    check(&other, 403, Some(&[])).await;
+    check(&foreign, 200, None).await;
+    place.live.change(Settings::default()).unwrap();
+    check(&all, 200, None).await;
+    check(&other, 200, Some(&["talker"])).await;
 }
 
 #[tokio::test]
@@ -263,6 +288,73 @@ async fn every_end_is_recorded() {
             ("aborted", &json!("so far"), &Value::Null),
         ]
     );
+}
+
+/// What a record says openly stays for good; whom a request concerns can be made unreadable, whoever's key it came with.
+#[tokio::test]
+async fn a_person_can_be_erased() {
+    let place = Place::new(&Fake::parrot(), "").await;
+    let key = place.key("acme", Role::User, |_| ()).await;
+    let admin = place.key("house", Role::Admin, |_| ()).await;
+    let ask = async |path: &str, body: Value| {
+        let response = send(&place.app, with(&key, path, Some(body))).await;
+        assert_eq!(response.status(), 200, "{path}: {}", text(response).await);
+    };
+    let ann = "ann@example.com";
+    ask("/v1/chat/completions", hello(json!({ "user": ann, "stop": ["Ann Lee"] }))).await;
+    ask("/v1/chat/completions", hello(json!({ "safety_identifier": ann }))).await;
+    ask("/v1/embeddings", json!({ "model": "vectors", "input": "Ann Lee", "user": ann })).await;
+    let messages = json!([{ "role": "user", "content": "Ann Lee" }]);
+    let message = json!({ "model": "talker", "max_tokens": 9, "messages": messages, "metadata": { "user_id": ann } });
+    ask("/v1/messages", message).await;
+    ask("/v1/chat/completions", hello(json!({}))).await;
+    let before = place.records(&admin).await;
+    assert!(before.iter().all(|record| record["content"] == "intact"));
+    assert_eq!(before[4]["input"]["stop"], json!(["Ann Lee"]));
+    assert!(before.iter().all(|record| !record["parameters"].to_string().contains("Ann")), "{before:?}");
+    place.ledger.erase("acme", ann).await.unwrap();
+    let after = place.records(&admin).await;
+    let contents: Vec<_> = after.iter().map(|record| record["content"].as_str().unwrap()).collect();
+    assert_eq!(contents, ["intact", "erased", "erased", "erased", "erased"]);
+    assert!(!json!(after).to_string().contains("Ann Lee"));
+}
+
+/// Facts of a decision are sealed as its text is, and judged like it.
+#[tokio::test]
+async fn facts_are_sealed_and_judged() {
+    let fake = Fake::parrot();
+    let services = Services { decide: vec![Arc::new(crate::scripted::Scripted)], ..fake.services() };
+    let place = Place::over(fake.gateway_of(services), "").await;
+    let body = json!({ "decision": "small", "facts": { "x": 2, "who": ["Ann Lee"] } });
+    let response = send(&place.app, with("", "/v1/reasoning/decisions", Some(body))).await;
+    assert_eq!(response.status(), 200);
+    drop(text(response).await);
+    let record = &place.records("").await[0];
+    assert_eq!((&record["parameters"]["facts"], &record["input"]["facts"]["who"][0]), (&json!(2), &json!("Ann Lee")));
+}
+
+/// While nobody is asked for a key, a stranger's name that leads here opens nothing, and no other site's page starts work.
+#[tokio::test]
+async fn an_open_door_is_this_machines() {
+    let place = Place::new(&Fake::parrot(), "").await;
+    let check = async |path: &str, headers: &[(&'static str, &str)], status: u16| {
+        let body = (path == "/v1/audit/verify").then(|| json!({}));
+        let mut request = with("", path, body);
+        headers.iter().for_each(|(name, value)| drop(request.headers_mut().insert(*name, value.parse().unwrap())));
+        assert_eq!(send(&place.app, request).await.status().as_u16(), status, "{path} {headers:?}");
+    };
+    let rebound = [("host", "evil.example:18080"), ("origin", "http://evil.example:18080")];
+    for path in ["/v1/audit/records", "/v1/models", "/console/audit", "/"] {
+        check(path, &rebound, 403).await;
+        check(path, &[("host", "127.0.0.1:18080")], 200).await;
+        check(path, &[], 200).await;
+    }
+    let here = ("host", "localhost:8080");
+    check("/v1/audit/verify", &[here, ("sec-fetch-site", "cross-site")], 403).await;
+    check("/v1/audit/verify", &[here, ("sec-fetch-site", "same-origin")], 200).await;
+    check("/v1/audit/verify", &[], 200).await;
+    place.key("acme", Role::Auditor, |_| ()).await;
+    check("/v1/audit/records", &rebound, 401).await;
 }
 
 #[tokio::test]

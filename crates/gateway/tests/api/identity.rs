@@ -121,7 +121,7 @@ async fn issuer() -> Issuer {
 fn app(issuer: &Issuer) -> Router {
     let settings = format!(
         "[auth.oidc]\nissuer = \"{}\"\naudience = \"tessera\"\nrole_claim = \"realm.roles\"\n\
-         roles = {{ staff = \"user\", boss = \"admin\" }}\n",
+         roles = {{ staff = \"user\", boss = \"admin\" }}\n[tenants.narrow]\nmodels = [\"hf:owner/raw\"]\n",
         issuer.url
     );
     let live = Live::new(Settings::parse(&settings).unwrap());
@@ -164,6 +164,11 @@ async fn tokens_of_the_issuer_are_believed_and_no_others() {
     check(changed("nbf", json!(now + 600)), 401, "invalid_token").await;
     check(changed("realm", json!({ "roles": ["other"] })), 403, "no_role").await;
     check(changed("tenant", json!("")), 403, "no_tenant").await;
+    let (_, narrow) = status(&app, &changed("tenant", json!("narrow"))).await;
+    assert!(
+        narrow.contains("hf:owner/raw") && !narrow.contains("talker"),
+        "a tenant's list holds for tokens: {narrow}"
+    );
     check(token("two", &good), 401, "not one of the issuer's").await;
     let mut forged = token("one", &good);
     forged.replace_range(forged.len() - 4.., "AAAA");

@@ -34,7 +34,7 @@ pub(crate) async fn request(server: &Server, head: &str, body: &str) -> TcpStrea
     let mut client = TcpStream::connect(server.address).await.unwrap();
     let length = body.len();
     let text = format!(
-        "{head} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        "{head} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     );
     client.write_all(text.as_bytes()).await.unwrap();
     client
