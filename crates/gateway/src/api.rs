@@ -78,7 +78,7 @@ enum Answer {
 /// Failures of the layers in front of every route.
 const ALWAYS: [u16; 3] = [401, 403, 500];
 /// Failures of reading a body.
-const READING: [u16; 3] = [400, 413, 415];
+const READING: [u16; 4] = [400, 408, 413, 415];
 /// Failures of asking a service.
 const WORKING: [u16; 5] = [404, 429, 502, 503, 504];
 
@@ -252,6 +252,7 @@ fn meaning(status: u16) -> &'static str {
         401 => "Nobody said who asks, or the key is not known here.",
         403 => "This caller may not do this.",
         404 => "What the request names does not exist here.",
+        408 => "Nothing of the body came for 30 seconds.",
         413 => "The body is over the limit.",
         415 => "The body is not `application/json`.",
         429 => "Too much work is waiting, or a limit or budget is used up; Retry-After says when to come back.",

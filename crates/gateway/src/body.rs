@@ -1,5 +1,7 @@
 //! A request's body as bytes: JSON by its content type, within the limit, with a refusal that reaches the client.
 
+use std::time::Duration;
+
 use axum::{
     body::{Body, HttpBody},
     extract::Request,
@@ -7,6 +9,7 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use tokio::time::timeout;
 
 use crate::refusal::Refusal;
 
@@ -14,10 +17,23 @@ use crate::refusal::Refusal;
 /// 413. So a body that is too long is read to its end and thrown away, up to this many times the limit.
 const PATIENCE: usize = 8;
 
+/// How long a body may stand still before it is given up.
+const STALL: Duration = Duration::from_secs(30);
+
 /// Reads the body.
 pub(crate) async fn read(request: Request, limit: usize) -> Result<Bytes, Refusal> {
     json_only(request.headers())?;
-    let body = request.into_body();
+    whole(request.into_body(), limit).await
+}
+
+/// The same request with its body at hand, so that whatever takes it up waits for no client.
+pub(crate) async fn gathered(request: Request, limit: usize) -> Result<Request, Refusal> {
+    let (parts, body) = request.into_parts();
+    let body = whole(body, limit).await?;
+    Ok(Request::from_parts(parts, body.into()))
+}
+
+async fn whole(body: Body, limit: usize) -> Result<Bytes, Refusal> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > limit.saturating_mul(PATIENCE) {
         return Err(too_long(limit));
@@ -28,7 +44,7 @@ pub(crate) async fn read(request: Request, limit: usize) -> Result<Bytes, Refusa
 async fn collect(body: Body, limit: usize) -> Result<Bytes, Refusal> {
     let mut chunks = body.into_data_stream();
     let (mut bytes, mut seen) = (BytesMut::new(), 0);
-    while let Some(chunk) = chunks.next().await {
+    while let Some(chunk) = timeout(STALL, chunks.next()).await.map_err(|_| stalled())? {
         let chunk = chunk.map_err(|e| broken(&e))?;
         seen += chunk.len();
         if seen <= limit {
@@ -60,4 +76,34 @@ fn too_long(limit: usize) -> Refusal {
 fn broken(error: &axum::Error) -> Refusal {
     let message = format!("The request body ended early: {error}.");
     Refusal::new(StatusCode::BAD_REQUEST, "incomplete_body", message)
+}
+
+fn stalled() -> Refusal {
+    let message = format!("Nothing of the request body came for {} seconds; send the request again.", STALL.as_secs());
+    Refusal::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use axum::response::IntoResponse;
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_be_slow_but_not_stand_still() {
+        let check = async |pause: u64, expected: Option<StatusCode>| {
+            let chunks = stream::iter(["a", "b", "c"]).then(move |chunk| async move {
+                tokio::time::sleep(Duration::from_secs(pause)).await;
+                Ok::<_, Infallible>(chunk)
+            });
+            let refused = whole(Body::from_stream(chunks), 9).await.err();
+            assert_eq!(refused.map(|refused| refused.into_response().status()), expected, "{pause} s");
+        };
+        check(0, None).await;
+        check(29, None).await;
+        check(31, Some(StatusCode::REQUEST_TIMEOUT)).await;
+    }
 }

@@ -19,7 +19,8 @@ use crate::{
     Caller,
     api::{self, Route},
     app::App,
-    ask, auth, console,
+    ask, auth, body, console,
+    drain::Entered,
     id::{self, RequestId},
     internal,
     journey::{Ending, Journey},
@@ -58,13 +59,13 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     let journey = extensions.get::<Journey>().cloned();
     let asked = extensions.get::<Arc<Caller>>().cloned().zip(extensions.get::<RequestId>().cloned());
     let kind = ask::kind(request.uri().path());
-    let response = match app.drain.enter(limit) {
-        Ok(entered) => {
+    let response = match entered(&app, request, limit).await {
+        Ok((request, entered)) => {
             let ending = journey.clone().map(Ending);
             let response = next.run(request).await;
             response.map(|body| axum::body::Body::new(measure::Held { body, _until_sent: (entered, ending) }))
         }
-        Err(refused) => Refusal::from(refused).into_response(),
+        Err(refused) => refused.into_response(),
     };
     if let (Some(Failed(error)), Some((caller, RequestId(id)))) = (response.extensions().get(), asked)
         && turned::away(error)
@@ -74,6 +75,14 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
         Turned::note(&app, &caller, kind, &id, error).await;
     }
     response
+}
+
+/// A request takes a place once its body is there: clients that send slowly, or half a request, keep nobody else out.
+async fn entered(app: &App, request: Request, limit: usize) -> Result<(Request, Entered), Refusal> {
+    // Whoever is turned away anyway is told so at once; a worker reads what gateways send by rules of its own.
+    let waits = !app.drain.is_draining() && !request.uri().path().starts_with("/internal/v1/");
+    let request = if waits { body::gathered(request, app.gateway.config.max_body_bytes).await? } else { request };
+    Ok((request, app.drain.enter(limit)?))
 }
 
 async fn no_route(method: Method, uri: Uri) -> Refusal {

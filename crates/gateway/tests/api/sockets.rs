@@ -3,6 +3,10 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use axum::serve::Listener as _;
+use gateway::{
+    Gateway,
+    settings::{Live, Settings},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -123,6 +127,28 @@ async fn a_long_body_gets_its_refusal() {
     let mut client = request(&server, "POST /v1/chat/completions", &body).await;
     let answer = read_until(&mut client, "request_too_large").await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+/// Clients that send half a request take no place from those who send a whole one.
+#[tokio::test]
+async fn half_sent_requests_keep_nobody_out() {
+    let live = Live::new(Settings::parse("[limits]\nin_flight = 1\n").unwrap());
+    let gateway = Gateway { settings: live, ..Fake::parrot().gateway() };
+    let listener = gateway::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr();
+    let mut task = JoinSet::new();
+    task.spawn(gateway::serve(listener, gateway, std::future::pending()));
+    let server = Server { address, stop: None, task };
+    let mut halves = Vec::new();
+    for _ in 0..8 {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+        client.write_all(format!("{head}content-length: 500\r\n\r\n{{").as_bytes()).await.unwrap();
+        halves.push(client);
+    }
+    sleep(Duration::from_millis(100)).await;
+    let answer = read_until(&mut chat(&server, "").await, "Hi").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 /// Sixty-four streams at once over real sockets, each with its own words.
