@@ -7,7 +7,7 @@
 //! Work from here counts for the drain like any other. A worker that stops cuts its streams with an error that says so, and the
 //! gateway takes them up elsewhere.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -26,11 +26,16 @@ use futures_util::{
 use protocol::{DecideRequest, EmbedRequest, Error, ErrorKind, Generate, GenerateRequest, Load, SolveRequest};
 use serde::Serialize;
 use services::remote::{Frame, Offered, REQUEST, RESPONSE, ROOT, Standing, decode, encode};
+use tokio::time::timeout;
 
-use crate::app::App;
+use crate::{app::App, clock};
 
 /// The longest request: a conversation with its tools, or 2048 texts to embed.
 const LONGEST: usize = 64 << 20;
+/// How long it may take to come.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Seconds that the clocks of a gateway and a worker may differ by; whoever judges the proof is as strict.
+const SKEW: u64 = 60;
 
 /// What asks for work, and what only looks.
 pub(crate) fn routes() -> (Router<Arc<App>>, Router<Arc<App>>) {
@@ -58,8 +63,9 @@ impl FromRequest<Arc<App>> for Known {
         let gatekeeper = app.gateway.worker.as_ref().ok_or(StatusCode::NOT_FOUND)?;
         let (parts, body) = request.into_parts();
         let header = parts.headers.get(REQUEST).and_then(|header| header.to_str().ok());
-        let header = header.ok_or(StatusCode::UNAUTHORIZED)?;
-        let body = body::to_bytes(body, LONGEST).await.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
+        let header = header.filter(|header| plausible(header)).ok_or(StatusCode::UNAUTHORIZED)?;
+        let body = timeout(PATIENCE, body::to_bytes(body, LONGEST)).await;
+        let body = body.map_err(|_| StatusCode::REQUEST_TIMEOUT)?.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
         let path = parts.uri.path();
         let proof = gatekeeper.admit(path, header, &body).map_err(|error| {
             tracing::warn!(%error, path, "a request that is none of a gateway's");
@@ -67,6 +73,15 @@ impl FromRequest<Arc<App>> for Known {
         })?;
         Ok(Self { body, proof })
     }
+}
+
+/// Whether a header can be a gateway's at all: what a stranger without one sends is not read. Only the body shows whether it is.
+fn plausible(header: &str) -> bool {
+    let parts: Vec<&str> = header.split(' ').collect();
+    let [time, number, proof] = parts[..] else { return false };
+    let hex = |text: &str, digits| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let near = time.parse().is_ok_and(|time: u64| clock::unix_seconds().abs_diff(time) <= SKEW);
+    near && hex(number, 32) && hex(proof, 64)
 }
 
 impl Known {
@@ -189,4 +204,21 @@ fn text(app: &App, model: &str) -> Result<Arc<dyn Generate>, Error> {
 /// The gateway asks for what this worker does not offer any more: another one may.
 fn missing(model: &str) -> Error {
     Error::new(ErrorKind::Upstream, format!("The worker does not offer the model `{model}`.")).with_param("model")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_a_gateways_is_not_read() {
+        let (now, number, proof) = (clock::unix_seconds(), "0a".repeat(16), "f0".repeat(32));
+        let check = |header: String, fine| assert_eq!(plausible(&header), fine, "{header}");
+        check(format!("{now} {number} {proof}"), true);
+        check(format!("{} {number} {proof}", now - 3600), false);
+        check(format!("{now} {number} {proof} more"), false);
+        check(format!("{now} {number} {}", &proof[2..]), false);
+        check(format!("{now} {} {proof}", "x".repeat(32)), false);
+        check(String::new(), false);
+    }
 }
