@@ -24,10 +24,11 @@ use futures_core::{Stream, future::BoxFuture};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use protocol::{
-    Capabilities, Embed, EmbedRequest, Embeddings, Error, Event, EventStream, Generate, GenerateRequest, ModelCard,
+    Capabilities, Embed, EmbedRequest, Embeddings, Error, Event, EventStream, Format, Generate, GenerateRequest,
+    ModelCard, Prompt,
 };
 use text::{ChatTemplate, Tokenizer};
-use tokio::sync::{mpsc as channel, oneshot};
+use tokio::sync::{Semaphore, mpsc as channel, oneshot};
 
 use crate::{
     EngineConfig,
@@ -51,6 +52,8 @@ pub struct Engine {
     commands: mpsc::Sender<Command>,
     state: Arc<Published>,
     seeds: Arc<Seeds>,
+    /// Grammars that may be compiled at the same time: it is work that nothing stops, whoever has gone away meanwhile.
+    compiling: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Engine {
@@ -120,7 +123,8 @@ impl Engine {
             ..ModelCard::new(name)
         };
         let seeds = Arc::new(Seeds { state: RandomState::new(), count: AtomicU64::new(0) });
-        Ok(Self { front: Arc::new(front), card, commands, state, seeds })
+        let compiling = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
+        Ok(Self { front: Arc::new(front), card, commands, state, seeds, compiling })
     }
 
     /// The same with what identifies its weights, for its card.
@@ -178,7 +182,12 @@ impl Engine {
 
     async fn answer(&self, request: GenerateRequest) -> Result<EventStream, Error> {
         let (front, seeds) = (Arc::clone(&self.front), Arc::clone(&self.seeds));
-        let job = aside(move || front.answer_job(request, || seeds.draw())).await?;
+        let turn = if is_held(&request) { Arc::clone(&self.compiling).acquire_owned().await.ok() } else { None };
+        let job = aside(move || {
+            let _turn = turn;
+            front.answer_job(request, || seeds.draw())
+        });
+        let job = job.await?;
         let ticket = self.submit(job).await?;
         let events = ticket.filter_map(async |output| match output {
             Ok(Output::Event(event)) => Some(Ok(event)),
@@ -238,6 +247,12 @@ impl Embed for Engine {
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, Error>> {
         Box::pin(self.vectors(request))
     }
+}
+
+/// Whether a grammar is compiled for it.
+fn is_held(request: &GenerateRequest) -> bool {
+    let tools = matches!(&request.prompt, Prompt::Chat(chat) if !chat.tools.is_empty());
+    tools || request.format != Format::Text
 }
 
 /// Runs work that may take milliseconds where it blocks nobody: on the runtime's blocking threads if there is a runtime.

@@ -3,12 +3,16 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use protocol::{
     Conclusion, DecideRequest, Decision, Error, ErrorKind, Fact, Question, Step, StepEvent, StepStream, Usage,
 };
 use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
 
 use crate::{
     explain::Speaker,
@@ -71,9 +75,9 @@ impl Decider {
 
     /// The decision as a stream of its steps.
     pub(crate) fn stream(self) -> StepStream {
-        flow::stream(self.request.deadline, |mut steps| async move {
+        flow::stream(self.request.deadline, |steps| async move {
             steps.started(&self.version);
-            let decision = self.work(&mut steps).await?;
+            let decision = Arc::new(self).work(steps).await?;
             Ok(Conclusion::Decision(decision))
         })
     }
@@ -99,23 +103,39 @@ impl Decider {
         if self.language == Language::Chinese { zh } else { en }
     }
 
-    async fn work(&self, steps: &mut Steps) -> Result<Decision, Error> {
+    async fn work(self: Arc<Self>, mut steps: Steps) -> Result<Decision, Error> {
         let given =
             self.request.facts.iter().map(|(name, value)| (name.clone(), Fact { value: value.clone(), quote: None }));
         let mut decision = Decision { facts: given.collect(), ..Decision::default() };
         if let Some(facts) = &self.decision.facts {
-            let assigned = self.read(facts, steps, &mut decision.usage).await?;
+            let assigned = self.read(facts, &mut steps, &mut decision.usage).await?;
             decision.facts.extend(assigned.facts);
             decision.missing = self.missing(facts, &decision.facts, &assigned.currencies);
         }
         if decision.missing.is_empty() {
-            self.walk(steps, &mut decision)?;
-        } else {
-            let open = decision.missing.iter().map(|question| question.question.as_str());
-            let questions = open.collect::<Vec<_>>().join(" ");
-            decision.explanation = format!("{}{questions}", self.pick("Not decided yet: ", "尚未决定："));
+            return self.walk_aside(steps, decision).await;
         }
+        let open = decision.missing.iter().map(|question| question.question.as_str());
+        let questions = open.collect::<Vec<_>>().join(" ");
+        decision.explanation = format!("{}{questions}", self.pick("Not decided yet: ", "尚未决定："));
         Ok(decision)
+    }
+
+    /// Runs the graph where it holds up nobody, as many at a time as there are cores: somebody's rule may loop over a number that a caller gave, and
+    /// nothing stops an expression half-way.
+    async fn walk_aside(self: Arc<Self>, mut steps: Steps, mut decision: Decision) -> Result<Decision, Error> {
+        static TURNS: LazyLock<Arc<Semaphore>> =
+            LazyLock::new(|| Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))));
+        let stopped = || Error::internal("The decision could not be run.");
+        let turn = Arc::clone(&TURNS).acquire_owned().await.map_err(|_| stopped())?;
+        let walk = move || {
+            let _turn = turn;
+            self.walk(&mut steps, &mut decision).map(|()| decision)
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => runtime.spawn_blocking(walk).await.map_err(|_| stopped())?,
+            Err(_) => walk(),
+        }
     }
 
     /// Finds facts in the text, and tells of it as a step.

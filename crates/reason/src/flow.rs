@@ -62,16 +62,17 @@ where
 {
     let (sender, mut sent) = mpsc::unbounded_channel();
     let mut work = Box::pin(within(deadline, work(Steps { sender, sent: 0 })).fuse());
-    let mut end = None;
-    // The channel closes with the future, so the end is told when nothing is left to tell.
+    let (mut over, mut end) = (false, None);
+    // The end is told when the work is over and nothing is left to tell. The channel may close before, with the thread that had its other end, or stay
+    // open behind it, if a deadline cut the work off.
     Box::pin(stream::poll_fn(move |context| {
         if let Poll::Ready(result) = work.poll_unpin(context) {
-            end = Some(result.map(|conclusion| StepEvent::Done(Box::new(conclusion))));
+            (over, end) = (true, Some(result.map(|conclusion| StepEvent::Done(Box::new(conclusion)))));
         }
         match sent.poll_recv(context) {
             Poll::Ready(Some(event)) => Poll::Ready(Some(Ok(event))),
-            Poll::Ready(None) => Poll::Ready(end.take()),
-            Poll::Pending => Poll::Pending,
+            _ if over => Poll::Ready(end.take()),
+            _ => Poll::Pending,
         }
     }))
 }

@@ -5,6 +5,8 @@
 //! what [`Canon`] tells it. JSON is held to one layout, `{"a": 1, "b": 2}`: then everything between values is forced and
 //! costs no model head, and no answer loses itself in white space.
 
+mod multiples;
+
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -59,6 +61,7 @@ impl Grammars {
 
     /// A matcher at the start of an answer.
     pub fn compile(&self, constraint: &Constraint) -> Result<Matcher, Error> {
+        multiples::check(constraint)?;
         let factory = self.factory.get_or_init(|| factory(&self.tokenizer)).as_ref().map_err(Clone::clone)?;
         let parser = factory.create_parser(constraint.grammar()).map_err(|error| refused(&error.to_string()))?;
         let inner = llguidance::Matcher::new(Ok(parser));
