@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Hop;
+use crate::{Error, ErrorKind, Hop};
 
 /// A request for one or more continuations of a prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -364,4 +364,64 @@ pub struct Usage {
     pub cached_tokens: usize,
     /// Tokens generated over all answers.
     pub completion_tokens: usize,
+}
+
+/// The most calls in one answer. Nobody asks for more, and whoever sends more wears the reader out.
+pub const MOST_CALLS: usize = 128;
+
+/// The error of an answer with more than [`MOST_CALLS`].
+pub fn too_many_calls() -> Error {
+    Error::new(ErrorKind::Upstream, format!("The upstream made more than {MOST_CALLS} calls in one answer."))
+}
+
+impl Usage {
+    /// The most tokens that anybody is believed to have counted in one request. Far above every context, and so far below the largest
+    /// number that sums over requests hold.
+    pub const MOST: usize = 1 << 40;
+
+    /// What another server says a request cost, as far as that can be true: no more than [`Usage::MOST`], no more found in a cache than
+    /// there was, and something where at least `delivered` tokens came.
+    #[must_use]
+    pub fn plausible(self, delivered: usize) -> Self {
+        let prompt_tokens = self.prompt_tokens.min(Self::MOST);
+        let completion_tokens = match self.completion_tokens {
+            0 => delivered,
+            said => said.min(Self::MOST.max(delivered)),
+        };
+        Self { prompt_tokens, cached_tokens: self.cached_tokens.min(prompt_tokens), completion_tokens }
+    }
+
+    /// Counts another request in.
+    pub fn add(&mut self, other: Self) {
+        self.prompt_tokens = self.prompt_tokens.saturating_add(other.prompt_tokens);
+        self.cached_tokens = self.cached_tokens.saturating_add(other.cached_tokens);
+        self.completion_tokens = self.completion_tokens.saturating_add(other.completion_tokens);
+    }
+
+    /// Tokens read and written.
+    pub fn total(&self) -> usize {
+        self.prompt_tokens.saturating_add(self.completion_tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_count_is_believed_within_reason() {
+        let usage = |(prompt_tokens, cached_tokens, completion_tokens)| Usage {
+            prompt_tokens,
+            cached_tokens,
+            completion_tokens,
+        };
+        let check =
+            |said, delivered, expected| assert_eq!(usage(said).plausible(delivered), usage(expected), "{said:?}");
+        check((3, 1, 2), 5, (3, 1, 2));
+        check((3, 9, 0), 5, (3, 3, 5));
+        check((usize::MAX, usize::MAX, usize::MAX), 1, (Usage::MOST, Usage::MOST, Usage::MOST));
+        let mut sum = usage((usize::MAX, 1, usize::MAX));
+        sum.add(usage((1, 1, 1)));
+        assert_eq!((sum, sum.total()), (usage((usize::MAX, 2, usize::MAX)), usize::MAX));
+    }
 }

@@ -12,10 +12,10 @@ mod image;
 
 use std::time::Duration;
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
 use protocol::{
     Draw, DrawRequest, Drawing, Embed, EmbedRequest, Embeddings, Error, ErrorKind, EventStream, Generate,
-    GenerateRequest, Hop, ModelCard, Prompt, Reason,
+    GenerateRequest, Hop, ModelCard, Prompt, Reason, Usage,
     anthropic::{self, MessagesRequest},
     openai::{
         self,
@@ -173,8 +173,9 @@ impl Upstream {
             Answer::begin(response, wire, self.config.idle, deadline).await
         };
         let begun = self.retry(|| first::within(self.config.first_byte, open()));
-        let answer = answer::before(deadline, begun).await?;
-        let events = answer.into_stream();
+        let answer = answer::before(deadline, begun).await.map_err(|error| self.http.key.hidden(error))?;
+        let key = self.http.key.clone();
+        let events = answer.into_stream().map_err(move |error| key.hidden(error)).boxed();
         Ok(match hop {
             Some(hop) => first::routed(hop, events),
             None => events,
@@ -237,7 +238,8 @@ impl Upstream {
             return Err(Error::new(ErrorKind::Upstream, message));
         }
         let vectors = data.into_iter().map(|one| numbers(one.embedding)).collect::<Result<_, _>>()?;
-        Ok(Embeddings { vectors, prompt_tokens: list.usage.prompt_tokens, hops })
+        let prompt_tokens = list.usage.prompt_tokens.min(Usage::MOST);
+        Ok(Embeddings { vectors, prompt_tokens, hops })
     }
 
     async fn images(&self, request: DrawRequest) -> Result<Drawing, Error> {

@@ -1,7 +1,7 @@
 //! Stream events of Anthropic's API as plain events: what a client of it needs.
 
 use super::reply::{BlockDelta, MessageChange, StreamEvent, UsageBody};
-use crate::{Error, ErrorKind, Event, FinishReason, Usage};
+use crate::{Error, ErrorKind, Event, FinishReason, MOST_CALLS, Usage, too_many_calls};
 
 /// Reads one message. Thoughts, citations and kinds of the future have no plain form and are left out.
 #[derive(Debug, Default)]
@@ -12,6 +12,8 @@ pub struct Reader {
     /// What the request watched for.
     stops: Vec<String>,
     finished: bool,
+    /// Pieces of the answer so far: how many tokens there were at least.
+    pieces: usize,
 }
 
 impl Reader {
@@ -32,11 +34,11 @@ impl Reader {
         Ok(match event {
             StreamEvent::MessageStart { message } => {
                 self.count(message.usage);
-                let Usage { prompt_tokens, cached_tokens, .. } = self.usage;
+                let Usage { prompt_tokens, cached_tokens, .. } = self.usage.plausible(0);
                 vec![Event::Started { prompt_tokens, cached_tokens }]
             }
             StreamEvent::ContentBlockStart { index, content_block } => match content_block.kind.as_str() {
-                "tool_use" => vec![self.call(index, content_block.id, content_block.name)],
+                "tool_use" => vec![self.call(index, content_block.id, content_block.name)?],
                 _ => content_block.text.into_iter().filter(|text| !text.is_empty()).map(text).collect(),
             },
             StreamEvent::ContentBlockDelta { index, delta } => self.delta(index, delta).into_iter().collect(),
@@ -50,14 +52,18 @@ impl Reader {
         })
     }
 
-    fn call(&mut self, block: usize, id: Option<String>, name: Option<String>) -> Event {
+    fn call(&mut self, block: usize, id: Option<String>, name: Option<String>) -> Result<Event, Error> {
+        if self.calls.len() >= MOST_CALLS {
+            return Err(too_many_calls());
+        }
         self.calls.push(block);
         let index = self.calls.len() - 1;
         let (id, name) = (Some(id.unwrap_or_default()), Some(name.unwrap_or_default()));
-        Event::ToolCall { choice: 0, index, id, name, arguments: String::new() }
+        Ok(Event::ToolCall { choice: 0, index, id, name, arguments: String::new() })
     }
 
-    fn delta(&self, block: usize, delta: BlockDelta) -> Option<Event> {
+    fn delta(&mut self, block: usize, delta: BlockDelta) -> Option<Event> {
+        self.pieces += 1;
         match delta {
             BlockDelta::TextDelta { text: more } => Some(text(more)),
             BlockDelta::InputJsonDelta { partial_json: arguments } => {
@@ -86,7 +92,7 @@ impl Reader {
     /// A message that never said why it ended, ended by itself.
     fn stop(&mut self) -> Vec<Event> {
         let finished = (!self.finished).then_some(Event::Finished { choice: 0, reason: FinishReason::Stop });
-        finished.into_iter().chain([Event::Done(self.usage)]).collect()
+        finished.into_iter().chain([Event::Done(self.usage.plausible(self.pieces))]).collect()
     }
 
     /// Counts are totals; the last one counts. Later events may leave the prompt out.

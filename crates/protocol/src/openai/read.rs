@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{ChatLogprobs, CompletionLogprobs, TopLogprobs};
-use crate::{Error, ErrorKind, Event, FinishReason, TokenLogprob, Usage};
+use crate::{Error, ErrorKind, Event, FinishReason, MOST_CALLS, TokenLogprob, Usage, too_many_calls};
 
 /// The data of the last event of a stream.
 const DONE: &str = "[DONE]";
@@ -137,8 +137,7 @@ impl Reader {
         if !self.choices.iter().all(|choice| choice.finished) {
             return Err(Error::new(ErrorKind::Upstream, "The upstream ended the answer before its end."));
         }
-        let counted = Usage { completion_tokens: self.pieces, ..Usage::default() };
-        Ok(vec![Event::Done(self.usage.unwrap_or(counted))])
+        Ok(vec![Event::Done(self.usage.unwrap_or_default().plausible(self.pieces))])
     }
 
     fn choice(&mut self, choice: IncomingChoice, out: &mut Vec<Event>) -> Result<(), Error> {
@@ -157,7 +156,7 @@ impl Reader {
         }
         for call in delta.tool_calls.into_iter().flatten() {
             self.pieces += 1;
-            out.push(self.call(index, call));
+            out.push(self.call(index, call)?);
         }
         if let Some(word) = choice.finish_reason {
             let reason = self.reason(&word, choice.stop_reason.as_ref())?;
@@ -169,23 +168,27 @@ impl Reader {
     }
 
     /// Without an index, a piece with an id begins a call and one without goes on with the last.
-    fn call(&mut self, choice: usize, call: IncomingCall) -> Event {
+    fn call(&mut self, choice: usize, call: IncomingCall) -> Result<Event, Error> {
         let calls = &mut self.choices[choice].calls;
         let last = calls.last().copied();
         let wire = call.index.unwrap_or(match (last, &call.id) {
             (Some(last), None) => last,
-            (Some(last), Some(_)) => last + 1,
+            (Some(last), Some(_)) => last.saturating_add(1),
             (None, _) => 0,
         });
         let function = call.function.unwrap_or_default();
         let arguments = function.arguments.unwrap_or_default();
         if let Some(index) = calls.iter().position(|known| *known == wire) {
-            return Event::ToolCall { choice, index, id: None, name: None, arguments };
+            return Ok(Event::ToolCall { choice, index, id: None, name: None, arguments });
+        }
+        if calls.len() >= MOST_CALLS {
+            return Err(too_many_calls());
         }
         calls.push(wire);
         let index = calls.len() - 1;
         let id = call.id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{choice}_{index}"));
-        Event::ToolCall { choice, index, id: Some(id), name: Some(function.name.unwrap_or_default()), arguments }
+        let name = Some(function.name.unwrap_or_default());
+        Ok(Event::ToolCall { choice, index, id: Some(id), name, arguments })
     }
 
     fn reason(&self, word: &str, stop: Option<&Value>) -> Result<FinishReason, Error> {

@@ -43,10 +43,11 @@ pub struct PromptTokensDetails {
 impl UsageBody {
     /// Counts another prompt in.
     pub(super) fn add(&mut self, usage: Usage) {
-        self.prompt_tokens += usage.prompt_tokens;
-        self.completion_tokens += usage.completion_tokens;
-        self.total_tokens += usage.prompt_tokens + usage.completion_tokens;
-        self.prompt_tokens_details.cached_tokens += usage.cached_tokens;
+        let cached = &mut self.prompt_tokens_details.cached_tokens;
+        *cached = cached.saturating_add(usage.cached_tokens);
+        self.prompt_tokens = self.prompt_tokens.saturating_add(usage.prompt_tokens);
+        self.completion_tokens = self.completion_tokens.saturating_add(usage.completion_tokens);
+        self.total_tokens = self.total_tokens.saturating_add(usage.total());
     }
 }
 

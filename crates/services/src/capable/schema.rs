@@ -56,9 +56,7 @@ impl Schema {
             let spent = heard.usage;
             finding = self.judge(&second);
             heard = second;
-            heard.usage.prompt_tokens += spent.prompt_tokens;
-            heard.usage.cached_tokens += spent.cached_tokens;
-            heard.usage.completion_tokens += spent.completion_tokens;
+            heard.usage.add(spent);
         }
         Ok(heard.deliver(finding))
     }

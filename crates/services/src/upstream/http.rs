@@ -18,12 +18,41 @@ use crate::first;
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 /// How much of a refusal is read.
 const LONGEST_REFUSAL: usize = 64 << 10;
+/// How much of a reply that is no stream is read, in bytes. The largest honest one, 2048 vectors of 3072 numbers, has some 80 MiB.
+const LONGEST_REPLY: usize = 128 << 20;
+/// Keys of fewer characters are placeholders of servers that want none, and would be found in any words.
+const SHORTEST_KEY: usize = 4;
+
+/// The key that a server is asked with, to be kept out of what it says.
+#[derive(Clone)]
+pub(super) struct Key(Option<SecretString>);
+
+impl Key {
+    /// The error without the key: servers and what stands before them quote headers in their refusals, and those go to callers.
+    pub(super) fn hidden(&self, mut error: Error) -> Error {
+        let Some(key) = self.0.as_ref().map(|key| key.expose_secret()).filter(|key| key.len() >= SHORTEST_KEY) else {
+            return error;
+        };
+        let hide = |text: &mut String| {
+            if text.contains(key) {
+                *text = text.replace(key, "[key]");
+            }
+        };
+        hide(&mut error.message);
+        error.param.as_mut().map(hide);
+        if error.code.as_ref().is_some_and(|code| code.contains(key)) {
+            error.code = None;
+        }
+        error
+    }
+}
 
 /// A client of one server. It does not print its key.
 pub(super) struct Http {
     client: Client,
     base: Url,
     first_byte: Option<Duration>,
+    pub(super) key: Key,
 }
 
 impl fmt::Debug for Http {
@@ -45,14 +74,14 @@ impl Http {
             .user_agent(concat!("tessera/", env!("CARGO_PKG_VERSION")))
             .build();
         let client = client.map_err(|e| wrong(config, &e.to_string()))?;
-        Ok(Self { client, base: base(config)?, first_byte: config.first_byte })
+        Ok(Self { client, base: base(config)?, first_byte: config.first_byte, key: Key(config.key.clone()) })
     }
 
     /// The response to a request for a stream; its status says that it goes well.
     pub(super) async fn post(&self, place: &str, body: &Value, id: &str) -> Result<Response, Error> {
         let request = self.request(Method::POST, place)?;
         let request = if id.is_empty() { request } else { request.header("x-request-id", id) };
-        send(request.header(CONTENT_TYPE, "application/json").body(body.to_string())).await
+        self.send(request.header(CONTENT_TYPE, "application/json").body(body.to_string())).await
     }
 
     /// The whole reply to a request.
@@ -62,7 +91,12 @@ impl Http {
 
     pub(super) async fn get<T: DeserializeOwned>(&self, place: &str) -> Result<T, Error> {
         let request = self.request(Method::GET, place)?;
-        first::within(self.first_byte, async { whole(send(request).await?).await }).await
+        first::within(self.first_byte, async { whole(self.send(request).await?).await }).await
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
+        let response = request.send().await.map_err(|e| broken(&e))?;
+        if response.status().is_success() { Ok(response) } else { Err(self.key.hidden(refused(response).await)) }
     }
 
     fn request(&self, method: Method, place: &str) -> Result<RequestBuilder, Error> {
@@ -109,15 +143,29 @@ fn headers(config: &Config) -> Result<HeaderMap, Error> {
     Ok(headers)
 }
 
-async fn send(request: RequestBuilder) -> Result<Response, Error> {
-    let response = request.send().await.map_err(|e| broken(&e))?;
-    if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
-}
-
 async fn whole<T: DeserializeOwned>(response: Response) -> Result<T, Error> {
-    let bytes = response.bytes().await.map_err(|e| broken(&e))?;
+    let bytes = bounded(response, LONGEST_REPLY).await?;
     serde_json::from_slice(&bytes)
         .map_err(|e| Error::new(ErrorKind::Upstream, format!("The upstream sent a reply that is not understood: {e}.")))
+}
+
+/// The body, unless it is longer than `most` bytes: nothing beyond is read, and nothing at all of a body that says so in front.
+async fn bounded(mut response: Response, most: usize) -> Result<Vec<u8>, Error> {
+    let long = || {
+        let message = format!("The upstream sent a reply of more than {} MiB, which is not read.", most >> 20);
+        Error::new(ErrorKind::Upstream, message).with_code("reply_too_long")
+    };
+    if response.content_length().is_some_and(|length| length > most as u64) {
+        return Err(long());
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| broken(&e))? {
+        if body.len() + chunk.len() > most {
+            return Err(long());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 /// A failure of the connection, told down to its cause. The address is left out: it may be a secret of the network's.
@@ -189,6 +237,12 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
     use serde_json::json;
 
     use super::*;
@@ -215,6 +269,38 @@ mod tests {
             let upstream = super::super::Upstream::new(config.clone()).unwrap();
             let printed = format!("{config:?} {upstream:?} {:?}", headers(&config).unwrap());
             assert!(!printed.contains("sk-secret"), "{printed}");
+        }
+    }
+
+    #[test]
+    fn keys_are_taken_out_of_what_upstreams_say() {
+        let check = |key: &str, said: &str, told: &str| {
+            let error = Error::new(ErrorKind::Invalid, said).with_param(said).with_code(said.to_owned());
+            let error = Key(Some(key.into())).hidden(error);
+            assert_eq!((&*error.message, error.param.as_deref()), (told, Some(told)));
+            assert_eq!(error.code.as_deref(), Some(said).filter(|_| said == told), "a code is a word for programs");
+        };
+        check("sk-secret", "Bad header `Bearer sk-secret` (sk-secret)", "Bad header `Bearer [key]` ([key])");
+        check("sk-secret", "no such model", "no such model");
+        check("x", "the maximum is exceeded", "the maximum is exceeded");
+    }
+
+    /// The length is said in front, and it is not.
+    #[tokio::test]
+    async fn replies_have_a_longest_length() {
+        let check = async |body: reqwest::Body, most: usize, expected: Result<usize, Option<&str>>| {
+            let response = Response::from(hyper::Response::new(body));
+            let read = bounded(response, most).await.map(|body| body.len());
+            assert_eq!(read.as_ref().map_err(|error| error.code.as_deref()).copied(), expected);
+        };
+        let said = || reqwest::Body::from(vec![b' '; 9]);
+        let unsaid = || {
+            let pieces = [4, 5].map(|n| Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b' '; n]))));
+            reqwest::Body::wrap(StreamBody::new(stream::iter(pieces)))
+        };
+        for body in [said, unsaid] as [fn() -> reqwest::Body; 2] {
+            check(body(), 9, Ok(9)).await;
+            check(body(), 8, Err(Some("reply_too_long"))).await;
         }
     }
 

@@ -113,6 +113,20 @@ async fn what_is_tried_again() {
         .await;
 }
 
+/// A refusal that quotes our headers, as the first word, and in the middle of a stream.
+#[tokio::test]
+async fn the_key_does_not_come_back() {
+    let words = r#"{"error":{"message":"Bad header `Authorization: Bearer sk-1`","code":400}}"#;
+    let stream = format!("data: {words}\n\n");
+    for reply in
+        [Reply::json("400 Bad Request", "", words), Reply::stream(&stream), Reply::stream(&format!("{BEGUN}{stream}"))]
+    {
+        let server = Server::start([reply]).await;
+        let error = answer(&upstream(&server), request()).await.unwrap_err();
+        assert_eq!(error.message, "Bad header `Authorization: Bearer [key]`");
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_is_not_there() {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -55,6 +55,9 @@ fn chunks_become_events() {
     let usage = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":1}}}"#;
     let counted = Event::Done(Usage { prompt_tokens: 3, cached_tokens: 1, completion_tokens: 2 });
     check(&[stop, usage, "[DONE]"], &[ends(FinishReason::Stop), counted]);
+    let absurd = usage.replace('3', "18446744073709551615").replace('2', "18446744073709551615");
+    let believed = Usage { prompt_tokens: Usage::MOST, cached_tokens: 1, completion_tokens: Usage::MOST };
+    check(&[stop, &absurd, "[DONE]"], &[ends(FinishReason::Stop), Event::Done(believed)]);
 }
 
 #[test]
@@ -81,6 +84,9 @@ fn calls_have_one_beginning() {
     let (a, b) = (call(0, Some(("a", "f")), "{}"), call(1, Some(("b", "f")), "{}"));
     check(&[whole, other, rest], &[a, b, call(1, None, "x")]);
     check(&[r#"{"index":0,"function":{"name":"f"}}"#], &[call(0, Some(("call_0_0", "f")), "")]);
+    let many: Vec<String> = (0..=MOST_CALLS).map(|i| delta(&format!(r#"{{"index":{i}}}"#))).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(read(1, &many).unwrap_err(), too_many_calls());
 }
 
 #[test]

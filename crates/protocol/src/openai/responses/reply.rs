@@ -211,7 +211,7 @@ impl From<Usage> for ResponseUsage {
             input_tokens_details: InputDetails { cached_tokens: usage.cached_tokens },
             output_tokens: usage.completion_tokens,
             output_tokens_details: OutputDetails::default(),
-            total_tokens: usage.prompt_tokens + usage.completion_tokens,
+            total_tokens: usage.total(),
         }
     }
 }
