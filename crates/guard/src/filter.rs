@@ -93,6 +93,11 @@ impl Filter {
         self.held.len() + self.torn.len()
     }
 
+    /// How much of the text has left, in bytes as it came.
+    pub(crate) fn left(&self) -> usize {
+        self.from
+    }
+
     fn advance(&mut self, last: bool) -> Release {
         let mut verdicts = Vec::new();
         let free = self.compiled.finders(self.direction).scan(&mut self.places, &mut self.folded, last, &mut verdicts);

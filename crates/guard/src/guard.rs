@@ -7,6 +7,7 @@ use crate::{
     filter::Filter,
     finder::Finders,
     fold::Folded,
+    json::JsonFilter,
     mask,
     moderation::{Moderation, Moderator},
     policy::{Action, Direction, Policy},
@@ -73,6 +74,17 @@ impl Guard {
         Report { action, verdicts, text }
     }
 
+    /// Judges a whole JSON text as what it means, and masks it so that it stays JSON.
+    pub fn check_json(&self, text: &str, direction: Direction) -> Report {
+        let mut filter = self.stream_json(direction);
+        let (mut first, rest) = (filter.push(text), filter.finish());
+        first.text += &rest.text;
+        first.verdicts.extend(rest.verdicts);
+        first.verdicts.sort_by(Verdict::order);
+        let action = first.verdicts.iter().map(|v| v.action).max().unwrap_or(Action::Allow);
+        Report { action, verdicts: first.verdicts, text: (action == Action::Mask).then_some(first.text) }
+    }
+
     /// Scores a text in OpenAI's categories, whatever the policy does about them.
     pub fn moderate(&self, text: &str) -> Moderation {
         self.compiled.moderator.moderate(text)
@@ -81,5 +93,10 @@ impl Guard {
     /// A filter for a text that comes in pieces.
     pub fn stream(&self, direction: Direction) -> Filter {
         Filter::new(self.compiled.clone(), direction)
+    }
+
+    /// A filter for JSON that comes in pieces.
+    pub fn stream_json(&self, direction: Direction) -> JsonFilter {
+        JsonFilter::new(self.stream(direction))
     }
 }

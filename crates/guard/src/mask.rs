@@ -24,6 +24,17 @@ pub(crate) fn write(text: &str, from: usize, masks: &[Verdict], until: usize) ->
     (written, until)
 }
 
+/// What masks replace, in order, each with what stands there instead. `masks` are sorted by [`Verdict::order`].
+pub(crate) fn regions(mut masks: &[Verdict]) -> Vec<(String, Range<usize>)> {
+    let mut regions = Vec::new();
+    while let Some((name, span, n)) = region(masks) {
+        // The name of a rule is its writer's; in JSON it may not end the string that it stands in.
+        regions.push((name.mask().replace(['"', '\\'], "'"), span));
+        masks = &masks[n..];
+    }
+    regions
+}
+
 /// The findings at the beginning of `masks` that overlap: the one that names them, what they cover, and how many they are.
 fn region(masks: &[Verdict]) -> Option<(&Verdict, Range<usize>, usize)> {
     let (mut name, mut span) = (masks.first()?, masks.first()?.span.clone());

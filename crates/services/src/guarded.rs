@@ -1,8 +1,8 @@
 //! What goes in and comes out is checked by a policy, and what was found is among the events.
 //!
-//! Every message of a request is judged whole: masked, or the request is refused. An answer is judged while it comes, each choice by
+//! Every text of a request is judged whole: masked, or the request is refused (`input`). An answer is judged while it comes, each choice by
 //! itself, and so are the arguments of every tool call: what a rule has not decided is held, what is found is masked, and a
-//! finding that blocks ends that answer with [`FinishReason::ContentFilter`] in front of it. Scores spell out their tokens, so they
+//! finding that blocks ends that answer with [`FinishReason::ContentFilter`] in front of it (`answer`). Scores spell out their tokens, so they
 //! leave only with text that is free, and not at all where something was masked; token ids do not leave.
 //!
 //! A policy may put questions to models (`asked`): about a request before it goes in, about an answer once it is whole. And it may
@@ -14,23 +14,23 @@
 //! Prompts of token ids have no text to judge, and a policy may not be passed by that door: they are refused where it enforces
 //! anything on the way in.
 
+mod answer;
 mod asked;
+mod input;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
-use guard::{Action, Direction, Filter, Guard, Panel, Release, Verdict};
+use guard::{Action, Direction, Guard, Panel, Release, Report, Verdict};
 use protocol::{
     Error, ErrorKind, Event, EventStream, Finding, FinishReason, Format, Generate, GenerateRequest, Load, ModelCard,
-    Outcome, Prompt, TextOrTokens, TokenLogprob, Usage,
+    Outcome, TokenLogprob, Usage,
 };
 
 use tokio::time::Instant;
 
 use crate::first;
+use answer::Answer;
 
 /// A service behind a policy.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Guarded {
 
     async fn ask(&self, mut request: GenerateRequest) -> Result<EventStream, Error> {
         let began = Instant::now();
-        let mut findings = self.check(&mut request.prompt)?;
+        let mut findings = input::request(&self.guard, &mut request)?;
         findings.extend(asked::request(&self.panel, &request.prompt).await?);
         let held = Event::Held { choice: None, time: began.elapsed() };
         request.report_tokens = false;
@@ -75,32 +75,15 @@ impl Guarded {
         let events = stream::unfold(watch, async |mut watch| watch.next().await.map(|item| (item, watch))).boxed();
         asked::answer(self.panel.clone(), events).await
     }
-
-    /// Judges what comes in and puts masks into it; an error is a finding that blocks.
-    fn check(&self, prompt: &mut Prompt) -> Result<Vec<Finding>, Error> {
-        let mut findings = Vec::new();
-        match prompt {
-            Prompt::Raw(TextOrTokens::Text(text)) => findings.extend(judge(&self.guard, "prompt", text)?),
-            Prompt::Raw(TextOrTokens::Tokens(_)) => judge_tokens(&self.guard, "prompt")?,
-            Prompt::Chat(chat) => {
-                for (i, message) in chat.messages.iter_mut().enumerate() {
-                    if let Some(content) = &mut message.content {
-                        findings.extend(judge(&self.guard, &format!("messages[{i}].content"), content)?);
-                    }
-                    for (k, call) in message.tool_calls.iter_mut().enumerate() {
-                        let place = format!("messages[{i}].tool_calls[{k}].function.arguments");
-                        findings.extend(judge(&self.guard, &place, &mut call.arguments)?);
-                    }
-                }
-            }
-        }
-        Ok(findings)
-    }
 }
 
 /// Judges a text that comes in and puts masks into it; an error is a finding that blocks. `place` names the text to the caller.
 pub fn judge(guard: &Guard, place: &str, text: &mut String) -> Result<Vec<Finding>, Error> {
-    let report = guard.check(text, Direction::In);
+    judged(place, guard.check(text, Direction::In), text)
+}
+
+/// What becomes of a text that comes in and was judged so.
+fn judged(place: &str, report: Report, text: &mut String) -> Result<Vec<Finding>, Error> {
     if report.action == Action::Block {
         return Err(blocked(place, &report.verdicts));
     }
@@ -155,29 +138,6 @@ struct Watch {
     over: bool,
     /// What generated text ends with.
     label: Option<&'static str>,
-}
-
-/// One choice.
-struct Answer {
-    text: Filter,
-    /// Scores of text that is held.
-    scores: Vec<TokenLogprob>,
-    calls: BTreeMap<usize, Filter>,
-    /// Some text left.
-    spoke: bool,
-    ended: bool,
-}
-
-impl Answer {
-    fn new(guard: &Guard) -> Self {
-        Self {
-            text: guard.stream(Direction::Out),
-            scores: Vec::new(),
-            calls: BTreeMap::new(),
-            spoke: false,
-            ended: false,
-        }
-    }
 }
 
 impl Watch {
@@ -270,7 +230,8 @@ impl Watch {
         }
         answer.scores.extend(logprobs);
         let release = answer.text.push(text);
-        self.release_text(choice, release)
+        self.release_text(choice, release)?;
+        self.free(choice)
     }
 
     fn release_text(&mut self, choice: usize, release: Release) -> Result<(), Error> {
@@ -291,47 +252,43 @@ impl Watch {
         &mut self,
         choice: usize,
         index: usize,
-        (id, name): (Option<String>, Option<String>),
+        named: (Option<String>, Option<String>),
         arguments: &str,
     ) -> Result<(), Error> {
         self.usage.completion_tokens += 1;
-        let (guard, answer) = (self.guard.clone(), self.answer(choice)?);
+        let guard = self.guard.clone();
+        let answer = self.answer(choice)?;
         if answer.ended {
             return Ok(());
         }
-        let first = !answer.calls.contains_key(&index);
-        let filter = answer.calls.entry(index).or_insert_with(|| guard.stream(Direction::Out));
-        let release = filter.push(arguments);
-        if first {
-            // What was said before the call is complete, and belongs in front of it.
-            self.flush_text(choice)?;
-            self.flush_calls(choice, Some(index))?;
-        }
-        if first || !release.text.is_empty() {
-            self.ready.push_back(Event::ToolCall { choice, index, id, name, arguments: release.text });
-        }
+        let release = answer.push(&guard, index, named, arguments)?;
+        self.release_call(choice, index, &release)
+    }
+
+    fn release_call(&mut self, choice: usize, index: usize, release: &Release) -> Result<(), Error> {
+        self.free(choice)?;
         self.report(choice, &format!("arguments of call {index}"), &release.verdicts, release.blocked)
     }
 
-    fn flush_text(&mut self, choice: usize) -> Result<(), Error> {
-        let guard = self.guard.clone();
+    /// Lets calls go that nothing is held in front of.
+    fn free(&mut self, choice: usize) -> Result<(), Error> {
         let answer = self.answer(choice)?;
-        let mut text = std::mem::replace(&mut answer.text, guard.stream(Direction::Out));
-        self.release_text(choice, text.finish())
+        let events = if answer.ended { Vec::new() } else { answer.free(choice) };
+        self.ready.extend(events);
+        Ok(())
     }
 
-    /// The calls are complete, but for one.
-    fn flush_calls(&mut self, choice: usize, but: Option<usize>) -> Result<(), Error> {
-        let others: Vec<usize> =
-            self.answer(choice)?.calls.keys().copied().filter(|index| Some(*index) != but).collect();
-        for index in others {
-            let Some(filter) = self.answer(choice)?.calls.get_mut(&index) else { continue };
-            let release = filter.finish();
-            if !release.text.is_empty() {
-                let event = Event::ToolCall { choice, index, id: None, name: None, arguments: release.text };
-                self.ready.push_back(event);
+    /// The text is complete, and then every call; a finding that blocks ends it there.
+    fn flush(&mut self, choice: usize) -> Result<(), Error> {
+        let release = self.answer(choice)?.text.finish();
+        self.release_text(choice, release)?;
+        for place in 0..self.answer(choice)?.calls() {
+            let answer = self.answer(choice)?;
+            if answer.ended {
+                break;
             }
-            self.report(choice, &format!("arguments of call {index}"), &release.verdicts, release.blocked)?;
+            let (index, release) = answer.finish(place);
+            self.release_call(choice, index, &release)?;
         }
         Ok(())
     }
@@ -340,12 +297,11 @@ impl Watch {
         if self.answer(choice)?.ended {
             return Ok(());
         }
-        self.flush_text(choice)?;
-        self.flush_calls(choice, None)?;
+        self.flush(choice)?;
         let label = self.label;
         let answer = self.answer(choice)?;
         if !std::mem::replace(&mut answer.ended, true) {
-            let label = label.filter(|_| answer.spoke && answer.calls.is_empty());
+            let label = label.filter(|_| answer.spoke && answer.calls() == 0);
             let line = label.map(|line| Event::Text { choice, text: line.to_owned(), logprobs: Vec::new() });
             self.ready.extend(line);
             self.ready.push_back(Event::Finished { choice, reason });

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "shared functions of tests are not seen as tests")]
 
 mod asked;
+mod json;
 mod measured;
 mod personal;
 mod stream;

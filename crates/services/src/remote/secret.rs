@@ -2,10 +2,11 @@
 //!
 //! A request carries the time, a number used once, and an HMAC-SHA-256 over both, the path and the hash of the body. The answer
 //! carries an HMAC over the same number. So a worker works for nobody who does not know the secret, nobody can change a request on
-//! its way or send it a second time (numbers are remembered as long as their time is good), and a gateway believes no answer of
-//! somebody who took the worker's place.
+//! its way or send it to this worker a second time (numbers are remembered as long as their time is good), and a gateway believes no
+//! answer of somebody who took the worker's place.
 //!
-//! What this does not do: hide anything, or protect an answer behind its head. Whoever reads or rewrites the traffic between the
+//! What this does not do: keep a recorded request from another worker with the same secret, or from this one after a new start, as long as its
+//! time is good; hide anything, or protect an answer behind its head. Whoever reads or rewrites the traffic between the
 //! machines reads prompts and answers and can change answers. Over a network that is not yours alone, lay it through a tunnel
 //! (WireGuard, stunnel, a service mesh).
 

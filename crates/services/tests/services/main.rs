@@ -7,6 +7,7 @@ mod capable;
 mod fake;
 mod fallback;
 mod guarded;
+mod guarded_calls;
 mod migrating;
 mod recordings;
 mod server;

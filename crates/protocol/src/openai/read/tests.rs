@@ -55,7 +55,7 @@ fn chunks_become_events() {
     let usage = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":1}}}"#;
     let counted = Event::Done(Usage { prompt_tokens: 3, cached_tokens: 1, completion_tokens: 2 });
     check(&[stop, usage, "[DONE]"], &[ends(FinishReason::Stop), counted]);
-    let absurd = usage.replace('3', "18446744073709551615").replace('2', "18446744073709551615");
+    let absurd = usage.replace(['3', '2'], "18446744073709551615");
     let believed = Usage { prompt_tokens: Usage::MOST, cached_tokens: 1, completion_tokens: Usage::MOST };
     check(&[stop, &absurd, "[DONE]"], &[ends(FinishReason::Stop), Event::Done(believed)]);
 }
