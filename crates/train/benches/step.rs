@@ -147,7 +147,10 @@ fn write_safetensors(path: &Path, tensors: &[(String, Vec<usize>)]) {
             let value = if shape.len() == 1 { 1.0 } else { 0.035 * even };
             data.extend(value.to_le_bytes());
         }
-        header.push(format!(r#""{name}": {{"dtype": "F32", "shape": {shape:?}, "data_offsets": [{start}, {}]}}"#, data.len()));
+        header.push(format!(
+            r#""{name}": {{"dtype": "F32", "shape": {shape:?}, "data_offsets": [{start}, {}]}}"#,
+            data.len()
+        ));
     }
     let header = format!("{{{}}}", header.join(", "));
     let mut file = std::fs::File::create(path).unwrap();

@@ -1,3 +1,5 @@
+//! Products against f64, in every way that operands may lie, on every instruction set.
+
 use half::bf16;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Gradients against finite differences of the definitions in f64.
+
 use super::*;
 use crate::Isa;
 use crate::rope::{RopeScaling, RopeSpec, RopeStyle, RopeTable, rope, rope_backward};

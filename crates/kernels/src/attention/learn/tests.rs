@@ -1,3 +1,5 @@
+//! Attention and its gradient against the definition in f64 and its finite differences.
+
 use super::*;
 use crate::Isa;
 use crate::testing::Random;
