@@ -84,11 +84,10 @@ fn peer(python: &str, directory: &Path, mode: &str, threads: usize) -> Option<Si
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("peers/torch_step.py");
     let mut command = Command::new(python);
     command.arg(script).arg(directory).args([mode, &threads.to_string(), &STEPS.to_string()]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let (mut asks, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut child = Ending(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+    let (mut asks, answers) = (child.0.stdin.take().unwrap(), child.0.stdout.take().unwrap());
     let mut answers = BufReader::new(answers);
     ask(&mut asks, &mut answers)?;
-    let mut child = Ending(child);
     let run = move || {
         let _alive = &mut child;
         ask(&mut asks, &mut answers).unwrap()
