@@ -7,7 +7,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    Error, Ledger, Result, Settings, Verification, schema,
+    Error, Ledger, Result, Settings, Verification,
+    anchor::Anchor,
+    schema,
     store::{Link, Row, Store, Value, built, placeholders},
     tree,
 };
@@ -158,6 +160,7 @@ impl Ledger {
         }
         copy(&mut from, &mut to).await?;
         target.close().await;
+        Anchor::new(&settings.keys, &settings.url).forget()?;
         let opened = Self::open(settings).await;
         let verified = match &opened {
             Ok(ledger) => ledger.verify(None).await,

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    Error, Outcome, Result, Settled,
+    Checkpoint, Error, Outcome, Result, Settled,
     clock::micros,
     counters::Held,
     entry::Body,
@@ -50,6 +50,8 @@ pub(crate) struct Keeper {
     newest: Option<(u64, i64)>,
     kept_at: i64,
     copier: Option<Link>,
+    /// The newest checkpoint, until it is kept beside the keys.
+    last: Option<Checkpoint>,
 }
 
 impl Keeper {
@@ -58,11 +60,12 @@ impl Keeper {
         queue: mpsc::WeakUnboundedSender<Command>,
         stopped: watch::Receiver<bool>,
     ) -> Self {
-        Self { shared, queue, stopped, newest: None, kept_at: 0, copier: None }
+        Self { shared, queue, stopped, newest: None, kept_at: 0, copier: None, last: None }
     }
 
     /// The log still has the root that was last signed. Signing on from another one would make two histories.
     pub(crate) async fn check_last(&self) -> Result<()> {
+        self.check_anchor().await?;
         let Shared { store, keyring, signed, .. } = &*self.shared;
         let rows = store.rows("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1", vec![]).await?;
         let Some(row) = rows.first() else { return Ok(()) };
@@ -77,6 +80,28 @@ impl Keeper {
         }
         signed.store(last.size, Ordering::Release);
         Ok(())
+    }
+
+    /// The log still has what was written down beside the keys.
+    async fn check_anchor(&self) -> Result<()> {
+        let Shared { store, keyring, anchor, .. } = &*self.shared;
+        let Some(kept) = anchor.read(keyring.signer.verifier())? else { return Ok(()) };
+        if tree::size(store).await? >= kept.size && tree::root(store, kept.size).await? == kept.root.0 {
+            return Ok(());
+        }
+        Err(Error::Altered(format!(
+            "the log is not the one whose first {} entries were signed; if you put an older copy of the database in its place, remove {} and start again",
+            kept.size,
+            anchor.path().display()
+        )))
+    }
+
+    /// Writes the newest checkpoint down beside the keys.
+    fn anchor(&mut self) -> Result<()> {
+        match self.last.take() {
+            Some(checkpoint) => self.shared.anchor.write(&checkpoint),
+            None => Ok(()),
+        }
     }
 
     pub(crate) async fn work(mut self) {
@@ -99,6 +124,7 @@ impl Keeper {
                     note(flushed, "the log could not be signed");
                     if copied.elapsed() >= COPY {
                         note(self.copy().await, "SQLite's log could not be copied");
+                        note(self.anchor(), "the newest checkpoint could not be kept beside the keys");
                         copied = Instant::now();
                     }
                 }
@@ -111,6 +137,7 @@ impl Keeper {
             }
         }
         note(self.flush().await, "the last checkpoint could not be signed");
+        note(self.anchor(), "the last checkpoint could not be kept beside the keys");
         note(self.leave().await, "the gateway could not be signed off");
     }
 
@@ -152,6 +179,7 @@ impl Keeper {
         }
         self.newest = Some((checkpoint.size, at));
         shared.signed.fetch_max(checkpoint.size, Ordering::AcqRel);
+        self.last = Some(checkpoint);
         Ok(())
     }
 

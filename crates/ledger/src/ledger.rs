@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     Accepted, Clock, Error, Keys, Outcome, Result, Settings, Settled, Usage, Verifier,
+    anchor::Anchor,
     counters::Held,
     entry::{AcceptedBody, Body, Input, Output, SettledBody},
     keeper::Keeper,
@@ -50,6 +51,7 @@ pub struct Ledger {
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) keyring: Keyring,
+    pub(crate) anchor: Anchor,
     pub(crate) settings: Settings,
     /// This process, in the accepted-entries it wrote.
     pub(crate) gateway: String,
@@ -91,6 +93,7 @@ impl Ledger {
         let keyring = Keyring::open(&settings.keys)?;
         let edge = Arc::new(Edge::load(&store).await?);
         let shared = Arc::new(Shared {
+            anchor: Anchor::new(&settings.keys, &settings.url),
             gateway: crate::note::hex(&rand::random::<[u8; 8]>()),
             waiting: AtomicUsize::new(0),
             edge: ArcSwap::new(edge.clone()),

@@ -17,6 +17,7 @@
 //! Invariant: entries are written once and never changed; nobody is answered before the commit; no amount of money is ever a float; no read of
 //! records is without a [`Scope`].
 
+mod anchor;
 mod clock;
 mod copy;
 mod counters;

@@ -69,7 +69,8 @@ impl Ledger {
         let mut link = self.shared.store.link().await?;
         link.snapshot().await?;
         let mut check = Check::new(&self.shared.keyring);
-        check.checkpoints(&mut link, outside).await?;
+        let kept = self.shared.anchor.read(self.verifier())?;
+        check.checkpoints(&mut link, outside.or(kept.as_ref())).await?;
         check.edges(&mut link).await?;
         check.entries(&mut link).await?;
         check.money(&mut link).await?;

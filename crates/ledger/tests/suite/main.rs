@@ -40,6 +40,7 @@ cases! {
         an_id_is_used_once, tenants_see_their_own, what_a_dead_gateway_left_open_is_closed_as_lost;
     money: a_budget_for_m_admits_exactly_m_of_n, every_balance_is_the_fold_of_what_was_charged;
     tamper: a_log_that_nobody_touched_verifies, whatever_is_touched_is_named, a_cut_off_end_shows_against_a_checkpoint_from_outside,
+        a_log_that_was_written_anew_is_not_signed,
         a_log_that_was_altered_is_not_signed_on, proofs_hold_offline_and_only_for_what_they_prove;
     contents: an_erased_person_is_gone_and_the_log_verifies, an_erasure_is_seen_by_other_gateways,
         old_contents_expire_and_the_log_stays;

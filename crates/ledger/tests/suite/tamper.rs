@@ -126,6 +126,10 @@ pub(crate) async fn a_cut_off_end_shows_against_a_checkpoint_from_outside(bench:
     ] {
         assert!(bench.sql(sql).await > 0, "{sql}");
     }
+    let error = Ledger::open(bench.settings()).await.unwrap_err().to_string();
+    assert!(error.contains("whose first 120 entries were signed") && error.contains(".checkpoint"), "{error}");
+    // Whoever has the directory of the keys as well can take that away, too.
+    forget(&bench);
     let ledger = bench.open().await;
     assert_eq!(ledger.verify(None).await.unwrap().problems, [], "from inside nothing shows");
     let checkpoint = Verifier::decode(&public).unwrap().open(&outside.note).unwrap();
@@ -134,6 +138,30 @@ pub(crate) async fn a_cut_off_end_shows_against_a_checkpoint_from_outside(bench:
     assert_eq!(first.entry, Some(102));
     assert!(first.what.contains("entries 102 to 119 are missing"), "{first:?}");
     ledger.close().await;
+}
+
+/// Removes what is kept beside the keys.
+fn forget(bench: &Bench) {
+    for file in std::fs::read_dir(bench.path().join("keys")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "checkpoint") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+/// Without its checkpoints a log could be written anew, and be signed by the next start.
+pub(crate) async fn a_log_that_was_written_anew_is_not_signed(bench: Bench) {
+    filled(&bench, 20).await.close().await;
+    for sql in [
+        "UPDATE entries SET leaf = (SELECT leaf FROM entries WHERE idx = 1) WHERE idx = 0",
+        "DELETE FROM checkpoints",
+        "DELETE FROM edges",
+    ] {
+        assert!(bench.sql(sql).await > 0, "{sql}");
+    }
+    let error = Ledger::open(bench.settings()).await.unwrap_err();
+    assert!(matches!(error, Error::Altered(_)), "{error}");
 }
 
 pub(crate) async fn a_log_that_was_altered_is_not_signed_on(bench: Bench) {
