@@ -17,5 +17,5 @@ mod tape;
 pub use batch::Batch;
 pub use linear::{Learned, Lora};
 pub use network::{Losses, Network};
-pub use optimizer::{Optimizer, Rule, Schedule};
+pub use optimizer::{Optimizer, Rule};
 pub use params::{Entry, Params};

@@ -196,10 +196,10 @@ impl Linear {
 }
 
 impl Adapter {
-    /// `A` is drawn evenly from `±sqrt(3 / inputs)`, as PEFT and PyTorch do; `B` is zero, so that the first step is the base's.
+    /// `A` is drawn evenly from `±1 / sqrt(inputs)`, as PEFT does (Kaiming's rule with `a = √5`); `B` is zero, so that the first step is the base's.
     fn new(lora: Lora, name: &str, [outputs, inputs]: [usize; 2], params: &mut Params) -> Self {
         let mut random = crate::random::Random::new(lora.seed, name);
-        let bound = (3.0 / inputs as f32).sqrt();
+        let bound = (inputs as f32).sqrt().recip();
         let a: Vec<f32> = (0..lora.rank * inputs).map(|_| bound * random.even()).collect();
         let a = params.add(format!("{name}.a"), [lora.rank, inputs], &a);
         let b = params.add(format!("{name}.b"), [outputs, lora.rank], &vec![0.0; outputs * lora.rank]);

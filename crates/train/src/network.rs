@@ -99,11 +99,6 @@ impl Network {
         network
     }
 
-    /// What it is made of.
-    pub fn spec(&self) -> &ModelSpec {
-        &self.spec
-    }
-
     /// Takes in what an optimizer changed in [`Network::params`].
     pub fn refresh(&mut self, dev: &Device) {
         let math = Math { dev, precision: self.precision };

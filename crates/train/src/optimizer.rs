@@ -1,4 +1,4 @@
-//! How parameters step: AdamW with a clipped gradient, and what the learning rate does over a run.
+//! How parameters step: AdamW with a clipped gradient.
 
 use kernels::{AdamW, Device, square_sum};
 
@@ -25,29 +25,6 @@ impl Default for Rule {
     }
 }
 
-/// The learning rate over a run.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Schedule {
-    /// The highest rate.
-    pub peak: f32,
-    /// Steps in which it rises to the peak, in a line.
-    pub warmup: u32,
-    /// All steps of the run.
-    pub steps: u32,
-    /// The share of the run, at its end, in which it falls to zero, in a line (warm-up, stable, decay: Hu et al. 2024).
-    pub cooldown: f32,
-}
-
-impl Schedule {
-    /// The rate of step `step`, from 0 on.
-    pub fn rate(&self, step: u32) -> f32 {
-        let rise = (step + 1) as f32 / self.warmup.max(1) as f32;
-        let left = self.steps.saturating_sub(step) as f32;
-        let fall = left / (self.cooldown * self.steps as f32).max(1.0);
-        self.peak * rise.min(1.0) * fall.min(1.0)
-    }
-}
-
 /// What an optimizer remembers.
 #[derive(Debug, Clone)]
 pub struct Optimizer {
@@ -62,11 +39,6 @@ impl Optimizer {
     pub fn new(rule: Rule, params: &Params) -> Self {
         let n = params.values.len();
         Self { rule, step: 0, mean: vec![0.0; n], square: vec![0.0; n] }
-    }
-
-    /// Steps done.
-    pub fn steps(&self) -> u32 {
-        self.step
     }
 
     /// One step at this rate; the gradient is zero afterwards. Returns how long it was before it was cut. A gradient that is no number changes
@@ -96,16 +68,4 @@ impl Optimizer {
 fn runs(entries: &[crate::Entry]) -> Vec<(bool, std::ops::Range<usize>)> {
     let alike = entries.chunk_by(|a, b| a.decays == b.decays);
     alike.filter_map(|run| Some((run.first()?.decays, run.first()?.range.start..run.last()?.range.end))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_rate_rises_stays_and_falls() {
-        let schedule = Schedule { peak: 2.0, warmup: 4, steps: 20, cooldown: 0.5 };
-        let rates = [0, 3, 9, 10, 15, 19, 20].map(|step| schedule.rate(step));
-        assert_eq!(rates, [0.5, 2.0, 2.0, 2.0, 1.0, 0.2, 0.0]);
-    }
 }

@@ -1,4 +1,5 @@
 //! Random numbers that are a pure function of a seed and a name, so that what is drawn for one matrix does not depend on the others.
+//! Not from `rand`, whose seeded generator may give other numbers in its next version: an adapter can be made again from its seed.
 
 /// SplitMix64 (Steele et al. 2014).
 #[derive(Debug, Clone)]
