@@ -5,7 +5,7 @@
 //!
 //! What names the bad entry: its leaf, if only the body was changed; its tile, if the leaf was changed with it; if tiles were changed as well,
 //! the first checkpoint that no longer fits, and then the entry is one of those since the checkpoint before. An end that was cut off
-//! together with its checkpoints shows only against a checkpoint kept elsewhere.
+//! together with its checkpoints shows only against a checkpoint kept elsewhere: the one beside the keys, or an auditor's.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -37,7 +37,7 @@ pub struct Verification {
     pub signed: u64,
     /// The root over all of them.
     pub root: String,
-    /// Checkpoints whose signature and root were checked, the one from outside included.
+    /// Checkpoints whose signature and root were checked, those from outside and beside the keys included.
     pub checkpoints: u64,
     /// Contents that were opened and compared with their hash.
     pub contents: u64,
@@ -61,16 +61,18 @@ pub struct Problem {
 }
 
 impl Ledger {
-    /// Computes everything again; against a checkpoint from outside, too, if one is given.
+    /// Computes everything again; against the checkpoint beside the keys, too, and against one from outside if it is given.
     ///
     /// # Errors
     /// If the store cannot be read. That something was altered is no error but what is returned.
     pub async fn verify(&self, outside: Option<&Checkpoint>) -> Result<Verification> {
+        // Read before the snapshot, which therefore has it.
+        let kept = self.shared.anchor.read(self.verifier())?;
         let mut link = self.shared.store.link().await?;
         link.snapshot().await?;
         let mut check = Check::new(&self.shared.keyring);
-        let kept = self.shared.anchor.read(self.verifier())?;
-        check.checkpoints(&mut link, outside.or(kept.as_ref())).await?;
+        check.checkpoints(&mut link).await?;
+        outside.into_iter().chain(kept.as_ref()).for_each(|checkpoint| check.sign(checkpoint));
         check.edges(&mut link).await?;
         check.entries(&mut link).await?;
         check.money(&mut link).await?;
@@ -128,7 +130,7 @@ impl<'k> Check<'k> {
     }
 
     /// Reads every checkpoint and checks its signature.
-    async fn checkpoints(&mut self, link: &mut Link, outside: Option<&Checkpoint>) -> Result<()> {
+    async fn checkpoints(&mut self, link: &mut Link) -> Result<()> {
         let verifier = self.keyring.signer.verifier();
         for row in link.rows("SELECT size, note FROM checkpoints ORDER BY size", vec![]).await? {
             let size = row.count(0)?;
@@ -141,9 +143,6 @@ impl<'k> Check<'k> {
             }
         }
         self.found.signed = self.signed.last_key_value().map_or(0, |(size, _)| *size);
-        if let Some(outside) = outside {
-            self.sign(outside);
-        }
         Ok(())
     }
 
