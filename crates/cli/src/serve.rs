@@ -1,8 +1,7 @@
 //! `tessera serve`: models behind the OpenAI API until a signal says stop.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use anyhow::Context;
 use clap::Args;
 use engine::Engine;
 use gateway::{
@@ -108,7 +107,8 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         ));
     }
     let watch = args.file.path().map(|path| Watch::new(path, gateway.settings.clone(), over));
-    until_signal(listener, gateway, watch).await
+    until_signal(listener, gateway, watch).await;
+    Ok(())
 }
 
 impl ServeArgs {
@@ -163,7 +163,7 @@ pub(crate) fn offered(gateway: &Gateway) -> String {
 
 /// Serves until Ctrl-C or SIGTERM; then running answers finish, unless a second signal says that it should end at once. A
 /// settings file is watched meanwhile, and the ledger closed in the end.
-pub(crate) async fn until_signal(listener: Listener, gateway: Gateway, watch: Option<Watch>) -> anyhow::Result<()> {
+pub(crate) async fn until_signal(listener: Listener, gateway: Gateway, watch: Option<Watch>) {
     let ledger = gateway.ledger.clone();
     let (stop, stopped) = oneshot::channel::<()>();
     let signals = async {
@@ -183,23 +183,13 @@ pub(crate) async fn until_signal(listener: Listener, gateway: Gateway, watch: Op
             None => std::future::pending().await,
         }
     };
-    let result = tokio::select! {
-        result = finish(serving, signals) => result,
-        () = watching => Ok(()),
-    };
+    tokio::select! {
+        () = serving => {}
+        () = signals => {}
+        () = watching => {}
+    }
     if let Some(ledger) = ledger {
         ledger.close().await;
-    }
-    result
-}
-
-async fn finish(
-    serving: impl Future<Output = Result<(), gateway::Error>>,
-    signals: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
-    tokio::select! {
-        result = serving => result.context("serving failed"),
-        () = signals => Ok(()),
     }
 }
 

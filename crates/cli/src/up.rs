@@ -78,7 +78,8 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     screen::note(welcome(&base, &name, &serve::offered(&gateway), serve::who(&gateway)));
     let over = move |settings: &mut Settings| limits.over(settings);
     let watch = args.file.path().map(|path| settings::Watch::new(path, gateway.settings.clone(), over));
-    serve::until_signal(listener, gateway, watch).await
+    serve::until_signal(listener, gateway, watch).await;
+    Ok(())
 }
 
 /// The address asked for, here or in the settings, or the first free port from 8080 on.

@@ -1,7 +1,7 @@
 //! The worker's side of `services::remote`: the protocol's traits under `/internal/v1`, for gateways that know the secret.
 //!
 //! Mounted only when a secret is configured. Every request proves that it knows the secret, and every answer proves it back; a
-//! request that does not gets a 401 and no reason, and nothing of it was decoded. Answers are frames, and their status says only that
+//! request that does not gets a 401 and this worker's name, and nothing of its body was read. Answers are frames, and their status says only that
 //! the proof was good: what failed stands in a frame.
 //!
 //! Work from here counts for the drain like any other. A worker that stops cuts its streams with an error that says so, and the
@@ -25,17 +25,15 @@ use futures_util::{
 };
 use protocol::{DecideRequest, EmbedRequest, Error, ErrorKind, Generate, GenerateRequest, Load, SolveRequest};
 use serde::Serialize;
-use services::remote::{Frame, Offered, REQUEST, RESPONSE, ROOT, Standing, decode, encode};
+use services::remote::{Frame, Gatekeeper, Offered, REQUEST, RESPONSE, ROOT, Standing, WORKER, decode, encode};
 use tokio::time::timeout;
 
-use crate::{app::App, clock};
+use crate::app::App;
 
 /// The longest request: a conversation with its tools, or 2048 texts to embed.
 const LONGEST: usize = 64 << 20;
 /// How long it may take to come.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Seconds that the clocks of a gateway and a worker may differ by; whoever judges the proof is as strict.
-const SKEW: u64 = 60;
 
 /// What asks for work, and what only looks.
 pub(crate) fn routes() -> (Router<Arc<App>>, Router<Arc<App>>) {
@@ -57,31 +55,27 @@ struct Known {
 }
 
 impl FromRequest<Arc<App>> for Known {
-    type Rejection = StatusCode;
+    type Rejection = Response;
 
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, StatusCode> {
-        let gatekeeper = app.gateway.worker.as_ref().ok_or(StatusCode::NOT_FOUND)?;
+    /// The header first: nothing is read of somebody who does not know the secret.
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Response> {
+        let gatekeeper = app.gateway.worker.as_ref().ok_or_else(|| StatusCode::NOT_FOUND.into_response())?;
         let (parts, body) = request.into_parts();
-        let header = parts.headers.get(REQUEST).and_then(|header| header.to_str().ok());
-        let header = header.filter(|header| plausible(header)).ok_or(StatusCode::UNAUTHORIZED)?;
+        let (path, header) = (parts.uri.path(), parts.headers.get(REQUEST).and_then(|header| header.to_str().ok()));
+        let stranger = |error| turned_away(gatekeeper, path, &error);
+        let admitted = gatekeeper.admit(path, header.unwrap_or_default()).map_err(stranger)?;
         let body = timeout(PATIENCE, body::to_bytes(body, LONGEST)).await;
-        let body = body.map_err(|_| StatusCode::REQUEST_TIMEOUT)?.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
-        let path = parts.uri.path();
-        let proof = gatekeeper.admit(path, header, &body).map_err(|error| {
-            tracing::warn!(%error, path, "a request that is none of a gateway's");
-            StatusCode::UNAUTHORIZED
-        })?;
+        let body = body.map_err(|_| StatusCode::REQUEST_TIMEOUT.into_response())?;
+        let body = body.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE.into_response())?;
+        let proof = admitted.with(&body).map_err(stranger)?;
         Ok(Self { body, proof })
     }
 }
 
-/// Whether a header can be a gateway's at all: what a stranger without one sends is not read. Only the body shows whether it is.
-fn plausible(header: &str) -> bool {
-    let parts: Vec<&str> = header.split(' ').collect();
-    let [time, number, proof] = parts[..] else { return false };
-    let hex = |text: &str, digits| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let near = time.parse().is_ok_and(|time: u64| clock::unix_seconds().abs_diff(time) <= SKEW);
-    near && hex(number, 32) && hex(proof, 64)
+/// A gateway that knows the secret but not yet this worker's name takes it from here.
+fn turned_away(gatekeeper: &Gatekeeper, path: &str, error: &Error) -> Response {
+    tracing::debug!(%error, path, "a request that is not for this worker");
+    (StatusCode::UNAUTHORIZED, [(WORKER, gatekeeper.name().to_owned())]).into_response()
 }
 
 impl Known {
@@ -204,21 +198,4 @@ fn text(app: &App, model: &str) -> Result<Arc<dyn Generate>, Error> {
 /// The gateway asks for what this worker does not offer any more: another one may.
 fn missing(model: &str) -> Error {
     Error::new(ErrorKind::Upstream, format!("The worker does not offer the model `{model}`.")).with_param("model")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_cannot_be_a_gateways_is_not_read() {
-        let (now, number, proof) = (clock::unix_seconds(), "0a".repeat(16), "f0".repeat(32));
-        let check = |header: String, fine| assert_eq!(plausible(&header), fine, "{header}");
-        check(format!("{now} {number} {proof}"), true);
-        check(format!("{} {number} {proof}", now - 3600), false);
-        check(format!("{now} {number} {proof} more"), false);
-        check(format!("{now} {number} {}", &proof[2..]), false);
-        check(format!("{now} {} {proof}", "x".repeat(32)), false);
-        check(String::new(), false);
-    }
 }

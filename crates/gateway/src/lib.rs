@@ -9,7 +9,8 @@
 //! gateway::install_metrics(); // before any service makes its metric handles
 //! let listener = gateway::bind("127.0.0.1:8080").await?;
 //! let shutdown = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
-//! gateway::serve(listener, gateway::Gateway::new(services), shutdown).await
+//! gateway::serve(listener, gateway::Gateway::new(services), shutdown).await;
+//! # Ok(())
 //! # }
 //! ```
 //!
@@ -29,6 +30,7 @@ mod auth;
 mod body;
 mod caller;
 mod clock;
+mod connections;
 mod console;
 mod current;
 mod drain;
@@ -57,8 +59,7 @@ mod traces;
 mod turned;
 
 use std::{
-    future::{Future, IntoFuture, pending},
-    pin::pin,
+    future::{Future, pending},
     sync::Arc,
     time::Duration,
 };
@@ -70,7 +71,7 @@ use tokio::sync::oneshot;
 pub use api::openapi;
 pub use caller::{Caller, DEFAULT_TENANT, Role};
 pub use current::{Current, Peer, PeerKind, Services};
-pub use listen::{Connection, Error, Listener, Protection, bind, bind_protected};
+pub use listen::{Error, Listener, Protection, bind, bind_protected};
 pub use measure::install_metrics;
 
 use crate::{app::App, settings::Live, tls::Certificate, turned::Turned};
@@ -147,27 +148,20 @@ const CLOSING: Duration = Duration::from_secs(2);
 
 /// Serves until `shutdown` completes and the drain is over: `/healthz/ready` and new requests answer 503, streams in
 /// flight finish up to [`Config::drain_limit`], then the server ends.
-pub async fn serve(
-    listener: Listener,
-    gateway: Gateway,
-    shutdown: impl Future<Output = ()> + Send,
-) -> Result<(), Error> {
+pub async fn serve(listener: Listener, gateway: Gateway, shutdown: impl Future<Output = ()> + Send) {
     install_metrics();
-    let certificate = listener.certificate();
+    let certificate = listener.certificate.clone();
     let app = App::new(gateway, certificate.is_some());
     let (close, closed) = oneshot::channel::<()>();
     let closed = async { closed.await.unwrap_or(()) };
-    // A bare router would be made ready anew, every route of it, for every connection.
-    let routes = route::router(app.clone()).into_make_service();
-    let server = axum::serve(listener, routes).with_graceful_shutdown(closed);
-    let server = pin!(server.into_future());
+    let server = Box::pin(connections::run(listener, route::router(app.clone()), closed));
     let stop = Box::pin(stop(&app, shutdown, close));
     tokio::select! {
-        ended = server => Ok(ended?),
-        () = stop => Ok(()),
-        () = Box::pin(clockwork(&app, certificate.as_deref())) => Ok(()),
-        () = export(&app) => Ok(()),
-        () = Box::pin(retention(&app)) => Ok(()),
+        () = server => {}
+        () = stop => {}
+        () = Box::pin(clockwork(&app, certificate.as_deref())) => {}
+        () = export(&app) => {}
+        () = Box::pin(retention(&app)) => {}
     }
 }
 

@@ -1,25 +1,14 @@
-//! Where the server listens: what may be bound, TLS, every accepted socket without Nagle's delay.
+//! Where the server listens: what may be bound, and with which certificate.
 //!
 //! Without keys anybody who reaches the port may use the models, and without TLS anybody on the way may read keys: an address
 //! that another machine can reach is refused unless keys are demanded and the connection is private, or the owner says in the
-//! settings that something in front of the server makes it so. A token stream is many small writes, so each of them must
-//! leave at once: TCP_NODELAY is set by the only type `serve` takes, not left to the caller.
+//! settings that something in front of the server makes it so.
 
-use std::{io, net::SocketAddr, pin::Pin, sync::Arc, task, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc};
 
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream, lookup_host},
-};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio::net::{TcpListener, lookup_host};
 
 use crate::{settings, tls::Certificate};
-
-/// How long a client may take to agree on a key.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes at the same time; further connections wait in the system's queue.
-const HANDSHAKES: usize = 256;
 
 /// Why the server does not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +43,6 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
-    /// The server broke while running.
-    #[error("the server stopped: {0}")]
-    Serve(#[from] io::Error),
 }
 
 /// What protects a listener.
@@ -87,27 +73,12 @@ impl Protection {
     }
 }
 
-/// A TLS connection that is being opened; `None` if it failed.
-type Handshake = BoxFuture<'static, Option<(TlsStream<TcpStream>, SocketAddr)>>;
-
 /// A bound socket, ready for [`crate::serve`].
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    pub(crate) socket: TcpListener,
     address: SocketAddr,
-    tls: Option<Tls>,
-}
-
-struct Tls {
-    certificate: Arc<Certificate>,
-    acceptor: TlsAcceptor,
-    handshakes: FuturesUnordered<Handshake>,
-}
-
-impl std::fmt::Debug for Tls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Tls")
-    }
+    pub(crate) certificate: Option<Arc<Certificate>>,
 }
 
 impl Listener {
@@ -118,11 +89,7 @@ impl Listener {
 
     /// `https` with a certificate, else `http`.
     pub fn scheme(&self) -> &'static str {
-        if self.tls.is_some() { "https" } else { "http" }
-    }
-
-    pub(crate) fn certificate(&self) -> Option<Arc<Certificate>> {
-        self.tls.as_ref().map(|tls| tls.certificate.clone())
+        if self.certificate.is_some() { "https" } else { "http" }
     }
 }
 
@@ -140,19 +107,17 @@ pub async fn bind_protected(address: &str, protection: &Protection) -> Result<Li
     if let (Some(&address), Some(missing)) = (outside, protection.missing()) {
         return Err(Error::Exposed { address, missing });
     }
-    let tls = secured(&protection.tls)?;
-    let bound = |socket: TcpListener| socket.local_addr().map(|address| Listener { socket, address, tls });
+    let certificate = certified(&protection.tls)?;
+    let bound = |socket: TcpListener| socket.local_addr().map(|address| Listener { socket, address, certificate });
     let socket = TcpListener::bind(resolved.as_slice()).await.and_then(bound);
     socket.map_err(|source| Error::Bind { address: first, source })
 }
 
-fn secured(files: &settings::Tls) -> Result<Option<Tls>, Error> {
+fn certified(files: &settings::Tls) -> Result<Option<Arc<Certificate>>, Error> {
     if files.certificate.as_os_str().is_empty() {
         return Ok(None);
     }
-    let certificate = Certificate::load(files.clone()).map_err(Error::Tls)?;
-    let acceptor = certificate.acceptor();
-    Ok(Some(Tls { certificate, acceptor, handshakes: FuturesUnordered::new() }))
+    Certificate::load(files.clone()).map(Some).map_err(Error::Tls)
 }
 
 /// At least one address.
@@ -162,117 +127,4 @@ async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     }
     Ok(resolved)
-}
-
-/// An accepted connection.
-#[derive(Debug)]
-pub enum Connection {
-    /// Plain HTTP.
-    Plain(TcpStream),
-    /// HTTPS.
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Connection {
-    /// The socket under it.
-    pub fn socket(&self) -> &TcpStream {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream.get_ref().0,
-        }
-    }
-}
-
-async fn accept(socket: &mut TcpListener) -> (TcpStream, SocketAddr) {
-    let (stream, peer) = axum::serve::Listener::accept(socket).await;
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::warn!(%error, %peer, "cannot turn Nagle's delay off");
-    }
-    (stream, peer)
-}
-
-impl axum::serve::Listener for Listener {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    /// Handshakes go on side by side, so that a slow client keeps nobody waiting.
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let Some(Tls { acceptor, handshakes, .. }) = &mut self.tls else {
-            let (stream, peer) = accept(&mut self.socket).await;
-            return (Connection::Plain(stream), peer);
-        };
-        loop {
-            tokio::select! {
-                (stream, peer) = accept(&mut self.socket), if handshakes.len() < HANDSHAKES => {
-                    let agreed = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
-                    handshakes.push(Box::pin(async move { agreed.await.ok()?.ok().map(|stream| (stream, peer)) }));
-                }
-                Some(Some((stream, peer))) = handshakes.next(), if !handshakes.is_empty() => {
-                    return (Connection::Tls(Box::new(stream)), peer);
-                }
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        Ok(self.address)
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut task::Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> task::Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut task::Context<'_>,
-        bytes: &[u8],
-    ) -> task::Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut task::Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> task::Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> task::Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> task::Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
-    }
 }

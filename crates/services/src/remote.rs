@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::{sleep, timeout};
 
 pub use frame::{Frame, decode, encode};
-pub use secret::{Gatekeeper, REQUEST, RESPONSE, Secret};
+pub use secret::{Gatekeeper, REQUEST, RESPONSE, Secret, WORKER};
 
 use crate::first;
 use frame::Decoder;
@@ -71,6 +71,8 @@ pub struct Remote {
     base: Uri,
     secret: Secret,
     client: Client<HttpConnector, Full<Bytes>>,
+    /// The worker's name, as it told it last.
+    worker: Mutex<String>,
     known: Mutex<Known>,
 }
 
@@ -110,7 +112,8 @@ impl Remote {
             .build(connector);
         let trouble = Some(Error::new(ErrorKind::Upstream, format!("The worker at {url} has not answered yet.")));
         let known = Known { offered: Offered::default(), standing: Standing { load: None, trouble } };
-        Ok(Self { url: url.to_owned(), base, secret, client, known: Mutex::new(known) })
+        let (worker, known) = (Mutex::new(secret::UNNAMED.to_owned()), Mutex::new(known));
+        Ok(Self { url: url.to_owned(), base, secret, client, worker, known })
     }
 
     /// Asks the worker how it is, now and again and again. Never ends; whoever composes keeps it running.
@@ -199,14 +202,25 @@ impl Remote {
     async fn ask<Q: Serialize, T>(&self, place: &str, request: &Q) -> Result<Reading<T>, Error> {
         let path = format!("{ROOT}/{place}");
         let body = frame::plain(request)?;
-        let signed = self.secret.sign(&path, &body);
+        let worker = self.worker.lock().clone();
+        let (mut response, mut signed) = self.send(&worker, &path, body.clone()).await?;
+        // It was started anew, or has not been asked before: what it told is its name now.
+        if let Some(name) = renamed(&response, &worker) {
+            (response, signed) = self.send(&name, &path, body).await?;
+            *self.worker.lock() = name;
+        }
+        self.check(&response, &signed)?;
+        Ok(Reading { body: response.into_body(), frames: Decoder::default(), of: std::marker::PhantomData })
+    }
+
+    async fn send(&self, worker: &str, path: &str, body: Bytes) -> Result<(Response<Incoming>, secret::Signed), Error> {
+        let signed = self.secret.sign(worker, path, &body);
         let request = Request::post(format!("{}{path}", self.base.to_string().trim_end_matches('/')))
             .header(REQUEST, signed.header())
             .body(Full::new(body))
             .map_err(Error::internal)?;
         let response = self.client.request(request).await.map_err(|e| self.broken(&e))?;
-        self.check(&response, &signed)?;
-        Ok(Reading { body: response.into_body(), frames: Decoder::default(), of: std::marker::PhantomData })
+        Ok((response, signed))
     }
 
     /// That it is the worker who answers: only it can know the proof for this request.
@@ -233,6 +247,12 @@ impl Remote {
         self.known.lock().standing.trouble = Some(error.clone());
         error
     }
+}
+
+/// The name of a worker that refuses what was meant for `worker`.
+fn renamed(response: &Response<Incoming>, worker: &str) -> Option<String> {
+    let name = response.headers().get(WORKER)?.to_str().ok()?;
+    (response.status() == StatusCode::UNAUTHORIZED && name != worker).then(|| name.to_owned())
 }
 
 /// The frames of a response.

@@ -11,7 +11,7 @@ use crate::{
 
 async fn ended(mut server: Server) {
     let joined = timeout(Duration::from_secs(10), server.task.join_next()).await.expect("the server ends");
-    joined.unwrap().unwrap().unwrap();
+    joined.unwrap().unwrap();
     assert!(TcpStream::connect(server.address).await.is_err(), "nothing listens any more");
 }
 

@@ -435,7 +435,7 @@ async fn contents_are_kept_as_long_as_the_settings_say() {
     };
     let listener = gateway::bind("127.0.0.1:0").await.unwrap();
     tokio::select! {
-        ended = gateway::serve(listener, gateway, std::future::pending()) => panic!("{ended:?}"),
+        () = gateway::serve(listener, gateway, std::future::pending()) => panic!("the server stopped"),
         records = expired => {
             assert_eq!((&records[0]["outcome"], &records[0]["output_decision"]), (&json!("served"), &Value::Null));
         }

@@ -21,7 +21,11 @@ fn secret(letter: &str) -> Secret {
 
 /// A worker that answers nobody but those who know the secret.
 async fn worker(fake: &Fake) -> Server {
-    let listener = gateway::bind("127.0.0.1:0").await.unwrap();
+    worker_at(fake, "127.0.0.1:0").await
+}
+
+async fn worker_at(fake: &Fake, address: &str) -> Server {
+    let listener = gateway::bind(address).await.unwrap();
     let address = listener.local_addr();
     let (stop, stopped) = oneshot::channel();
     let mut gateway = fake.gateway();
@@ -72,6 +76,20 @@ async fn failures_keep_their_kind() {
     let server = worker(&fake).await;
     let heard: Vec<_> = remote(&server, secret("a")).await.generate(request()).await.unwrap().collect().await;
     assert_eq!(heard, [Ok(says(0, "x")), Err(wrong)]);
+}
+
+/// What was meant for the old worker is refused by the new one in its place, which tells its name, so the gateway asks again by itself.
+#[tokio::test]
+async fn a_worker_that_was_started_anew_is_asked_on() {
+    let fake = Fake::saying(vec![started(), done()]);
+    let mut server = worker(&fake).await;
+    let remote = remote(&server, secret("a")).await;
+    let address = server.address.to_string();
+    server.task.shutdown().await;
+    drop(server);
+    assert!(remote.generate(request()).await.is_err());
+    let _anew = worker_at(&fake, &address).await;
+    assert_eq!(remote.generate(request()).await.unwrap().count().await, 2);
 }
 
 /// A worker whose engine broke is out of service itself; the gateway that asks it is not.

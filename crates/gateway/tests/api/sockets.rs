@@ -2,7 +2,6 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use axum::serve::Listener as _;
 use gateway::{
     Gateway,
     settings::{Live, Settings},
@@ -21,7 +20,7 @@ use crate::fake::{Fake, Step, says, started};
 pub(crate) struct Server {
     pub(crate) address: std::net::SocketAddr,
     pub(crate) stop: Option<oneshot::Sender<()>>,
-    pub(crate) task: JoinSet<Result<(), gateway::Error>>,
+    pub(crate) task: JoinSet<()>,
 }
 
 pub(crate) async fn serve(fake: &Fake) -> Server {
@@ -69,16 +68,6 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
         sleep(Duration::from_millis(10)).await;
     }
     panic!("not within 5 s: {what}");
-}
-
-#[tokio::test]
-async fn accepted_sockets_have_no_delay() {
-    let mut listener = gateway::bind("127.0.0.1:0").await.unwrap();
-    for _ in 0..3 {
-        let _client = TcpStream::connect(gateway::Listener::local_addr(&listener)).await.unwrap();
-        let (accepted, _) = listener.accept().await;
-        assert!(accepted.socket().nodelay().unwrap());
-    }
 }
 
 #[tokio::test]

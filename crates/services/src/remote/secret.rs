@@ -1,12 +1,12 @@
 //! How a gateway and its workers know each other: both hold one secret, and neither sends it.
 //!
-//! A request carries the time, a number used once, and an HMAC-SHA-256 over both, the path and the hash of the body. The answer
-//! carries an HMAC over the same number. So a worker works for nobody who does not know the secret, nobody can change a request on
-//! its way or send it to this worker a second time (numbers are remembered as long as their time is good), and a gateway believes no
-//! answer of somebody who took the worker's place.
+//! A worker draws a name whenever it starts, and tells it to whoever does not know it. A request carries the time, a number used once, the name
+//! of the worker it is for, the hash of its body, and an HMAC-SHA-256 over all of them and the path. The answer carries an HMAC over the
+//! same number. So a worker works for nobody who does not know the secret, and reads nothing of theirs but a header; nobody can change a request
+//! on its way, send it to this worker a second time (numbers are remembered as long as their time is good), or to another one, or to this one
+//! once it was started anew; and a gateway believes no answer of somebody who took the worker's place.
 //!
-//! What this does not do: keep a recorded request from another worker with the same secret, or from this one after a new start, as long as its
-//! time is good; hide anything, or protect an answer behind its head. Whoever reads or rewrites the traffic between the
+//! What this does not do: hide anything, or protect an answer behind its head. Whoever reads or rewrites the traffic between the
 //! machines reads prompts and answers and can change answers. Over a network that is not yours alone, lay it through a tunnel
 //! (WireGuard, stunnel, a service mesh).
 
@@ -27,6 +27,10 @@ use sha2::{Digest, Sha256};
 pub const REQUEST: &str = "x-tessera-request";
 /// The header of an answer's proof.
 pub const RESPONSE: &str = "x-tessera-response";
+/// The header in which a worker tells its name.
+pub const WORKER: &str = "x-tessera-worker";
+/// What stands for the name of a worker that has not told it yet.
+pub(super) const UNNAMED: &str = "-";
 /// The shortest secret, in bytes: 32 hex digits are 128 bits.
 const SHORTEST: usize = 32;
 /// How far clocks may be apart, in seconds.
@@ -54,14 +58,14 @@ impl fmt::Debug for Secret {
 
 /// A request's proof.
 pub(super) struct Signed {
-    time: u64,
+    claim: String,
     number: String,
     proof: String,
 }
 
 impl Signed {
     pub(super) fn header(&self) -> String {
-        format!("{} {} {}", self.time, self.number, self.proof)
+        format!("{} {}", self.claim, self.proof)
     }
 }
 
@@ -79,10 +83,16 @@ impl Secret {
         Ok(Self(text.into()))
     }
 
-    pub(super) fn sign(&self, path: &str, body: &[u8]) -> Signed {
-        let (time, number) = (unix_seconds(), hex(&rand::rng().random::<[u8; 16]>()));
-        let proof = hex(&self.request(path, body, time, &number).finalize().into_bytes());
-        Signed { time, number, proof }
+    /// The proof of a request for this worker.
+    pub(super) fn sign(&self, worker: &str, path: &str, body: &[u8]) -> Signed {
+        self.sign_at(worker, path, body, unix_seconds())
+    }
+
+    fn sign_at(&self, worker: &str, path: &str, body: &[u8], time: u64) -> Signed {
+        let (number, hash) = (drawn(), hex(&Sha256::digest(body)));
+        let claim = format!("{time} {number} {worker} {hash}");
+        let proof = hex(&self.request(path, &claim).finalize().into_bytes());
+        Signed { claim, number, proof }
     }
 
     /// Whether `proof` shows that who answers knows the secret.
@@ -90,8 +100,8 @@ impl Secret {
         unhex(proof).is_some_and(|proof| self.response(&signed.number).verify_slice(&proof).is_ok())
     }
 
-    fn request(&self, path: &str, body: &[u8], time: u64, number: &str) -> Hmac<Sha256> {
-        self.over(&format!("tessera request\n{path}\n{time}\n{number}\n{}", hex(&Sha256::digest(body))))
+    fn request(&self, path: &str, claim: &str) -> Hmac<Sha256> {
+        self.over(&format!("tessera request\n{path}\n{claim}"))
     }
 
     fn response(&self, number: &str) -> Hmac<Sha256> {
@@ -112,6 +122,7 @@ impl Secret {
 #[derive(Debug)]
 pub struct Gatekeeper {
     secret: Secret,
+    name: String,
     /// Numbers that were used, with their time.
     used: Mutex<HashMap<String, u64>>,
 }
@@ -119,28 +130,32 @@ pub struct Gatekeeper {
 impl Gatekeeper {
     /// Lets those in who know the secret.
     pub fn new(secret: Secret) -> Self {
-        Self { secret, used: Mutex::default() }
+        Self { secret, name: drawn(), used: Mutex::default() }
     }
 
-    /// The proof for the answer to a request with this header, or that the request is none of a gateway that knows the secret.
-    pub fn admit(&self, path: &str, header: &str, body: &[u8]) -> Result<String, Error> {
-        self.admit_at(path, header, body, unix_seconds())
+    /// What this worker is called until it ends.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
-    fn admit_at(&self, path: &str, header: &str, body: &[u8], now: u64) -> Result<String, Error> {
-        let stranger =
-            || Error::new(ErrorKind::Unauthenticated, "Only a gateway that knows the workers' secret may ask.");
-        let mut parts = header.split(' ');
-        let mut next = || parts.next().ok_or_else(stranger);
-        let (time, number, proof) = (next()?, next()?, next()?);
-        let (time, proof) = (time.parse().map_err(|_| stranger())?, unhex(proof).ok_or_else(stranger)?);
+    /// Who sends this header knows the secret and means this worker, and sends it for the first time. The body is still to come.
+    pub fn admit(&self, path: &str, header: &str) -> Result<Admitted, Error> {
+        self.admit_at(path, header, unix_seconds())
+    }
+
+    fn admit_at(&self, path: &str, header: &str, now: u64) -> Result<Admitted, Error> {
+        let (claim, proof) = header.rsplit_once(' ').ok_or_else(stranger)?;
+        let proof = unhex(proof).ok_or_else(stranger)?;
         // In constant time, and before anything is remembered.
-        self.secret.request(path, body, time, number).verify_slice(&proof).map_err(|_| stranger())?;
-        if now.abs_diff(time) > SKEW {
+        self.secret.request(path, claim).verify_slice(&proof).map_err(|_| stranger())?;
+        let parts: Vec<&str> = claim.split(' ').collect();
+        let [time, number, worker, hash] = parts[..] else { return Err(stranger()) };
+        let (time, body) = (time.parse().map_err(|_| stranger())?, unhex(hash).ok_or_else(stranger)?);
+        if now.abs_diff(time) > SKEW || worker != self.name {
             return Err(stranger());
         }
         self.remember(number, time, now)?;
-        Ok(hex(&self.secret.response(number).finalize().into_bytes()))
+        Ok(Admitted { body, proof: hex(&self.secret.response(number).finalize().into_bytes()) })
     }
 
     /// Fails for a number that was used before.
@@ -157,6 +172,29 @@ impl Gatekeeper {
         }
         Ok(())
     }
+}
+
+/// A gateway's request whose body is still to come.
+#[derive(Debug)]
+pub struct Admitted {
+    body: Vec<u8>,
+    proof: String,
+}
+
+impl Admitted {
+    /// The proof for the answer, if this is the body.
+    pub fn with(self, body: &[u8]) -> Result<String, Error> {
+        if Sha256::digest(body)[..] == self.body[..] { Ok(self.proof) } else { Err(stranger()) }
+    }
+}
+
+fn stranger() -> Error {
+    Error::new(ErrorKind::Unauthenticated, "Only a gateway that knows the workers' secret may ask.")
+}
+
+/// A number that nobody else draws.
+fn drawn() -> String {
+    hex(&rand::rng().random::<[u8; 16]>())
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -186,31 +224,47 @@ mod tests {
         Secret::new(&letter.repeat(32)).unwrap()
     }
 
+    fn admits(door: &Gatekeeper, path: &str, header: &str, body: &[u8], now: u64) -> bool {
+        door.admit_at(path, header, now).is_ok_and(|admitted| admitted.with(body).is_ok())
+    }
+
     #[test]
     fn who_knows_the_secret_is_let_in_once() {
-        let (ours, door) = (secret("a"), Gatekeeper::new(secret("a")));
-        let signed = ours.sign(PATH, b"body");
-        let (header, time) = (signed.header(), signed.time);
-        let check = |path: &str, header: &str, body: &[u8], now: u64| door.admit_at(path, header, body, now).is_ok();
-        // Another path, another body, another time, nonsense: none of them uses the number up.
-        assert!(!check("/internal/v1/embed", &header, b"body", time));
-        assert!(!check(PATH, &header, b"bodY", time));
-        assert!(!check(PATH, &header, b"body", time + SKEW + 1));
-        assert!(!check(PATH, &header, b"body", time - SKEW - 1));
-        assert!(!check(PATH, &header.replacen(&time.to_string(), &(time + 1).to_string(), 1), b"body", time));
-        for nonsense in ["", "1", "1 2", "1 2 3", "1 2 zz", "x y 00"] {
-            assert!(!check(PATH, nonsense, b"body", time), "{nonsense}");
+        let (ours, door, time) = (secret("a"), Gatekeeper::new(secret("a")), 1_000_000);
+        let signed = || ours.sign_at(door.name(), PATH, b"body", time).header();
+        let header = signed();
+        let check = |path: &str, header: &str, now: u64| admits(&door, path, header, b"body", now);
+        // Another path, another time, nonsense: none of them uses the number up.
+        assert!(!check("/internal/v1/embed", &header, time));
+        assert!(!check(PATH, &header, time + SKEW + 1));
+        assert!(!check(PATH, &header, time - SKEW - 1));
+        assert!(!check(PATH, &header.replacen("1000000", "1000001", 1), time));
+        for nonsense in ["", "1", "1 2", "1 2 3", "1 2 zz", "x y 00", "1 2 3 4 zz", "1 2 3 4 5 00"] {
+            assert!(!check(PATH, nonsense, time), "{nonsense}");
         }
-        assert!(check(PATH, &header, b"body", time + SKEW));
-        assert!(!check(PATH, &header, b"body", time), "a second time");
-        assert!(Gatekeeper::new(secret("b")).admit_at(PATH, &ours.sign(PATH, b"").header(), b"", time).is_err());
+        assert!(check(PATH, &header, time + SKEW));
+        assert!(!check(PATH, &header, time), "a second time");
+        assert!(!admits(&door, PATH, &signed(), b"bodY", time), "another body");
+        let stranger = secret("b").sign_at(door.name(), PATH, b"body", time);
+        assert!(!check(PATH, &stranger.header(), time), "another secret");
+    }
+
+    /// What was recorded is good for the worker it was meant for, as long as that runs.
+    #[test]
+    fn recorded_requests_are_good_nowhere_else() {
+        let (ours, time) = (secret("a"), 1_000_000);
+        let (door, other) = (Gatekeeper::new(secret("a")), Gatekeeper::new(secret("a")));
+        let header = ours.sign_at(door.name(), PATH, b"", time).header();
+        assert!(!admits(&other, PATH, &header, b"", time));
+        assert!(!admits(&door, PATH, &ours.sign_at(UNNAMED, PATH, b"", time).header(), b"", time));
+        assert!(admits(&door, PATH, &header, b"", time));
     }
 
     #[test]
     fn answers_prove_who_answers() {
         let (ours, door) = (secret("a"), Gatekeeper::new(secret("a")));
-        let (first, second) = (ours.sign(PATH, b""), ours.sign(PATH, b""));
-        let proof = door.admit(PATH, &first.header(), b"").unwrap();
+        let (first, second) = (ours.sign(door.name(), PATH, b""), ours.sign(door.name(), PATH, b""));
+        let proof = door.admit(PATH, &first.header()).unwrap().with(b"").unwrap();
         assert!(ours.proves(&first, &proof));
         assert!(!ours.proves(&second, &proof), "the proof of another request");
         assert!(!secret("b").proves(&first, &proof) && !ours.proves(&first, "") && !ours.proves(&first, "é0"));
