@@ -25,6 +25,7 @@ mod error;
 mod gemm;
 mod learn;
 mod linear;
+mod low_rank;
 pub mod machine;
 mod math;
 mod matrix;
@@ -53,6 +54,7 @@ pub use learn::{
     rms_norm_forward,
 };
 pub use linear::{Activations, Form, Linear, linear, linear_rows};
+pub use low_rank::{LowRank, MOST_RANKS, low_rank};
 pub use matrix::Matrix;
 pub use norm::{layer_norm, rms_norm, rms_norm_add, rms_norm_in_place, rms_norm_to};
 pub use optimize::{AdamW, square_sum};

@@ -161,7 +161,7 @@ impl Activations {
     }
 
     /// A row in f32.
-    pub(super) fn f32_row(&self, row: usize) -> &[f32] {
+    pub(crate) fn f32_row(&self, row: usize) -> &[f32] {
         &self.f32[row * self.cols..][..self.cols]
     }
 

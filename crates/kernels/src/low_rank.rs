@@ -1,0 +1,192 @@
+//! Adapters beside matrices, while serving: `y += B (A x)` (LoRA, Hu et al. 2021), every row with an adapter of its own or none, so that rows of
+//! many adapters share one pass over the base (as in Punica, Chen et al. 2023).
+//!
+//! Numbers are f16, sums f32. A row is computed alone and in one order: `A x` in sixteen lanes along the columns, folded in halves; then every
+//! output takes the ranks in ascending order. So its bits depend on nothing beside it, and are the same on every instruction set.
+
+use half::f16;
+
+use crate::linear::Shared;
+use crate::simd::{Kernel, LANES, Simd, dispatch};
+use crate::{Activations, Device};
+
+/// The most columns of a waist.
+pub const MOST_RANKS: usize = 256;
+/// Ranks that are summed at the same time, so that the chains of additions do not wait for each other.
+const TOGETHER: usize = 4;
+/// Tasks for each thread: enough that one which loses its core holds up little.
+const TASKS_PER_THREAD: usize = 4;
+
+/// An adapter of one matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LowRank {
+    rank: usize,
+    inputs: usize,
+    outputs: usize,
+    /// `[rank][inputs]`, every rank filled up with zeros to whole vectors.
+    a: Vec<[u16; LANES]>,
+    /// `[outputs / 16][rank][16]`.
+    b: Vec<[u16; LANES]>,
+}
+
+impl LowRank {
+    /// Takes `a`, `[rank][inputs]`, and `scale` times `b`, `[outputs][rank]`, rounded to f16.
+    ///
+    /// # Panics
+    /// When `rank` is 0 or above [`MOST_RANKS`], or `a` or `b` are not whole rows of it.
+    pub fn new(rank: usize, a: &[f32], b: &[f32], scale: f32) -> Self {
+        assert!((1..=MOST_RANKS).contains(&rank), "a rank of {rank}, not 1 to {MOST_RANKS}");
+        assert!(a.len().is_multiple_of(rank) && b.len().is_multiple_of(rank), "not rows of rank {rank}");
+        let (inputs, outputs) = (a.len() / rank, b.len() / rank);
+        let bits = |x: f32| f16::from_f32(x).to_bits();
+        let line = |x: &[f32]| std::array::from_fn(|i| x.get(i).map_or(0, |x| bits(*x)));
+        let a = a.chunks_exact(inputs.max(1)).flat_map(|row| row.chunks(LANES)).map(line).collect();
+        let scaled = |out: usize, r: usize| b.get(out * rank + r).map_or(0, |x| bits(x * scale));
+        let places = (0..outputs.div_ceil(LANES)).flat_map(|block| (0..rank).map(move |r| (block, r)));
+        let b = places.map(|(block, r)| std::array::from_fn(|i| scaled(block * LANES + i, r))).collect();
+        Self { rank, inputs, outputs, a, b }
+    }
+
+    /// Columns of its input.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Columns of what it adds to.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.a[..]) + size_of_val(&self.b[..])
+    }
+}
+
+/// Adds to each of `outs`, `[rows][outputs]`, what the adapters of its rows give: `adapters[row][i]` is the row's for `outs[i]`. `x` must have been
+/// prepared in [`crate::Form::F32`] too.
+///
+/// # Panics
+/// When an adapter's shape is not that of `x` and its output, or there is not one for each output.
+pub fn low_rank(dev: &Device, x: &Activations, adapters: &[Option<&[LowRank]>], outs: &mut [&mut [f32]]) {
+    let rows = adapters.len();
+    assert_eq!(x.rows(), rows, "an adapter or none for each row");
+    if adapters.iter().all(Option::is_none) {
+        return;
+    }
+    let outs: Vec<(usize, Shared<'_, f32>)> =
+        outs.iter_mut().map(|out| (out.len() / rows, Shared::new(out))).collect();
+    let per_task = rows.div_ceil(TASKS_PER_THREAD * dev.threads());
+    dev.run(rows.div_ceil(per_task), &|task| {
+        for row in task * per_task..rows.min((task + 1) * per_task) {
+            let Some(parts) = adapters[row] else { continue };
+            assert_eq!(parts.len(), outs.len(), "a part for each output");
+            for (part, (cols, out)) in parts.iter().zip(&outs) {
+                assert!(part.inputs == x.cols() && part.outputs == *cols, "an adapter of another shape");
+                dispatch(dev.isa(), Row { part, x: x.f32_row(row), out: out.part(row * cols, *cols) });
+            }
+        }
+    });
+}
+
+struct Row<'a> {
+    part: &'a LowRank,
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Row<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { part, x, out } = self;
+        let mut low = [0.0; MOST_RANKS];
+        let low = &mut low[..part.rank];
+        let vectors = x.len().div_ceil(LANES);
+        let (fours, rest) = low.as_chunks_mut::<TOGETHER>();
+        let (a_fours, a_rest) = part.a.split_at(fours.len() * TOGETHER * vectors);
+        for (low, a) in fours.iter_mut().zip(a_fours.chunks_exact(TOGETHER * vectors)) {
+            *low = dots(s, x, a);
+        }
+        for (low, a) in rest.iter_mut().zip(a_rest.chunks_exact(vectors)) {
+            [*low] = dots(s, x, a);
+        }
+        for (out, b) in out.chunks_mut(LANES).zip(part.b.chunks_exact(part.rank)) {
+            let mut sum = s.load_part(out);
+            for (b, low) in b.iter().zip(&*low) {
+                sum = s.fma(s.load_f16(b), s.splat(*low), sum);
+            }
+            s.store_part(sum, out);
+        }
+    }
+}
+
+/// The products of `x` with `N` rows.
+#[inline(always)]
+fn dots<S: Simd, const N: usize>(s: S, x: &[f32], rows: &[[u16; LANES]]) -> [f32; N] {
+    let vectors = rows.len() / N;
+    let mut sums = [s.splat(0.0); N];
+    for (at, x) in x.chunks(LANES).enumerate() {
+        let x = s.load_part(x);
+        for (r, sum) in sums.iter_mut().enumerate() {
+            *sum = s.fma(s.load_f16(&rows[r * vectors + at]), x, *sum);
+        }
+    }
+    let mut dots = [0.0; N];
+    for (dot, sum) in dots.iter_mut().zip(sums) {
+        *dot = s.sum(sum);
+    }
+    dots
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Random;
+    use crate::{Form, Isa};
+
+    /// `low_rank` over rows of which every third has no adapter, on all instruction sets and numbers of threads.
+    fn outcome(x: &[f32], parts: &[LowRank], rows: usize) -> Vec<f32> {
+        let adapters: Vec<_> = (0..rows).map(|row| (row % 3 != 0).then(|| &parts[row % 2..][..1])).collect();
+        let run = |dev: &Device| {
+            let mut input = Activations::new();
+            input.set(dev, x, parts[0].inputs(), &[Form::F32]);
+            let mut out = vec![1.0; rows * parts[0].outputs()];
+            low_rank(dev, &input, &adapters, &mut [&mut out]);
+            out
+        };
+        let all = Isa::available().into_iter().flat_map(|isa| [1, 2].map(|n| run(&Device::with_isa(n, isa))));
+        all.reduce(|a, b| {
+            assert_eq!(a, b, "the same bits");
+            a
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn rows_get_what_their_adapters_say() {
+        let check = |rank, inputs, outputs, rows: usize| {
+            let mut random = Random::new(rank as u64);
+            let x = random.numbers(rows * inputs);
+            let pairs: Vec<_> =
+                (0..2).map(|_| (random.numbers(rank * inputs), random.numbers(outputs * rank))).collect();
+            let parts: Vec<_> = pairs.iter().map(|(a, b)| LowRank::new(rank, a, b, 0.5)).collect();
+            let got = outcome(&x, &parts, rows);
+            let exact = |x: f32| f64::from(f16::from_f32(x).to_f32());
+            for (i, got) in got.iter().enumerate() {
+                let (row, out) = (i / outputs, i % outputs);
+                let (a, b) = &pairs[row % 2];
+                let low = |r: usize| {
+                    let terms = a[r * inputs..][..inputs].iter().zip(&x[row * inputs..]);
+                    terms.map(|(a, x)| exact(*a) * f64::from(*x)).sum::<f64>() * exact(b[out * rank + r] * 0.5)
+                };
+                let want = 1.0 + if row.is_multiple_of(3) { 0.0 } else { (0..rank).map(low).sum() };
+                assert!((f64::from(*got) - want).abs() < 1e-4 * (1.0 + want.abs()), "{row}, {out}: {got}, not {want}");
+            }
+        };
+        check(8, 576, 192, 7);
+        check(1, 16, 16, 1);
+        check(5, 50, 33, 40);
+        check(16, 7, 3, 2);
+    }
+}
