@@ -19,8 +19,8 @@ pub(crate) use table::{bare, hidden, plain};
 /// Where a byte of a view comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Origin {
-    /// The first byte of its character in the text.
-    at: usize,
+    /// The first byte of its character in the text. Half a word: there is one for every byte of every stream, and no text has 4 GiB.
+    at: u32,
     /// How many bytes that character has there.
     len: u8,
 }
@@ -37,7 +37,7 @@ pub(crate) struct View {
 const CONTEXT: usize = 64;
 /// Forgetting moves what stays, so it waits until there is something to gain; hundreds of streams have two views each, so it does not
 /// wait for long.
-const SLACK: usize = 512 - CONTEXT;
+const SLACK: usize = 256 - CONTEXT;
 
 impl View {
     /// The offset behind the last byte.
@@ -70,12 +70,12 @@ impl View {
     pub(crate) fn origin(&self, range: Range<usize>) -> Range<usize> {
         let first = self.origins[range.start - self.base];
         let last = self.origins[range.end - 1 - self.base];
-        first.at..last.at + usize::from(last.len)
+        first.at as usize..last.at as usize + usize::from(last.len)
     }
 
     /// Where in the text the byte at this offset comes from, or will come from: `seen` is how long the text is so far.
     pub(crate) fn origin_of(&self, offset: usize, seen: usize) -> usize {
-        offset.checked_sub(self.base).and_then(|i| self.origins.get(i)).map_or(seen, |origin| origin.at)
+        offset.checked_sub(self.base).and_then(|i| self.origins.get(i)).map_or(seen, |origin| origin.at as usize)
     }
 
     /// Forgets what stands before `offset`, but for some context.
@@ -125,7 +125,7 @@ impl Folded {
     /// More text.
     pub(crate) fn push(&mut self, text: &str) {
         for c in text.chars() {
-            let origin = Origin { at: self.seen, len: c.len_utf8() as u8 };
+            let origin = Origin { at: self.seen as u32, len: c.len_utf8() as u8 };
             self.seen += c.len_utf8();
             if let Ok(byte) = u8::try_from(c)
                 && byte.is_ascii()
