@@ -51,11 +51,14 @@ pub(crate) async fn ledger(settings: &Settings) -> anyhow::Result<Ledger> {
 pub(crate) fn ledger_settings(settings: &Settings) -> anyhow::Result<ledger::Settings> {
     let section = &settings.ledger;
     let url = match section.url.expose() {
-        "" => format!("sqlite:{}", home("XDG_DATA_HOME", ".local/share")?.join("ledger.db").display()),
+        "" => format!(
+            "sqlite:{}",
+            home("XDG_DATA_HOME", ".local/share").context("set ledger.url")?.join("ledger.db").display()
+        ),
         url => url.to_owned(),
     };
     let keys = match section.key_file.as_os_str().is_empty() {
-        true => home("XDG_CONFIG_HOME", ".config")?.join("ledger.key"),
+        true => home("XDG_CONFIG_HOME", ".config").context("set ledger.key_file")?.join("ledger.key"),
         false => section.key_file.clone(),
     };
     for path in [url.strip_prefix("sqlite:").map(Path::new), Some(&*keys)].into_iter().flatten() {
@@ -66,12 +69,10 @@ pub(crate) fn ledger_settings(settings: &Settings) -> anyhow::Result<ledger::Set
 }
 
 /// A directory of ours in one of this user's.
-fn home(variable: &str, usual: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn home(variable: &str, usual: &str) -> anyhow::Result<PathBuf> {
     let xdg = env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     let usual = || env::var_os("HOME").map(|home| Path::new(&home).join(usual));
-    let base = xdg
-        .or_else(usual)
-        .with_context(|| format!("neither {variable} nor HOME is set: set ledger.url and ledger.key_file"))?;
+    let base = xdg.or_else(usual).with_context(|| format!("neither {variable} nor HOME is set"))?;
     Ok(base.join("tessera"))
 }
 
@@ -174,10 +175,7 @@ fn follow(live: &Live, local: Local, elsewhere: Elsewhere, current: Arc<Current>
 
 /// The policy's questions to models, over these services.
 fn panel(settings: &Settings, services: &Services) -> anyhow::Result<Panel> {
-    let text = |model: &str| {
-        let offers = |service: &&Arc<dyn Generate>| service.models().iter().any(|card| card.id == model);
-        services.generate.iter().find(offers).cloned()
-    };
+    let text = |model: &str| services.generate.iter().find(|service| service.card(model).is_some()).cloned();
     let vectors = |model: &str| {
         let offers = |service: &&Arc<dyn Embed>| service.models().iter().any(|card| card.id == model);
         services.embed.iter().find(offers).cloned()
@@ -193,7 +191,7 @@ fn routes(
 ) -> anyhow::Result<Vec<Arc<dyn Generate>>> {
     let any: Arc<dyn Generate> = Arc::new(Named::new(services.to_vec()));
     let target = |model: &String| {
-        let offers = |service: &&Arc<dyn Generate>| service.models().iter().any(|card| card.id == *model);
+        let offers = |service: &&Arc<dyn Generate>| service.card(model).is_some();
         // Workers may offer it later.
         let later = || elsewhere.has_workers().then(|| any.clone());
         let service = services.iter().find(offers).cloned().or_else(later);

@@ -6,6 +6,7 @@
 //!
 //! Invariant: no logic of its own; no secret is printed or logged.
 
+mod adapters;
 mod args;
 mod audit;
 mod bench;

@@ -1,13 +1,19 @@
 //! From a name to a loaded engine, with what the user should see on the way: download, licence, terms, loading.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context;
 use clap::Args;
 use engine::{Engine, EngineConfig};
 use hub::{Entry, Hub, Kind, Listing, Name, Options, Stage};
 
-use crate::{screen, size};
+use crate::{
+    adapters::{self, Folder},
+    screen, size,
+};
 
 /// Options of every command that runs a model in this process.
 #[derive(Debug, Clone, Default, Args)]
@@ -29,6 +35,9 @@ pub(crate) struct EngineArgs {
     /// Do not keep the work of prompts that may come again
     #[arg(long)]
     pub(crate) no_prefix_cache: bool,
+    /// Folder of adapters: NAME.safetensors is what requests call MODEL:NAME [default: ~/.local/share/tessera/adapters]
+    #[arg(long, value_name = "DIR", env = "TESSERA_ADAPTERS")]
+    pub(crate) adapters: Option<PathBuf>,
 }
 
 impl EngineArgs {
@@ -53,7 +62,16 @@ impl EngineArgs {
             max_sequences: self.max_sequences.or(Some(settings.max_sequences)),
             max_queue: self.max_queue.or(Some(settings.max_queue)),
             no_prefix_cache: self.no_prefix_cache || !settings.prefix_cache,
+            adapters: self.adapters.clone(),
         }
+    }
+
+    /// The folder of adapters for these engines, looked at once.
+    pub(crate) fn adapters(&self, engines: Vec<Arc<Engine>>) -> anyhow::Result<Folder> {
+        let place = self.adapters.clone().map_or_else(adapters::usual_place, Ok)?;
+        let mut folder = Folder::new(place, engines);
+        folder.look();
+        Ok(folder)
     }
 }
 

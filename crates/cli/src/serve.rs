@@ -12,6 +12,7 @@ use hub::Kind;
 use tokio::sync::oneshot;
 
 use crate::{
+    adapters::Folder,
     compose::{self, FileArgs, Local},
     decide::LibraryArgs,
     elsewhere::WorkerArgs,
@@ -95,6 +96,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let load = async |names: &[String]| if runs { load_all(names, &engine).await } else { Ok(Vec::new()) };
     let (chat, embed) = (load(&chat).await?, load(&embed).await?);
     let (address, scheme) = (listener.local_addr(), listener.scheme());
+    let folder = args.engine.adapters(chat.clone())?;
     let local = Local { chat, embed, library: args.library.library().into(), part: args.workers };
     let gateway = compose::gateway(local, settings, ledger).await?;
     if gateway.public {
@@ -107,7 +109,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         ));
     }
     let watch = args.file.path().map(|path| Watch::new(path, gateway.settings.clone(), over));
-    until_signal(listener, gateway, watch).await;
+    until_signal(listener, gateway, watch, folder).await;
     Ok(())
 }
 
@@ -162,8 +164,8 @@ pub(crate) fn offered(gateway: &Gateway) -> String {
 }
 
 /// Serves until Ctrl-C or SIGTERM; then running answers finish, unless a second signal says that it should end at once. A
-/// settings file is watched meanwhile, and the ledger closed in the end.
-pub(crate) async fn until_signal(listener: Listener, gateway: Gateway, watch: Option<Watch>) {
+/// settings file and the folder of adapters are watched meanwhile, and the ledger closed in the end.
+pub(crate) async fn until_signal(listener: Listener, gateway: Gateway, watch: Option<Watch>, adapters: Folder) {
     let ledger = gateway.ledger.clone();
     let (stop, stopped) = oneshot::channel::<()>();
     let signals = async {
@@ -187,6 +189,7 @@ pub(crate) async fn until_signal(listener: Listener, gateway: Gateway, watch: Op
         () = serving => {}
         () = signals => {}
         () = watching => {}
+        () = adapters.watch() => {}
     }
     if let Some(ledger) = ledger {
         ledger.close().await;

@@ -70,6 +70,7 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
         async move { try_join_all(names.iter().map(|name| model::load(name, engine))).await }
     };
     let (chat, embed) = tokio::try_join!(load(chat), load(embed))?;
+    let folder = engine.adapters(chat.clone())?;
     let local = Local { chat, embed, library: args.library.library().into(), part: WorkerArgs::default() };
     let gateway = compose::gateway(local, settings, Some(ledger)).await?;
     let first = gateway.services.get().generate.first().and_then(|service| service.models().into_iter().next());
@@ -78,7 +79,7 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     screen::note(welcome(&base, &name, &serve::offered(&gateway), serve::who(&gateway)));
     let over = move |settings: &mut Settings| limits.over(settings);
     let watch = args.file.path().map(|path| settings::Watch::new(path, gateway.settings.clone(), over));
-    serve::until_signal(listener, gateway, watch).await;
+    serve::until_signal(listener, gateway, watch, folder).await;
     Ok(())
 }
 

@@ -240,7 +240,7 @@ impl<E: Executor> Core<E> {
         let computed = sequence.computed;
         let table = sequence.pause();
         if self.config.prefix_cache {
-            self.cache.keep(&sequence.tokens[..computed], table);
+            self.cache.keep(sequence.root(), &sequence.tokens[..computed], table);
         }
         sequence
     }

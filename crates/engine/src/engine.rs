@@ -10,6 +10,7 @@ use std::{
     fmt,
     hash::{BuildHasher, RandomState},
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     pin::Pin,
     sync::{
         Arc,
@@ -22,6 +23,7 @@ use std::{
 
 use futures_core::{Stream, future::BoxFuture};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use model::{Adapter, ModelSpec};
 use parking_lot::Mutex;
 use protocol::{
     Capabilities, Embed, EmbedRequest, Embeddings, Error, Event, EventStream, Format, Generate, GenerateRequest,
@@ -32,6 +34,7 @@ use tokio::sync::{Semaphore, mpsc as channel, oneshot};
 
 use crate::{
     EngineConfig,
+    adapters::Adaptation,
     clock::Monotonic,
     core::{Core, Output, RequestId},
     embedding,
@@ -48,6 +51,8 @@ const EMBED_WINDOW: usize = 64;
 #[derive(Clone)]
 pub struct Engine {
     front: Arc<Front>,
+    /// What adapters are held against; tests of the core have no model.
+    spec: Option<Arc<ModelSpec>>,
     card: ModelCard,
     commands: mpsc::Sender<Command>,
     state: Arc<Published>,
@@ -124,7 +129,7 @@ impl Engine {
         };
         let seeds = Arc::new(Seeds { state: RandomState::new(), count: AtomicU64::new(0) });
         let compiling = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
-        Ok(Self { front: Arc::new(front), card, commands, state, seeds, compiling })
+        Ok(Self { front: Arc::new(front), spec: None, card, commands, state, seeds, compiling })
     }
 
     /// The same with what identifies its weights, for its card.
@@ -132,6 +137,58 @@ impl Engine {
     pub fn with_digest(mut self, digest: String) -> Self {
         self.card.digest = digest;
         self
+    }
+
+    pub(crate) fn with_spec(mut self, spec: Arc<ModelSpec>) -> Self {
+        self.spec = Some(spec);
+        self
+    }
+
+    /// Adds the adapter in a file under this name, in place of one that had it; requests in flight keep theirs. `digest` identifies the file.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the file, or that it was learned over another model.
+    pub fn add_adapter(&self, name: &str, path: &Path, digest: String) -> Result<(), crate::Error> {
+        let Some(spec) = self.spec.as_ref().filter(|spec| !spec.encoder) else {
+            return Err(crate::Error::NoAdapters { name: self.card.id.clone() });
+        };
+        let wrong = |source| crate::Error::Model { path: path.to_owned(), source };
+        let opened = Adapter::open(path).map_err(wrong)?;
+        if opened.base() != self.card.digest {
+            return Err(crate::Error::OtherBase {
+                path: path.to_owned(),
+                learned_over: opened.base().to_owned(),
+                name: self.card.id.clone(),
+                found: self.card.digest.clone(),
+            });
+        }
+        let adapter = opened.load(spec).map_err(wrong)?;
+        self.front.adapters.add(name, digest, adapter);
+        Ok(())
+    }
+
+    /// Takes an adapter away; requests in flight keep it.
+    pub fn remove_adapter(&self, name: &str) {
+        self.front.adapters.remove(name);
+    }
+
+    fn adapted(&self, adaptation: &Adaptation) -> ModelCard {
+        let mut card = self.card.clone();
+        card.id = format!("{}:{}", card.id, adaptation.name);
+        card.adapter.clone_from(&adaptation.digest);
+        card
+    }
+
+    fn cards(&self) -> Vec<ModelCard> {
+        let adapted = self.front.adapters.all();
+        std::iter::once(self.card.clone()).chain(adapted.iter().map(|adaptation| self.adapted(adaptation))).collect()
+    }
+
+    fn card_of(&self, model: &str) -> Option<ModelCard> {
+        match self.front.adaptation(model).ok()? {
+            Some(adaptation) => Some(self.adapted(&adaptation)),
+            None => Some(self.card.clone()),
+        }
     }
 
     /// What is going on right now.
@@ -218,7 +275,11 @@ impl Engine {
 
 impl Generate for Engine {
     fn models(&self) -> Vec<ModelCard> {
-        vec![self.card.clone()]
+        self.cards()
+    }
+
+    fn card(&self, model: &str) -> Option<ModelCard> {
+        self.card_of(model)
     }
 
     fn ready(&self) -> Result<(), Error> {
@@ -237,7 +298,11 @@ impl Generate for Engine {
 
 impl Embed for Engine {
     fn models(&self) -> Vec<ModelCard> {
-        vec![self.card.clone()]
+        self.cards()
+    }
+
+    fn card(&self, model: &str) -> Option<ModelCard> {
+        self.card_of(model)
     }
 
     fn ready(&self) -> Result<(), Error> {

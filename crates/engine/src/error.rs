@@ -32,6 +32,26 @@ pub enum Error {
         /// Tokens of the model.
         vocab: usize,
     },
+    /// The adapter was learned over another model.
+    #[error(
+        "{path}: it was learned over {learned_over}, but {name} is {found}: an adapter fits the very file that it was learned over"
+    )]
+    OtherBase {
+        /// The adapter's file.
+        path: PathBuf,
+        /// The digest that it names.
+        learned_over: String,
+        /// The model.
+        name: String,
+        /// Its digest.
+        found: String,
+    },
+    /// The model takes no adapters.
+    #[error("{name} is an embedding model: it takes no adapters")]
+    NoAdapters {
+        /// The model.
+        name: String,
+    },
     /// The operating system gave no thread.
     #[error("the engine's thread could not be started: {0}")]
     Thread(std::io::Error),

@@ -9,6 +9,7 @@ use protocol::{EmbedRequest, Error, ErrorKind, Format, GenerateRequest, Prompt, 
 use text::{ChatTemplate, Constraint, Grammars, Matcher, Tokenizer, ToolParser};
 
 use crate::{
+    adapters::{Adaptation, Adapters},
     calls::Calls,
     chat::{ChatLayout, ToolGrammar},
     job::{Answers, Choice, Job, Work},
@@ -27,13 +28,23 @@ pub(crate) struct Front {
     vocab: usize,
     context: usize,
     encoder: bool,
+    pub(crate) adapters: Adapters,
 }
 
 impl Front {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { name, tokenizer, template, vocab, context, encoder } = parts;
         let grammars = Grammars::new(Arc::clone(&tokenizer));
-        Self { name, tokenizer, chat: template.map(ChatLayout::new), grammars, vocab, context, encoder }
+        Self {
+            name,
+            tokenizer,
+            chat: template.map(ChatLayout::new),
+            grammars,
+            vocab,
+            context,
+            encoder,
+            adapters: Adapters::default(),
+        }
     }
 
     pub(crate) fn tokenizer(&self) -> &Arc<Tokenizer> {
@@ -42,13 +53,13 @@ impl Front {
 
     /// Tokens of the request's prompt.
     pub(crate) fn count(&self, request: &GenerateRequest) -> Result<usize, Error> {
-        self.check_generates(&request.model)?;
+        self.generates(&request.model)?;
         Ok(self.lay_out(request)?.tokens.len())
     }
 
     /// The job of a generation.
     pub(crate) fn answer_job(&self, request: GenerateRequest, draw: impl FnOnce() -> u64) -> Result<Job, Error> {
-        self.check_generates(&request.model)?;
+        let adaptation = self.generates(&request.model)?;
         check_sampling(&request.sampling, self.vocab)?;
         check_shape(&request)?;
         let laid_out = self.lay_out(&request)?;
@@ -69,12 +80,12 @@ impl Front {
             report_tokens: request.report_tokens,
         };
         let work = Work::Answers(Box::new(answers));
-        Ok(Job { prompt: laid_out.tokens, tenant: request.tenant, deadline: request.deadline, work })
+        Ok(Job { prompt: laid_out.tokens, adaptation, tenant: request.tenant, deadline: request.deadline, work })
     }
 
     /// The jobs of an embedding, one per input.
     pub(crate) fn vector_jobs(&self, request: EmbedRequest) -> Result<Vec<Job>, Error> {
-        self.check_model(&request.model)?;
+        let adaptation = self.adaptation(&request.model)?;
         let job = |(index, input)| {
             let param = format!("input[{index}]");
             let prompt = match input {
@@ -86,7 +97,8 @@ impl Front {
             if prompt.len() > self.context {
                 return Err(too_long(&param, "this input", prompt.len(), self.context));
             }
-            Ok(Job { prompt, tenant: String::new(), deadline: None, work: Work::Vector })
+            let adaptation = adaptation.clone();
+            Ok(Job { prompt, adaptation, tenant: String::new(), deadline: None, work: Work::Vector })
         };
         request.inputs.into_iter().enumerate().map(job).collect()
     }
@@ -103,24 +115,31 @@ impl Front {
         if tokens.len() > self.context {
             return Err(too_long("tokens", "the sequence", tokens.len(), self.context));
         }
-        Ok(Job { prompt: tokens, tenant: String::new(), deadline: None, work: Work::Logits })
+        Ok(Job { prompt: tokens, adaptation: None, tenant: String::new(), deadline: None, work: Work::Logits })
     }
 
-    fn check_model(&self, model: &str) -> Result<(), Error> {
+    /// What stands beside the model for requests that call it so.
+    pub(crate) fn adaptation(&self, model: &str) -> Result<Option<Arc<Adaptation>>, Error> {
         if model.is_empty() || model == self.name {
-            return Ok(());
+            return Ok(None);
         }
-        let message = format!("no model {model:?} here; this engine serves {:?}", self.name);
-        Err(about_model(ErrorKind::NotFound, message).with_code("model_not_found"))
+        let adapter = model.strip_prefix(&*self.name).and_then(|rest| rest.strip_prefix(':'));
+        match adapter.and_then(|name| self.adapters.find(name)) {
+            Some(adaptation) => Ok(Some(adaptation)),
+            None => {
+                let message = format!("no model {model:?} here; this engine serves {:?} and its adapters", self.name);
+                Err(about_model(ErrorKind::NotFound, message).with_code("model_not_found"))
+            }
+        }
     }
 
-    fn check_generates(&self, model: &str) -> Result<(), Error> {
-        self.check_model(model)?;
+    fn generates(&self, model: &str) -> Result<Option<Arc<Adaptation>>, Error> {
+        let adaptation = self.adaptation(model)?;
         if self.encoder {
             let message = format!("{} is an embedding model: it generates no text; use /v1/embeddings", self.name);
             return Err(about_model(ErrorKind::Unsupported, message));
         }
-        Ok(())
+        Ok(adaptation)
     }
 
     fn check_tokens(&self, tokens: &[u32], param: &str) -> Result<(), Error> {

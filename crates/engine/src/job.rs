@@ -7,6 +7,7 @@ use protocol::{Sampling, TokenLogprob};
 use text::{Matcher, Tokenizer};
 
 use crate::{
+    adapters::Adaptation,
     answer::Answer,
     calls::Calls,
     control::Control,
@@ -21,6 +22,8 @@ use crate::{
 pub struct Job {
     /// The tokens to start from, at least one.
     pub prompt: Vec<u32>,
+    /// What is added beside the model, if anything is.
+    pub adaptation: Option<Arc<Adaptation>>,
     /// Whose turn it takes.
     pub tenant: String,
     /// Given up when this much time has passed since it was submitted.
@@ -114,6 +117,7 @@ impl Job {
         let prompt = &self.prompt;
         let sequence = |(choice, purpose)| Sequence {
             request: id,
+            adaptation: self.adaptation.clone(),
             age: 0,
             tokens: prompt.clone(),
             prompt_len: prompt.len(),

@@ -5,6 +5,7 @@
 //!
 //! Invariant: no HTTP and no wire type is known here, and nothing async inside the core.
 
+mod adapters;
 mod answer;
 mod calls;
 mod chat;
@@ -29,6 +30,7 @@ mod sampler;
 mod sequence;
 
 pub use self::core::{Core, Output, Outputs, RequestId};
+pub use adapters::Adaptation;
 pub use calls::Calls;
 pub use clock::{Clock, Monotonic};
 pub use config::EngineConfig;

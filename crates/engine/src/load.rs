@@ -27,8 +27,10 @@ impl Engine {
         let template = model.chat_template().map(|source| ChatTemplate::new(source, &tokenizer));
         let template = template.transpose().map_err(text_error)?;
         let name = if config.name.is_empty() { name_of(path) } else { config.name };
+        let spec = Arc::new(model.spec().clone());
         let executor = ModelExecutor::new(model, device, config.kv_bytes);
-        Self::start(executor, tokenizer, template, EngineConfig { name, ..config })
+        let engine = Self::start(executor, tokenizer, template, EngineConfig { name, ..config })?;
+        Ok(engine.with_spec(spec))
     }
 }
 

@@ -10,7 +10,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BinaryHeap, HashMap},
     ops::Bound,
 };
 
@@ -19,6 +19,18 @@ use kernels::PAGE_TOKENS;
 use crate::pages::{PageTable, SharedPage};
 
 type NodeId = usize;
+
+/// Whose keys and values they are: those of the base model, or of a generation of an adapter. Tokens alone do not say.
+pub(crate) type Root = u64;
+/// The base model's.
+pub(crate) const BASE: Root = 0;
+
+/// A place whose children are pages: the beginning of sequences, or a page.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    Root(Root),
+    Page(NodeId),
+}
 
 /// What the cache holds of a prompt.
 #[derive(Debug, Default)]
@@ -48,7 +60,7 @@ impl Match {
 #[derive(Debug)]
 struct Node {
     page: SharedPage,
-    parent: Option<NodeId>,
+    parent: At,
     tokens: Box<[u32]>,
     children: BTreeMap<Box<[u32]>, NodeId>,
     used: u64,
@@ -57,7 +69,9 @@ struct Node {
 /// The tree.
 #[derive(Debug, Default)]
 pub(crate) struct PrefixCache {
-    roots: BTreeMap<Box<[u32]>, NodeId>,
+    roots: HashMap<Root, BTreeMap<Box<[u32]>, NodeId>>,
+    /// Of a root that nobody has been to.
+    nothing: BTreeMap<Box<[u32]>, NodeId>,
     nodes: Vec<Option<Node>>,
     vacant: Vec<NodeId>,
     /// Counts finds and inserts: the age of a node is the count when it was last on a path.
@@ -71,10 +85,10 @@ pub(crate) fn common_prefix(a: &[u32], b: &[u32]) -> usize {
 
 impl PrefixCache {
     /// The longest known prefix of `tokens`.
-    pub(crate) fn find(&mut self, tokens: &[u32]) -> Match {
+    pub(crate) fn find(&mut self, root: Root, tokens: &[u32]) -> Match {
         self.tick += 1;
         let mut found = Match::default();
-        let mut at = None;
+        let mut at = At::Root(root);
         let mut chunks = tokens.chunks_exact(PAGE_TOKENS);
         for chunk in &mut chunks {
             let Some(&child) = self.children(at).get(chunk) else {
@@ -82,7 +96,7 @@ impl PrefixCache {
                 return found;
             };
             found.full.extend(self.touch(child));
-            at = Some(child);
+            at = At::Page(child);
         }
         found.partial = self.best_partial(at, chunks.remainder());
         found
@@ -90,30 +104,30 @@ impl PrefixCache {
 
     /// Puts the first `tokens.len()` tokens of a running sequence into the tree, whole pages only. Where the tree knows a
     /// page already, the sequence takes over that one and its own goes free.
-    pub(crate) fn share(&mut self, tokens: &[u32], table: &mut PageTable) {
+    pub(crate) fn share(&mut self, root: Root, tokens: &[u32], table: &mut PageTable) {
         self.tick += 1;
         let pages = table.freeze(tokens.len()).to_vec();
-        let mut at = None;
+        let mut at = At::Root(root);
         for (index, (chunk, page)) in tokens.chunks_exact(PAGE_TOKENS).zip(pages).enumerate() {
             let node = self.enter(at, chunk, page);
             if let Some(page) = self.touch(node) {
                 table.exchange(index, page);
             }
-            at = Some(node);
+            at = At::Page(node);
         }
     }
 
     /// Keeps the pages of an ended sequence, the last, partly filled one too.
-    pub(crate) fn keep(&mut self, tokens: &[u32], table: PageTable) {
+    pub(crate) fn keep(&mut self, root: Root, tokens: &[u32], table: PageTable) {
         self.tick += 1;
-        let mut at = None;
+        let mut at = At::Root(root);
         for (chunk, page) in tokens.chunks(PAGE_TOKENS).zip(table.into_shared()) {
             if chunk.len() < PAGE_TOKENS && self.is_covered(at, chunk) {
                 return;
             }
             let node = self.enter(at, chunk, page);
             self.touch(node);
-            at = Some(node);
+            at = At::Page(node);
         }
     }
 
@@ -138,17 +152,18 @@ impl PrefixCache {
         self.nodes.iter().flatten().filter(|node| !node.page.is_pinned()).count()
     }
 
-    fn children(&self, at: Option<NodeId>) -> &BTreeMap<Box<[u32]>, NodeId> {
-        match at.and_then(|id| self.nodes[id].as_ref()) {
-            Some(node) => &node.children,
-            None => &self.roots,
-        }
+    fn children(&self, at: At) -> &BTreeMap<Box<[u32]>, NodeId> {
+        let children = match at {
+            At::Root(root) => self.roots.get(&root),
+            At::Page(id) => self.nodes[id].as_ref().map(|node| &node.children),
+        };
+        children.unwrap_or(&self.nothing)
     }
 
-    fn children_mut(&mut self, at: Option<NodeId>) -> &mut BTreeMap<Box<[u32]>, NodeId> {
-        match at.and_then(|id| self.nodes[id].as_mut()) {
-            Some(node) => &mut node.children,
-            None => &mut self.roots,
+    fn children_mut(&mut self, at: At) -> &mut BTreeMap<Box<[u32]>, NodeId> {
+        match at {
+            At::Root(root) => self.roots.entry(root).or_default(),
+            At::Page(id) => self.nodes[id].as_mut().map_or(&mut self.nothing, |node| &mut node.children),
         }
     }
 
@@ -170,14 +185,14 @@ impl PrefixCache {
     }
 
     /// The siblings around `tokens` in sorted order: the last that is not behind it, the first that is.
-    fn neighbours(&self, at: Option<NodeId>, tokens: &[u32]) -> [Option<(&[u32], NodeId)>; 2] {
+    fn neighbours(&self, at: At, tokens: &[u32]) -> [Option<(&[u32], NodeId)>; 2] {
         let children = self.children(at);
         let before = children.range::<[u32], _>((Bound::Unbounded, Bound::Included(tokens))).next_back();
         let after = children.range::<[u32], _>((Bound::Excluded(tokens), Bound::Unbounded)).next();
         [before, after].map(|entry| entry.map(|(key, &id)| (&**key, id)))
     }
 
-    fn best_partial(&mut self, at: Option<NodeId>, tokens: &[u32]) -> Option<Partial> {
+    fn best_partial(&mut self, at: At, tokens: &[u32]) -> Option<Partial> {
         let siblings = self.neighbours(at, tokens).into_iter().flatten();
         let (common, id) = siblings.map(|(key, id)| (common_prefix(key, tokens), id)).max()?;
         if common == 0 {
@@ -187,14 +202,14 @@ impl PrefixCache {
     }
 
     /// A sibling begins with `tokens`, so a page of its own would add nothing.
-    fn is_covered(&mut self, at: Option<NodeId>, tokens: &[u32]) -> bool {
+    fn is_covered(&mut self, at: At, tokens: &[u32]) -> bool {
         let siblings = self.neighbours(at, tokens);
         let cover = siblings.into_iter().flatten().find(|(key, _)| key.starts_with(tokens)).map(|(_, id)| id);
         cover.and_then(|id| self.touch(id)).is_some()
     }
 
     /// The child of `at` for `tokens`; a new one with `page` if there is none. A shorter sibling that it covers goes.
-    fn enter(&mut self, at: Option<NodeId>, tokens: &[u32], page: SharedPage) -> NodeId {
+    fn enter(&mut self, at: At, tokens: &[u32], page: SharedPage) -> NodeId {
         if let Some(&known) = self.children(at).get(tokens) {
             return known;
         }
@@ -214,12 +229,22 @@ impl PrefixCache {
         id
     }
 
-    /// Takes a leaf out and returns its parent.
+    /// Takes a leaf out and returns its parent, if that is a page.
     fn remove(&mut self, id: NodeId) -> Option<NodeId> {
         let node = self.nodes[id].take()?;
         self.vacant.push(id);
-        self.children_mut(node.parent).remove(&node.tokens);
-        node.parent
+        let siblings = self.children_mut(node.parent);
+        siblings.remove(&node.tokens);
+        let left = !siblings.is_empty();
+        match node.parent {
+            At::Page(parent) => Some(parent),
+            At::Root(root) => {
+                if !left {
+                    self.roots.remove(&root);
+                }
+                None
+            }
+        }
     }
 }
 

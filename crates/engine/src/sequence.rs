@@ -4,17 +4,19 @@
 //! Prefill, decoding, forced tokens and resuming after a preemption are all the same: the rows in between go into the
 //! next steps, and where the last of them comes out, a token is chosen.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use model::Pooling;
+use model::{Adapter, Pooling};
 use protocol::{Event, FinishReason, TokenLogprob};
 use text::Tokenizer;
 
 use crate::{
+    adapters::{self, Adaptation},
     answer::Answer,
     control::{Allowed, Control, State},
     core::{Output, RequestId},
     pages::PageTable,
+    prefix::Root,
     sampler::Sampler,
 };
 
@@ -22,6 +24,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Sequence {
     pub(crate) request: RequestId,
+    /// What is added beside the model for its rows.
+    pub(crate) adaptation: Option<Arc<Adaptation>>,
     /// Order of admission: the older one keeps its pages when there are too few.
     pub(crate) age: u64,
     pub(crate) tokens: Vec<u32>,
@@ -113,6 +117,15 @@ pub(crate) struct Limits {
 }
 
 impl Sequence {
+    /// Whose keys and values it has.
+    pub(crate) fn root(&self) -> Root {
+        adapters::root(self.adaptation.as_ref())
+    }
+
+    pub(crate) fn adapter(&self) -> Option<&Adapter> {
+        self.adaptation.as_deref().map(|adaptation| &adaptation.adapter)
+    }
+
     /// Tokens that still have to be computed.
     pub(crate) fn pending(&self) -> usize {
         self.tokens.len() - self.computed

@@ -124,8 +124,9 @@ impl App {
     }
 
     fn text(&self, model: &str) -> Result<(Arc<dyn Generate>, ModelCard), Error> {
-        let cards = |service: &Arc<dyn Generate>| service.models().into_iter().find(|card| card.id == model);
-        let found = self.services().generate.iter().find_map(|service| Some((service.clone(), cards(service)?)));
+        let services = self.services();
+        let offering = |service: &Arc<dyn Generate>| Some((service.clone(), service.card(model)?));
+        let found = services.generate.iter().filter(|_| !model.is_empty()).find_map(offering);
         found.ok_or_else(|| self.missing(model, "completions", "/v1/embeddings"))
     }
 

@@ -141,7 +141,7 @@ impl Ask {
     }
 
     async fn start(&self, service: &Arc<dyn Generate>, call: Call) -> Result<Events, Error> {
-        let card = service.models().into_iter().find(|card| card.id == call.model());
+        let card = service.card(call.model());
         let assumed = self.app.gateway.settings.get().settings.limits.assumed_answer;
         let record = self.begin(Work::text(self.kind, &call, card, assumed)).await?;
         let at_once = self.app.gateway.config.prompts_at_once;

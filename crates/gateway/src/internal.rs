@@ -190,9 +190,7 @@ async fn load(State(app): State<Arc<App>>, known: Known) -> Response {
 }
 
 fn text(app: &App, model: &str) -> Result<Arc<dyn Generate>, Error> {
-    let offers =
-        |service: &&Arc<dyn Generate>| service.models().iter().any(|card| model.is_empty() || card.id == model);
-    app.services().generate.iter().find(offers).cloned().ok_or_else(|| missing(model))
+    app.services().generate.iter().find(|service| service.card(model).is_some()).cloned().ok_or_else(|| missing(model))
 }
 
 /// The gateway asks for what this worker does not offer any more: another one may.

@@ -48,6 +48,7 @@ fn work(texts: &[String], end_user: &str) -> Work {
         kind: Kind::Moderation,
         model: MODEL.to_owned(),
         digest: String::new(),
+        adapter: String::new(),
         service: "guard".to_owned(),
         parameters: json!({ "inputs": texts.len() }),
         input: json!(texts),

@@ -33,6 +33,8 @@ pub(crate) struct Work {
     pub(crate) model: String,
     /// What identifies its weights or its graph.
     pub(crate) digest: String,
+    /// What identifies the adapter beside them.
+    pub(crate) adapter: String,
     /// Who offers it.
     pub(crate) service: String,
     /// The parameters in force.
@@ -55,6 +57,7 @@ impl Work {
             kind: Kind::Embedding,
             model: request.model.clone(),
             digest: card.digest,
+            adapter: card.adapter,
             service: card.owned_by,
             parameters: json!({ "dimensions": request.dimensions, "inputs": request.inputs.len() }),
             input: single(inputs),
@@ -70,6 +73,7 @@ impl Work {
             kind: Kind::Image,
             model: request.model.clone(),
             digest: card.digest,
+            adapter: card.adapter,
             service: card.owned_by,
             parameters: json!({ "n": request.n, "size": request.size, "seed": request.seed }),
             input: request.prompt.as_str().into(),
@@ -100,6 +104,7 @@ impl Work {
             kind,
             model: first.model.clone(),
             digest: card.digest,
+            adapter: card.adapter,
             service: card.owned_by,
             parameters: parameters(first, requests.len()),
             input: beside(single(inputs), sealed),
@@ -279,7 +284,8 @@ impl Record {
     fn new(app: &Arc<App>, journey: &Journey, id: &str, work: &Work, (taken, price): (Vec<Taken>, Price)) -> Self {
         let why = Reason::Named.word().to_owned();
         let route = Route { chosen: work.service.clone(), why, hops: Vec::new() };
-        let answered = Answered { model: work.model.clone(), adapter: String::new(), digest: work.digest.clone() };
+        let answered =
+            Answered { model: work.model.clone(), adapter: work.adapter.clone(), digest: work.digest.clone() };
         let about = About {
             id: id.to_owned(),
             model: work.model.clone(),
@@ -357,6 +363,7 @@ impl Record {
         }
         answered.model.clone_from(&hop.model);
         answered.digest.clone_from(&hop.digest);
+        answered.adapter.clone_from(&hop.adapter);
     }
 
     /// The guard had the request, or what is ready of an answer, for so long.

@@ -63,25 +63,31 @@ impl LowRank {
     }
 }
 
-/// Adds to each of `outs`, `[rows][outputs]`, what the adapters of its rows give: `adapters[row][i]` is the row's for `outs[i]`. `x` must have been
-/// prepared in [`crate::Form::F32`] too.
+/// Outputs that one pass takes.
+const GROUP: usize = 4;
+
+/// Adds to each of `outs`, `[rows][outputs]`, what the adapters of its rows give: `of(row)[i]` is the row's for `outs[i]`. `x` must have been prepared
+/// in [`crate::Form::F32`] too.
 ///
 /// # Panics
 /// When an adapter's shape is not that of `x` and its output, or there is not one for each output.
-pub fn low_rank(dev: &Device, x: &Activations, adapters: &[Option<&[LowRank]>], outs: &mut [&mut [f32]]) {
-    let rows = adapters.len();
-    assert_eq!(x.rows(), rows, "an adapter or none for each row");
-    if adapters.iter().all(Option::is_none) {
-        return;
-    }
-    let outs: Vec<(usize, Shared<'_, f32>)> =
-        outs.iter_mut().map(|out| (out.len() / rows, Shared::new(out))).collect();
+pub fn low_rank<'a>(
+    dev: &Device,
+    x: &Activations,
+    of: &(dyn Fn(usize) -> Option<&'a [LowRank]> + Sync),
+    outs: &mut [&mut [f32]],
+) {
+    let (rows, count) = (x.rows().max(1), outs.len());
+    assert!(count <= GROUP, "{count} outputs at a time");
+    // On the stack: nothing is allocated from step to step.
+    let mut outs = outs.iter_mut();
+    let outs: [_; GROUP] = std::array::from_fn(|_| outs.next().map(|out| (out.len() / rows, Shared::new(out))));
     let per_task = rows.div_ceil(TASKS_PER_THREAD * dev.threads());
     dev.run(rows.div_ceil(per_task), &|task| {
-        for row in task * per_task..rows.min((task + 1) * per_task) {
-            let Some(parts) = adapters[row] else { continue };
-            assert_eq!(parts.len(), outs.len(), "a part for each output");
-            for (part, (cols, out)) in parts.iter().zip(&outs) {
+        for row in task * per_task..x.rows().min((task + 1) * per_task) {
+            let Some(parts) = of(row) else { continue };
+            assert_eq!(parts.len(), count, "a part for each output");
+            for (part, (cols, out)) in parts.iter().zip(outs.iter().flatten()) {
                 assert!(part.inputs == x.cols() && part.outputs == *cols, "an adapter of another shape");
                 dispatch(dev.isa(), Row { part, x: x.f32_row(row), out: out.part(row * cols, *cols) });
             }
@@ -152,7 +158,7 @@ mod tests {
             let mut input = Activations::new();
             input.set(dev, x, parts[0].inputs(), &[Form::F32]);
             let mut out = vec![1.0; rows * parts[0].outputs()];
-            low_rank(dev, &input, &adapters, &mut [&mut out]);
+            low_rank(dev, &input, &|row| adapters[row], &mut [&mut out]);
             out
         };
         let all = Isa::available().into_iter().flat_map(|isa| [1, 2].map(|n| run(&Device::with_isa(n, isa))));

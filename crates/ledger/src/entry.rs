@@ -263,6 +263,7 @@ fn told(hop: &Hop) -> Hop {
         model: printable(&hop.model),
         service: printable(&hop.service),
         digest: printable(&hop.digest),
+        adapter: printable(&hop.adapter),
         failed: hop.failed.iter().take(MAX_HOPS).map(miss).collect(),
         among: hop.among.iter().take(MAX_HOPS).map(candidate).collect(),
     }

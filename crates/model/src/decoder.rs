@@ -9,8 +9,9 @@ use kernels::{
     rope, store_kv,
 };
 
+use crate::adapter::{Adapted, Pick};
 use crate::model::Batch;
-use crate::weights::{Layer, Weights};
+use crate::weights::{Layer, LinearLayer, Weights};
 use crate::workspace::{Workspace, compact, positions, slice};
 use crate::{LayerSpec, ModelSpec, Norms};
 
@@ -25,6 +26,12 @@ pub(crate) struct Decoder<'m> {
     pub(crate) table_of: &'m [Option<usize>],
 }
 
+/// Rows that go through a layer, with their adapters.
+struct Rows<'a> {
+    count: usize,
+    adapted: Adapted<'a>,
+}
+
 /// A layer with its number and description.
 #[derive(Clone, Copy)]
 struct Step<'m> {
@@ -32,6 +39,13 @@ struct Step<'m> {
     spec: &'m LayerSpec,
     layer: &'m Layer,
     table: Option<&'m RopeTable>,
+}
+
+/// The product at the end of a block, with what stands beside and behind it.
+struct Behind<'m> {
+    product: &'m LinearLayer,
+    beside: Pick,
+    norm: &'m [f32],
 }
 
 impl Step<'_> {
@@ -49,18 +63,19 @@ impl<'m> Decoder<'m> {
     pub(crate) fn forward<'w>(&self, cache: &mut KvCache, batch: &Batch<'_>, work: &'w mut Workspace) -> &'w [f32] {
         positions(batch.spans, &mut work.positions);
         self.embed(batch.tokens, work);
-        let (rows, wanted) = (batch.tokens.len(), batch.outputs.len());
+        let rows = Rows { count: batch.tokens.len(), adapted: Adapted::of(batch) };
+        let wanted = Rows { count: batch.outputs.len(), adapted: rows.adapted.only(batch.outputs) };
         for step in self.steps() {
             let last = step.number + 1 == self.spec.layers.len();
-            if last && wanted < rows {
-                self.attend_narrowly(&step, cache, batch, work);
-                self.feed_forward(&step, wanted, work);
+            if last && wanted.count < rows.count {
+                self.attend_narrowly(&step, cache, batch, (&rows, &wanted), work);
+                self.feed_forward(&step, &wanted, work);
             } else {
-                self.attend(&step, cache, batch, work);
-                self.feed_forward(&step, rows, work);
+                self.attend(&step, cache, batch, &rows, work);
+                self.feed_forward(&step, &rows, work);
             }
         }
-        let width = self.spec.width;
+        let (width, wanted) = (self.spec.width, wanted.count);
         let hidden = slice(&mut work.normed, wanted * width);
         rms_norm(self.dev, &work.x[..wanted * width], &self.weights.output_norm.weight, self.spec.norm_eps, hidden);
         hidden
@@ -87,46 +102,56 @@ impl<'m> Decoder<'m> {
     }
 
     /// Attention of all rows.
-    fn attend(&self, step: &Step<'_>, cache: &mut KvCache, batch: &Batch<'_>, work: &mut Workspace) {
-        let rows = batch.tokens.len();
+    fn attend(&self, step: &Step<'_>, cache: &mut KvCache, batch: &Batch<'_>, rows: &Rows<'_>, work: &mut Workspace) {
         self.norm(step, rows, work);
         let Workspace { query, key, value, input, .. } = work;
         let weights = &step.layer.attention;
-        let (query, kv) = (slice(query, rows * step.query_width()), rows * step.kv_width());
+        let (query, kv) = (slice(query, rows.count * step.query_width()), rows.count * step.kv_width());
         let (key, value) = (slice(key, kv), slice(value, kv));
         linear(self.dev, input, &mut [weights.query.to(query), weights.key.to(key), weights.value.to(value)]);
-        self.store(step, cache, batch.spans, rows, work);
-        self.rotate_queries(step, rows, false, work);
+        rows.adapted.add(self.dev, input, step.number, |layer| &layer.qkv, &mut [query, key, value]);
+        self.store(step, cache, batch.spans, rows.count, work);
+        self.rotate_queries(step, rows.count, false, work);
         self.mix(step, cache, batch.spans, rows, work);
     }
 
     /// Attention of the outputs' rows only; keys and values of all. Leaves the outputs' rows at the front of `x`.
-    fn attend_narrowly(&self, step: &Step<'_>, cache: &mut KvCache, batch: &Batch<'_>, work: &mut Workspace) {
-        let (rows, wanted, width) = (batch.tokens.len(), batch.outputs.len(), self.spec.width);
+    fn attend_narrowly(
+        &self,
+        step: &Step<'_>,
+        cache: &mut KvCache,
+        batch: &Batch<'_>,
+        (rows, wanted): (&Rows<'_>, &Rows<'_>),
+        work: &mut Workspace,
+    ) {
         self.norm(step, rows, work);
         let Workspace { key, value, input, .. } = work;
         let weights = &step.layer.attention;
-        let (key, value) = (slice(key, rows * step.kv_width()), slice(value, rows * step.kv_width()));
+        let kv = rows.count * step.kv_width();
+        let (key, value) = (slice(key, kv), slice(value, kv));
         linear(self.dev, input, &mut [weights.key.to(key), weights.value.to(value)]);
-        self.store(step, cache, batch.spans, rows, work);
-        if wanted == 0 {
+        rows.adapted.add(self.dev, input, step.number, |layer| &layer.qkv[1..], &mut [key, value]);
+        self.store(step, cache, batch.spans, rows.count, work);
+        if wanted.count == 0 {
             return;
         }
         let mut spans = work.narrow.lend();
         work.narrow.select(batch, &work.positions, &mut spans);
-        compact(&mut work.x, batch.outputs, width);
+        compact(&mut work.x, batch.outputs, self.spec.width);
         self.norm(step, wanted, work);
-        let query = slice(&mut work.query, wanted * step.query_width());
+        let query = slice(&mut work.query, wanted.count * step.query_width());
         linear(self.dev, &work.input, &mut [weights.query.to(query)]);
-        self.rotate_queries(step, wanted, true, work);
+        wanted.adapted.add(self.dev, &work.input, step.number, |layer| &layer.qkv[..1], &mut [query]);
+        self.rotate_queries(step, wanted.count, true, work);
         self.mix(step, cache, &spans, wanted, work);
         work.narrow.give_back(spans);
     }
 
     /// The norm in front of attention, prepared for its products.
-    fn norm(&self, step: &Step<'_>, rows: usize, work: &mut Workspace) {
-        let (weight, forms) = (&step.layer.attention_norm.weight, &step.layer.attention.qkv_forms);
-        let x = &work.x[..rows * self.spec.width];
+    fn norm(&self, step: &Step<'_>, rows: &Rows<'_>, work: &mut Workspace) {
+        let weight = &step.layer.attention_norm.weight;
+        let forms = rows.adapted.forms(&step.layer.attention.qkv_forms);
+        let x = &work.x[..rows.count * self.spec.width];
         rms_norm_to(self.dev, x, weight, self.spec.norm_eps, &mut work.input, forms);
     }
 
@@ -154,50 +179,51 @@ impl<'m> Decoder<'m> {
     }
 
     /// Scores, values and the product behind them, added to the residual.
-    fn mix(&self, step: &Step<'_>, cache: &KvCache, spans: &[Span<'_>], rows: usize, work: &mut Workspace) {
-        let n = rows * step.query_width();
+    fn mix(&self, step: &Step<'_>, cache: &KvCache, spans: &[Span<'_>], rows: &Rows<'_>, work: &mut Workspace) {
+        let n = rows.count * step.query_width();
         let mixed = slice(&mut work.mixed, n);
         attention(self.dev, &step.spec.attention, cache, step.number, spans, &work.query[..n], mixed);
         let weights = &step.layer.attention;
-        work.input.set(self.dev, mixed, step.query_width(), &weights.out_forms);
-        self.add(step.spec, &weights.out, &step.layer.post_attention_norm.weight, rows, work);
+        work.input.set(self.dev, mixed, step.query_width(), rows.adapted.forms(&weights.out_forms));
+        let behind =
+            Behind { product: &weights.out, beside: |layer| &layer.out, norm: &step.layer.post_attention_norm.weight };
+        self.add(step, &behind, rows, work);
     }
 
     /// The feed-forward block of the first `rows` rows.
-    fn feed_forward(&self, step: &Step<'_>, rows: usize, work: &mut Workspace) {
-        let (ffn, inner) = (&step.layer.ffn, rows * step.spec.ffn);
-        let (x, weight) = (&work.x[..rows * self.spec.width], &step.layer.ffn_norm.weight);
-        rms_norm_to(self.dev, x, weight, self.spec.norm_eps, &mut work.input, &ffn.up_forms);
-        let up = slice(&mut work.up, inner);
+    fn feed_forward(&self, step: &Step<'_>, rows: &Rows<'_>, work: &mut Workspace) {
+        let (ffn, inner, adapted) = (&step.layer.ffn, rows.count * step.spec.ffn, &rows.adapted);
+        let (x, weight) = (&work.x[..rows.count * self.spec.width], &step.layer.ffn_norm.weight);
+        rms_norm_to(self.dev, x, weight, self.spec.norm_eps, &mut work.input, adapted.forms(&ffn.up_forms));
+        let (up, down_forms) = (slice(&mut work.up, inner), adapted.forms(&ffn.down_forms));
         if let Some(gate_weights) = &ffn.gate {
             let gate = slice(&mut work.gate, inner);
             linear(self.dev, &work.input, &mut [gate_weights.to(gate), ffn.up.to(up)]);
-            gated(self.dev, step.spec.activation, gate, up, step.spec.ffn, &mut work.input, &ffn.down_forms);
+            adapted.add(self.dev, &work.input, step.number, |layer| &layer.up, &mut [gate, up]);
+            gated(self.dev, step.spec.activation, gate, up, step.spec.ffn, &mut work.input, down_forms);
         } else {
             linear(self.dev, &work.input, &mut [ffn.up.to(up)]);
+            adapted.add(self.dev, &work.input, step.number, |layer| &layer.up, &mut [up]);
             kernels::activate(self.dev, step.spec.activation, up);
-            work.input.set(self.dev, up, step.spec.ffn, &ffn.down_forms);
+            work.input.set(self.dev, up, step.spec.ffn, down_forms);
         }
-        self.add(step.spec, &ffn.down, &step.layer.post_ffn_norm.weight, rows, work);
+        let behind = Behind { product: &ffn.down, beside: |layer| &layer.down, norm: &step.layer.post_ffn_norm.weight };
+        self.add(step, &behind, rows, work);
     }
 
     /// `x += W input`, with a norm between where the family has one.
-    fn add(
-        &self,
-        spec: &LayerSpec,
-        product: &crate::weights::LinearLayer,
-        norm: &[f32],
-        rows: usize,
-        work: &mut Workspace,
-    ) {
-        let n = rows * self.spec.width;
-        let x = &mut work.x[..n];
-        if spec.norms == Norms::Before {
-            linear(self.dev, &work.input, &mut [product.onto(x)]);
-            return;
+    fn add(&self, step: &Step<'_>, behind: &Behind<'_>, rows: &Rows<'_>, work: &mut Workspace) {
+        let n = rows.count * self.spec.width;
+        let (x, beside) = (&mut work.x[..n], |out: &mut [f32]| {
+            rows.adapted.add(self.dev, &work.input, step.number, behind.beside, &mut [out]);
+        });
+        if step.spec.norms == Norms::Before {
+            linear(self.dev, &work.input, &mut [behind.product.onto(x)]);
+            return beside(x);
         }
         let out = slice(&mut work.normed, n);
-        linear(self.dev, &work.input, &mut [product.to(out)]);
-        rms_norm_add(self.dev, out, norm, self.spec.norm_eps, x);
+        linear(self.dev, &work.input, &mut [behind.product.to(out)]);
+        beside(out);
+        rms_norm_add(self.dev, out, behind.norm, self.spec.norm_eps, x);
     }
 }

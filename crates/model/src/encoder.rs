@@ -42,13 +42,13 @@ impl Encoder<'_> {
         let (weights, norm) = (&layer.attention, &layer.post_attention_norm);
         let (wide, x) = (rows * spec.attention.heads * spec.attention.head_dim, rows * self.spec.width);
         let x = &mut work.x[..x];
-        work.input.set(self.dev, x, self.spec.width, &weights.qkv_forms);
+        work.input.set(self.dev, x, self.spec.width, &weights.qkv_forms.base);
         let (query, key) = (slice(&mut work.query, wide), slice(&mut work.key, wide));
         let (value, mixed) = (slice(&mut work.value, wide), slice(&mut work.mixed, wide));
         let mut group = [weights.query.to(query), weights.key.to(key), weights.value.to(value)];
         linear(self.dev, &work.input, &mut group);
         encoder_attention(self.dev, &spec.attention, lens, query, key, value, mixed);
-        work.input.set(self.dev, mixed, wide / rows.max(1), &weights.out_forms);
+        work.input.set(self.dev, mixed, wide / rows.max(1), &weights.out_forms.base);
         linear(self.dev, &work.input, &mut [weights.out.onto(x)]);
         layer_norm(self.dev, x, &norm.weight, &norm.bias, self.spec.norm_eps);
     }
@@ -56,11 +56,11 @@ impl Encoder<'_> {
     fn feed_forward(&self, spec: &LayerSpec, layer: &Layer, rows: usize, work: &mut Workspace) {
         let (ffn, norm) = (&layer.ffn, &layer.post_ffn_norm);
         let x = &mut work.x[..rows * self.spec.width];
-        work.input.set(self.dev, x, self.spec.width, &ffn.up_forms);
+        work.input.set(self.dev, x, self.spec.width, &ffn.up_forms.base);
         let up = slice(&mut work.up, rows * spec.ffn);
         linear(self.dev, &work.input, &mut [ffn.up.to(up)]);
         activate(self.dev, spec.activation, up);
-        work.input.set(self.dev, up, spec.ffn, &ffn.down_forms);
+        work.input.set(self.dev, up, spec.ffn, &ffn.down_forms.base);
         linear(self.dev, &work.input, &mut [ffn.down.onto(x)]);
         layer_norm(self.dev, x, &norm.weight, &norm.bias, self.spec.norm_eps);
     }

@@ -5,6 +5,7 @@
 //!
 //! Invariant: no request, no scheduler and no tokenizer is known here; a family is data, never a second decoder.
 
+mod adapter;
 mod arch;
 mod checkpoint;
 mod decoder;
@@ -22,6 +23,7 @@ mod vocabulary;
 mod weights;
 mod workspace;
 
+pub use adapter::{Adapter, FORMAT, OpenedAdapter, adapted_layers};
 pub use error::{Error, Problem};
 pub use inspect::{Inspection, inspect};
 pub use model::{Batch, Model};

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use kernels::{Device, KvCache, RopeSpec, RopeTable, linear, linear_rows};
 
+use crate::adapter::Adapter;
 use crate::checkpoint::Checkpoint;
 use crate::decoder::Decoder;
 use crate::encoder::Encoder;
-use crate::weights::{LinearLayer, Weights, forms};
+use crate::weights::{LinearLayer, Weights};
 use crate::{Error, HeadWorkspace, ModelSpec, TokenizerSource, Workspace, arch};
 
 /// A loaded model.
@@ -30,6 +31,8 @@ pub struct Batch<'a> {
     pub spans: &'a [kernels::Span<'a>],
     /// Rows whose final hidden state is wanted, ascending.
     pub outputs: &'a [u32],
+    /// The adapter of each span, if it has one; may be empty where none has.
+    pub adapters: &'a [Option<&'a Adapter>],
 }
 
 impl Model {
@@ -110,7 +113,7 @@ impl Model {
 
     fn prepare_head(&self, dev: &Device, hidden: &[f32], work: &mut HeadWorkspace) -> &LinearLayer {
         let head = self.weights.output.as_ref().unwrap_or(&self.weights.embedding);
-        work.input.set(dev, hidden, self.spec.width, &forms(&[head]));
+        work.input.set(dev, hidden, self.spec.width, &[head.matrix().form()]);
         head
     }
 

@@ -22,6 +22,8 @@ const MAX_HEADER: u64 = 100_000_000;
 pub struct Header {
     /// The tensors that can be read, by offset from the start of the file.
     pub tensors: Vec<TensorInfo>,
+    /// Texts that whoever wrote the file left in it.
+    pub metadata: BTreeMap<String, String>,
     /// The others, by name, with their types: position ids and the like, which no family loads.
     pub unreadable: BTreeMap<String, String>,
 }
@@ -37,6 +39,7 @@ struct Description {
 #[serde(untagged)]
 enum Entry {
     Tensor(Description),
+    Texts(BTreeMap<String, String>),
     Other(IgnoredAny),
 }
 
@@ -50,12 +53,16 @@ impl Header {
         let entries: BTreeMap<String, Entry> =
             serde_json::from_slice(&json).map_err(|e| Problem::Header { at: 8, what: format!("the JSON says {e}") })?;
         let data_start = 8 + json.len() as u64;
-        let mut header = Self { tensors: Vec::new(), unreadable: BTreeMap::new() };
+        let mut header = Self { tensors: Vec::new(), metadata: BTreeMap::new(), unreadable: BTreeMap::new() };
         for (name, entry) in entries {
             match entry {
                 Entry::Tensor(described) => header.add(name, described, data_start)?,
+                Entry::Texts(texts) if name == "__metadata__" => header.metadata = texts,
                 Entry::Other(_) if name == "__metadata__" => {}
-                Entry::Other(_) => return Err(Problem::tensor(name, "has no dtype, shape and data_offsets")),
+                Entry::Other(_) if name == "__metadata__" => {}
+                Entry::Texts(_) | Entry::Other(_) => {
+                    return Err(Problem::tensor(name, "has no dtype, shape and data_offsets"));
+                }
             }
         }
         header.tensors.sort_by_key(|t| t.offset);

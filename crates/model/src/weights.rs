@@ -41,14 +41,25 @@ impl LinearLayer {
 }
 
 /// The forms of activations that a group of layers multiplies, each once.
-pub(crate) fn forms(group: &[&LinearLayer]) -> Vec<Form> {
-    let mut forms: Vec<Form> = Vec::new();
-    for layer in group {
-        if !forms.contains(&layer.matrix.form()) {
-            forms.push(layer.matrix.form());
+#[derive(Debug)]
+pub(crate) struct Forms {
+    pub(crate) base: Vec<Form>,
+    /// With adapters beside the layers.
+    pub(crate) adapted: Vec<Form>,
+}
+
+impl Forms {
+    fn of(group: &[&LinearLayer]) -> Self {
+        let (mut base, mut adapted) = (Vec::new(), vec![Form::F32]);
+        for form in group.iter().map(|layer| layer.matrix.form()) {
+            for forms in [&mut base, &mut adapted] {
+                if !forms.contains(&form) {
+                    forms.push(form);
+                }
+            }
         }
+        Self { base, adapted }
     }
-    forms
 }
 
 /// The products of attention, and the forms of their inputs.
@@ -66,8 +77,8 @@ pub struct Attention {
     pub query_norm: Option<Vec<f32>>,
     /// The norm of every key head.
     pub key_norm: Option<Vec<f32>>,
-    pub(crate) qkv_forms: Vec<Form>,
-    pub(crate) out_forms: Vec<Form>,
+    pub(crate) qkv_forms: Forms,
+    pub(crate) out_forms: Forms,
 }
 
 /// The products of a feed-forward block.
@@ -79,8 +90,8 @@ pub struct FeedForward {
     pub up: LinearLayer,
     /// Out of it.
     pub down: LinearLayer,
-    pub(crate) up_forms: Vec<Form>,
-    pub(crate) down_forms: Vec<Form>,
+    pub(crate) up_forms: Forms,
+    pub(crate) down_forms: Forms,
 }
 
 /// Weight and, for LayerNorm, bias.
@@ -230,7 +241,7 @@ impl<'a> Loader<'a> {
                 self.require(part, i, ".bias")?;
             }
         }
-        let (qkv_forms, out_forms) = (forms(&[&query, &key, &value]), forms(&[&out]));
+        let (qkv_forms, out_forms) = (Forms::of(&[&query, &key, &value]), Forms::of(&[&out]));
         Ok(Attention { query, key, value, out, query_norm, key_norm, qkv_forms, out_forms })
     }
 
@@ -239,8 +250,8 @@ impl<'a> Loader<'a> {
         let gate = if spec.gated { Some(self.linear(Part::Gate, i, [wide, width])?) } else { None };
         let up = self.linear(Part::Up, i, [wide, width])?;
         let down = self.linear(Part::Down, i, [width, wide])?;
-        let up_forms = gate.as_ref().map_or_else(|| forms(&[&up]), |gate| forms(&[gate, &up]));
-        let down_forms = forms(&[&down]);
+        let up_forms = gate.as_ref().map_or_else(|| Forms::of(&[&up]), |gate| Forms::of(&[gate, &up]));
+        let down_forms = Forms::of(&[&down]);
         Ok(FeedForward { gate, up, down, up_forms, down_forms })
     }
 

@@ -45,7 +45,7 @@ impl<'m> Runner<'m> {
             start += tokens.len();
         }
         let tokens: Vec<u32> = parts.iter().flat_map(|(_, tokens)| tokens.iter().copied()).collect();
-        let batch = Batch { tokens: &tokens, spans: &spans, outputs };
+        let batch = Batch { tokens: &tokens, spans: &spans, outputs, adapters: &[] };
         let hidden = self.model.forward(self.dev, &mut self.cache, &batch, &mut self.work).to_vec();
         parts.iter().for_each(|(sequence, tokens)| self.lengths[*sequence] += tokens.len());
         hidden

@@ -18,6 +18,9 @@ pub struct Hop {
     /// What identifies the model's weights; empty where nobody here knows.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub digest: String,
+    /// What identifies the adapter beside them; empty without one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub adapter: String,
     /// Those that were asked before and failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<Miss>,

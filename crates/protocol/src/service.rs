@@ -22,6 +22,11 @@ pub trait Generate: Send + Sync + fmt::Debug {
     /// The models this service answers for, the default one first.
     fn models(&self) -> Vec<ModelCard>;
 
+    /// One of them, or the default one for an empty name. A service of many models answers without making all of their cards.
+    fn card(&self, model: &str) -> Option<ModelCard> {
+        self.models().into_iter().find(|card| model.is_empty() || card.id == model)
+    }
+
     /// That it can answer at all; unless a service says otherwise, it can. An error says what broke: requests fail until that
     /// is mended, so no more should be sent here.
     fn ready(&self) -> Result<(), Error> {
@@ -54,6 +59,11 @@ pub trait Generate: Send + Sync + fmt::Debug {
 pub trait Embed: Send + Sync + fmt::Debug {
     /// The models this service answers for, the default one first.
     fn models(&self) -> Vec<ModelCard>;
+
+    /// One of them, or the default one for an empty name. A service of many models answers without making all of their cards.
+    fn card(&self, model: &str) -> Option<ModelCard> {
+        self.models().into_iter().find(|card| model.is_empty() || card.id == model)
+    }
 
     /// That it can answer at all; unless a service says otherwise, it can. An error says what broke: requests fail until that
     /// is mended, so no more should be sent here.
@@ -155,6 +165,9 @@ pub struct ModelCard {
     pub capabilities: Capabilities,
     /// What identifies its weights exactly, such as a hash of the file; empty where nobody here knows.
     pub digest: String,
+    /// What identifies the adapter beside them exactly; empty without one.
+    #[serde(default)]
+    pub adapter: String,
 }
 
 impl ModelCard {
@@ -169,6 +182,7 @@ impl ModelCard {
             embeddings: false,
             capabilities: Capabilities::default(),
             digest: String::new(),
+            adapter: String::new(),
         }
     }
 }

@@ -139,10 +139,10 @@ fn hop(model: &str, (member, among): &(Arc<Member>, Vec<Candidate>), failed: Vec
         (true, true) => Reason::Only,
         (true, false) => Reason::Balanced,
     };
-    let cards = member.service.models();
-    let digest = cards.into_iter().find(|card| card.id == model).map(|card| card.digest).unwrap_or_default();
+    let card = member.service.card(model);
+    let (digest, adapter) = card.map_or_else(Default::default, |card| (card.digest, card.adapter));
     let (asked, service, among) = (model.to_owned(), member.name.clone(), among.clone());
-    Hop { model: asked.clone(), asked, reason, service, digest, failed, among }
+    Hop { model: asked.clone(), asked, reason, service, digest, adapter, failed, among }
 }
 
 /// Two different ones of so many, or the only one twice.

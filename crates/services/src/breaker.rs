@@ -167,6 +167,10 @@ impl Generate for Breaker {
         self.inner.models()
     }
 
+    fn card(&self, model: &str) -> Option<ModelCard> {
+        self.inner.card(model)
+    }
+
     fn ready(&self) -> Result<(), Error> {
         self.state.lock().check()?;
         self.inner.ready()

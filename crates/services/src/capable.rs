@@ -92,6 +92,10 @@ impl Generate for Capable {
         self.inner.models()
     }
 
+    fn card(&self, model: &str) -> Option<ModelCard> {
+        self.inner.card(model)
+    }
+
     fn ready(&self) -> Result<(), Error> {
         self.inner.ready()
     }

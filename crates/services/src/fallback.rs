@@ -74,15 +74,15 @@ impl Fallback {
             _ if failed.is_empty() => Reason::First,
             _ => Reason::Fallback,
         };
-        let (service, digest) = card.map_or_else(Default::default, |card| (card.owned_by, card.digest));
+        let ModelCard { owned_by: service, digest, adapter, .. } = card.unwrap_or_else(|| ModelCard::new(""));
         let (asked, model) = (self.name.clone(), target.model.clone());
-        Hop { asked, reason, model, service, digest, failed, among: Vec::new() }
+        Hop { asked, reason, model, service, digest, adapter, failed, among: Vec::new() }
     }
 }
 
 impl Target {
     fn card(&self) -> Option<ModelCard> {
-        self.service.models().into_iter().find(|card| card.id == self.model)
+        self.service.card(&self.model)
     }
 }
 

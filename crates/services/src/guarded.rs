@@ -329,6 +329,12 @@ impl Generate for Guarded {
         cards
     }
 
+    fn card(&self, model: &str) -> Option<ModelCard> {
+        let mut card = self.inner.card(model)?;
+        card.capabilities.replay = false;
+        Some(card)
+    }
+
     fn ready(&self) -> Result<(), Error> {
         self.inner.ready()
     }

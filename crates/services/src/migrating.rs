@@ -250,6 +250,10 @@ impl Generate for Migrating {
         self.inner.models()
     }
 
+    fn card(&self, model: &str) -> Option<ModelCard> {
+        self.inner.card(model)
+    }
+
     fn ready(&self) -> Result<(), Error> {
         self.inner.ready()
     }

@@ -19,7 +19,7 @@ impl Named {
     }
 
     fn of(&self, model: &str) -> Result<Arc<dyn Generate>, Error> {
-        let offers = |service: &&Arc<dyn Generate>| service.models().iter().any(|card| card.id == model);
+        let offers = |service: &&Arc<dyn Generate>| !model.is_empty() && service.card(model).is_some();
         let missing = || Error::new(ErrorKind::Upstream, format!("Nobody offers the model `{model}` now."));
         self.0.iter().find(offers).cloned().ok_or_else(missing)
     }

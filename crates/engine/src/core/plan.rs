@@ -7,11 +7,12 @@ use protocol::{Error, Event};
 
 use super::{Core, RequestId};
 use crate::{
+    adapters::root,
     executor::Executor,
     job::Job,
     meters::seconds,
     pages::{OwnPage, PageTable, pages_for},
-    prefix::{Match, Partial, common_prefix},
+    prefix::{Match, Partial, Root, common_prefix},
     sequence::Sequence,
 };
 
@@ -31,6 +32,7 @@ enum Placement {
 /// Tokens that look for pages.
 struct Wish<'a> {
     request: RequestId,
+    root: Root,
     tokens: &'a [u32],
     reusable: usize,
 }
@@ -156,7 +158,8 @@ impl<E: Executor> Core<E> {
 
     fn admit_request(&mut self) -> Option<Sequence> {
         let (id, job) = self.queue.pop()?;
-        let wish = Wish { request: id, tokens: &job.prompt, reusable: job.reusable() };
+        let wish =
+            Wish { request: id, root: root(job.adaptation.as_ref()), tokens: &job.prompt, reusable: job.reusable() };
         let Placement::Room(table, computed) = self.place(&wish) else {
             let tenant = job.tenant.clone();
             self.queue.put_back(&tenant, (id, job));
@@ -227,14 +230,16 @@ impl<E: Executor> Core<E> {
     /// The longest prefix that the cache or a running sequence holds. Without prefix cache only choices of one request
     /// share.
     fn known_prefix(&mut self, wish: &Wish<'_>) -> Match {
-        let found = if self.config.prefix_cache { self.cache.find(wish.reusable()) } else { Match::default() };
+        let found =
+            if self.config.prefix_cache { self.cache.find(wish.root, wish.reusable()) } else { Match::default() };
         self.prefix_of_running(wish, found.tokens()).unwrap_or(found)
     }
 
     /// A running sequence that holds more than `known` tokens of the prefix.
     fn prefix_of_running(&mut self, wish: &Wish<'_>, known: usize) -> Option<Match> {
         let (tokens, prefix_cache) = (wish.reusable(), self.config.prefix_cache);
-        let may_share = |other: &&mut Sequence| prefix_cache || other.request == wish.request;
+        let may_share =
+            |other: &&mut Sequence| other.root() == wish.root && (prefix_cache || other.request == wish.request);
         let holds = |other: &Sequence| common_prefix(&other.tokens[..other.computed], tokens);
         let candidates = self.running.iter_mut().filter(may_share).map(|other| (holds(other), other));
         let (common, other) = candidates.max_by_key(|(common, _)| *common).filter(|(common, _)| *common > known)?;
@@ -248,7 +253,7 @@ impl<E: Executor> Core<E> {
 
     /// Tokens of the longest prefix, in whole pages, that is being computed right now.
     fn prefix_in_flight(&self, wish: &Wish<'_>) -> usize {
-        let prefilling = self.running.iter().filter(|other| !other.is_decoding());
+        let prefilling = self.running.iter().filter(|other| !other.is_decoding() && other.root() == wish.root);
         let common = prefilling.map(|other| common_prefix(&other.tokens[..other.prompt_len], wish.reusable()));
         common.max().unwrap_or(0) / PAGE_TOKENS * PAGE_TOKENS
     }
@@ -278,7 +283,8 @@ impl<E: Executor> Core<E> {
 
 impl<'a> Wish<'a> {
     fn of(sequence: &'a Sequence) -> Self {
-        Self { request: sequence.request, tokens: &sequence.tokens, reusable: sequence.reusable_now() }
+        let Sequence { request, tokens, .. } = sequence;
+        Self { request: *request, root: sequence.root(), tokens, reusable: sequence.reusable_now() }
     }
 
     /// The tokens that need not be computed if somebody has them.

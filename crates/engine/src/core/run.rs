@@ -63,8 +63,8 @@ impl<E: Executor> Core<E> {
 
     fn forward(&mut self, buffers: &mut Buffers) {
         let mut start = 0;
-        let taking_part = self.running.iter().filter(|sequence| sequence.rows > 0);
-        let spans: Vec<Span<'_>> = taking_part
+        let taking_part = || self.running.iter().filter(|sequence| sequence.rows > 0);
+        let spans: Vec<Span<'_>> = taking_part()
             .map(|sequence| {
                 debug_assert!(sequence.computed >= sequence.table.writable_from(), "a shared page is never written");
                 let span = Span { start, len: sequence.rows, position: sequence.computed, pages: sequence.table.ids() };
@@ -72,8 +72,10 @@ impl<E: Executor> Core<E> {
                 span
             })
             .collect();
-        let batch = Batch { tokens: &buffers.tokens, spans: &spans, outputs: &buffers.outputs };
-        self.executor.forward(&batch, &mut buffers.hidden);
+        let adapters: Vec<_> = taking_part().map(Sequence::adapter).collect();
+        let Buffers { tokens, outputs, hidden, .. } = buffers;
+        let batch = Batch { tokens, spans: &spans, outputs, adapters: &adapters };
+        self.executor.forward(&batch, hidden);
     }
 
     /// Books the rows as computed and shares whole pages of prompts with whoever comes next.
@@ -88,7 +90,8 @@ impl<E: Executor> Core<E> {
             }
             request.prompt_ready |= sequence.is_decoding();
             if self.config.prefix_cache {
-                self.cache.share(&sequence.tokens[..sequence.computed], &mut sequence.table);
+                let root = sequence.root();
+                self.cache.share(root, &sequence.tokens[..sequence.computed], &mut sequence.table);
             }
         }
     }

@@ -70,7 +70,7 @@ fn answers(max_tokens: usize) -> Answers {
 }
 
 fn job(prompt: Vec<u32>, answers: Answers) -> Job {
-    Job { prompt, tenant: String::new(), deadline: None, work: Work::Answers(Box::new(answers)) }
+    Job { prompt, adaptation: None, tenant: String::new(), deadline: None, work: Work::Answers(Box::new(answers)) }
 }
 
 /// Text, reason and usage of a request's answers.

@@ -83,7 +83,7 @@ impl World {
     fn start(&mut self, stem: usize, cut: usize, tail: u32, extra: usize) {
         let mut tokens: Vec<u32> = (0..cut as u32).map(|i| i.wrapping_mul(stem as u32 + 1) % 7).collect();
         tokens.extend((0..=extra as u32).map(|i| 100 + tail + i % 5));
-        let found = self.cache.find(&tokens);
+        let found = self.cache.find(BASE, &tokens);
         self.check_found(&tokens, &found);
         let mut live = Live { computed: found.tokens(), tokens, table: PageTable::with_prefix(found.full) };
         if let Some(Partial { page, tokens: n, _pin }) = found.partial {
@@ -134,7 +134,7 @@ impl World {
 
     fn share(&mut self, which: usize) {
         let Some(live) = self.live.get_mut(which) else { return };
-        self.cache.share(&live.tokens[..live.computed], &mut live.table);
+        self.cache.share(BASE, &live.tokens[..live.computed], &mut live.table);
         let whole = live.computed / PAGE_TOKENS * PAGE_TOKENS;
         self.kept.push(live.tokens[..whole].to_vec());
     }
@@ -142,7 +142,7 @@ impl World {
     fn keep(&mut self, which: usize) {
         let Some(live) = self.take(which) else { return };
         self.kept.push(live.tokens[..live.computed].to_vec());
-        self.cache.keep(&live.tokens[..live.computed], live.table);
+        self.cache.keep(BASE, &live.tokens[..live.computed], live.table);
     }
 
     /// No live sequence ever sees another's writes, and every page is somewhere exactly once.
@@ -184,13 +184,13 @@ fn a_partial_page_is_found_at_token_granularity() {
     let tokens: Vec<u32> = (0..150).collect();
     let mut table = PageTable::default();
     (0..pages_for(tokens.len())).for_each(|_| table.push(pool.take().unwrap()));
-    cache.keep(&tokens, table);
+    cache.keep(BASE, &tokens, table);
     let mut other = tokens.clone();
     other[137] = 9999;
     for (prompt, found) in
         [(&tokens[..], 150), (&tokens[..70], 70), (&tokens[..64], 64), (&other[..], 137), (&tokens[1..], 0)]
     {
-        assert_eq!(cache.find(prompt).tokens(), found);
+        assert_eq!(cache.find(BASE, prompt).tokens(), found);
     }
 }
 
@@ -200,9 +200,9 @@ fn the_least_recently_used_goes_first() {
     for token in [1, 2] {
         let mut table = PageTable::default();
         table.push(pool.take().unwrap());
-        cache.keep(&[token; 10], table);
+        cache.keep(BASE, &[token; 10], table);
     }
-    assert_eq!(cache.find(&[1; 10]).tokens(), 10);
+    assert_eq!(cache.find(BASE, &[1; 10]).tokens(), 10);
     assert_eq!(cache.evict(1), 1);
-    assert_eq!((cache.find(&[1; 10]).tokens(), cache.find(&[2; 10]).tokens()), (10, 0));
+    assert_eq!((cache.find(BASE, &[1; 10]).tokens(), cache.find(BASE, &[2; 10]).tokens()), (10, 0));
 }

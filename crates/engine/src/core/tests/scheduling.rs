@@ -170,7 +170,10 @@ fn states_and_logits_come_out_whole() {
     let mut bench = Bench::new(64, EngineConfig { prefill_rows: 50, ..EngineConfig::default() });
     let tokens = prompt(130, 1);
     for work in [Work::Logits, Work::Vector] {
-        bench.core.submit(Job { prompt: tokens.clone(), tenant: String::new(), deadline: None, work }).unwrap();
+        bench
+            .core
+            .submit(Job { prompt: tokens.clone(), adaptation: None, tenant: String::new(), deadline: None, work })
+            .unwrap();
     }
     let outputs: Vec<_> = bench.finish().into_values().flatten().map(Result::unwrap).collect();
     let [Output::Logits(rows), Output::Vector(sum)] = &outputs[..] else { panic!("{outputs:?}") };

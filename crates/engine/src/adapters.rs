@@ -1,0 +1,59 @@
+//! Adapters of a running engine: added and taken away while requests run, chosen by the name behind the model's, `smollm2:credit`.
+//!
+//! One that was added never changes: the same name with another file is a new generation, and requests in flight keep the one they began with. Keys and
+//! values depend on it, so every generation has a prefix cache of its own (`root`).
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use model::Adapter;
+use parking_lot::RwLock;
+
+use crate::prefix::{BASE, Root};
+
+/// One generation of an adapter.
+#[derive(Debug)]
+pub struct Adaptation {
+    /// Behind the model's name and a colon, it is what requests call.
+    pub name: String,
+    /// What identifies its file.
+    pub digest: String,
+    pub(crate) adapter: Adapter,
+    pub(crate) root: Root,
+}
+
+/// Whose keys and values a sequence has.
+pub(crate) fn root(adaptation: Option<&Arc<Adaptation>>) -> Root {
+    adaptation.map_or(BASE, |adaptation| adaptation.root)
+}
+
+/// All that can be asked for now.
+#[derive(Debug, Default)]
+pub(crate) struct Adapters(RwLock<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    by_name: BTreeMap<String, Arc<Adaptation>>,
+    generations: Root,
+}
+
+impl Adapters {
+    /// Takes the place of one with the same name.
+    pub(crate) fn add(&self, name: &str, digest: String, adapter: Adapter) {
+        let mut known = self.0.write();
+        known.generations += 1;
+        let root = BASE + known.generations;
+        known.by_name.insert(name.to_owned(), Arc::new(Adaptation { name: name.to_owned(), digest, adapter, root }));
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        self.0.write().by_name.remove(name);
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Adaptation>> {
+        self.0.read().by_name.get(name).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Adaptation>> {
+        self.0.read().by_name.values().cloned().collect()
+    }
+}
