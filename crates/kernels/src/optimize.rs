@@ -3,7 +3,7 @@
 use crate::Device;
 use crate::linear::Shared;
 use crate::parallel::rows;
-use crate::simd::{Kernel, LANES, Simd, dispatch, sum_map};
+use crate::simd::{Kernel, LANES, Map, Simd, dispatch, sum_map, zip_map};
 
 /// Numbers that are summed in one go: sums of sums are taken in f64, in order.
 const CHUNK: usize = 16 << 10;
@@ -39,6 +39,36 @@ impl AdamW {
                 Step { rule: self, m: m.part(first, n), v: v.part(first, n), g: &gradient[first..][..n], w },
             );
         });
+    }
+}
+
+/// `to += share (x - to)`: a running average.
+pub fn blend(dev: &Device, to: &mut [f32], x: &[f32], share: f32) {
+    assert_eq!(to.len(), x.len());
+    rows(dev, to, 1, |first, to| dispatch(dev.isa(), Blend { x: &x[first..][..to.len()], share, to }));
+}
+
+struct Blend<'a> {
+    x: &'a [f32],
+    share: f32,
+    to: &'a mut [f32],
+}
+
+impl Kernel for Blend<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        zip_map(s, self.to, self.x, self.x, &Towards(self.share));
+    }
+}
+
+/// `y + share (a - y)`.
+struct Towards(f32);
+
+impl Map for Towards {
+    #[inline(always)]
+    fn at<S: Simd>(&self, s: S, y: S::F, a: S::F, _: S::F) -> S::F {
+        s.fma(s.splat(self.0), s.sub(a, y), y)
     }
 }
 
@@ -133,6 +163,21 @@ mod tests {
             for (got, want) in all[0].iter().map(|x| f64::from(x[i])).zip(exact(&rule, w[i], m[i], v[i], g[i])) {
                 assert!((got - want).abs() < 1e-6, "{i}: {got}, not {want}");
             }
+        }
+    }
+
+    #[test]
+    fn an_average_goes_a_share_of_the_way() {
+        let mut random = Random::new(3);
+        let [to, x] = [(); 2].map(|()| random.numbers(10_001));
+        let all = Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 2)]).map(|(isa, threads)| {
+            let mut to = to.clone();
+            blend(&Device::with_isa(threads, isa), &mut to, &x, 0.25);
+            to
+        });
+        for got in all {
+            let want = to.iter().zip(&x).map(|(to, x)| 0.25f32.mul_add(x - to, *to));
+            assert!(got.iter().copied().eq(want), "the same bits everywhere");
         }
     }
 

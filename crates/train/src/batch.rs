@@ -2,6 +2,8 @@
 
 use model::ModelSpec;
 
+use crate::Sample;
+
 /// Rows of tokens. Documents do not see each other, and each begins at position 0.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
@@ -18,13 +20,23 @@ pub struct Batch {
 impl Batch {
     /// One more document: every token but the last is a row, the next its target. `learned[i]` says whether token `i` is to be learned.
     pub fn push(&mut self, document: &[u32], learned: impl Fn(usize) -> bool) {
+        self.extend(document, |i| f32::from(u8::from(learned(i))));
+    }
+
+    /// One more sample of those whose weights are `total` together.
+    pub(crate) fn add(&mut self, sample: &Sample, total: f64) {
+        let weight = |i: usize| (f64::from(sample.weights[i]) / total) as f32;
+        self.extend(&sample.tokens, weight);
+    }
+
+    fn extend(&mut self, document: &[u32], weight: impl Fn(usize) -> f32) {
         let rows = document.len().saturating_sub(1);
         if rows == 0 {
             return;
         }
         self.tokens.extend(&document[..rows]);
         self.targets.extend(&document[1..]);
-        self.weights.extend((0..rows).map(|row| f32::from(u8::from(learned(row + 1)))));
+        self.weights.extend((1..=rows).map(weight));
         self.lens.push(rows);
     }
 

@@ -4,18 +4,31 @@
 //! beside the kernels, over buffers that are made once. What learns lies in one flat vector, [`Params`]: everything, or low-rank adapters beside
 //! frozen weights, which may be quantised.
 //!
+//! A [`Trainer`] is a run: it takes a network over [`Sample`]s by a [`Plan`], step by step, and is saved and taken up again to the bit.
+//!
 //! Invariant: the same spec as inference, and the same loss; a step depends on its seed and data only, never on threads.
 
 mod batch;
+mod checkpoint;
+mod error;
 mod linear;
 mod network;
 mod optimizer;
 mod params;
+mod plan;
 mod random;
+mod sample;
 mod tape;
+mod trainer;
+mod watch;
 
 pub use batch::Batch;
+pub use error::Error;
 pub use linear::{Learned, Lora};
 pub use network::{Losses, Network};
 pub use optimizer::{Optimizer, Rule};
 pub use params::{Entry, Params};
+pub use plan::{Length, Plan, Schedule};
+pub use sample::{Sample, check};
+pub use trainer::{Outcome, Step, Trainer};
+pub use watch::Trouble;

@@ -35,6 +35,7 @@ pub struct Network {
     learned_embedding: Option<std::ops::Range<usize>>,
     head: Linear,
     precision: Precision,
+    learned: Learned,
     /// What learns.
     pub params: Params,
     room: Room,
@@ -93,10 +94,37 @@ impl Network {
         let table = |layer: &model::LayerSpec| layer.rope.as_ref().map(|rope| RopeTable::new(rope, spec.context));
         let (tables, tape) = (spec.layers.iter().map(table).collect(), Tape::new(&spec));
         let room = Room::new(&tape, linears.len());
-        let mut network =
-            Self { spec, tape, tables, norms, linears, embedding, learned_embedding, head, precision, params, room };
+        let mut network = Self {
+            spec,
+            tape,
+            tables,
+            norms,
+            linears,
+            embedding,
+            learned_embedding,
+            head,
+            precision,
+            learned,
+            params,
+            room,
+        };
         network.refresh(dev);
         network
+    }
+
+    /// The model's description.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// What of it learns.
+    pub fn learned(&self) -> Learned {
+        self.learned
+    }
+
+    /// In what its products are computed.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Takes in what an optimizer changed in [`Network::params`].

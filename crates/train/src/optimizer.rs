@@ -41,26 +41,49 @@ impl Optimizer {
         Self { rule, step: 0, mean: vec![0.0; n], square: vec![0.0; n] }
     }
 
+    /// How long a gradient is.
+    pub fn length(dev: &Device, params: &Params) -> f64 {
+        square_sum(dev, &params.gradient).sqrt()
+    }
+
     /// One step at this rate; the gradient is zero afterwards. Returns how long it was before it was cut. A gradient that is no number changes
     /// nothing but is returned, so that the caller can say so.
     pub fn step(&mut self, dev: &Device, params: &mut Params, rate: f32) -> f64 {
-        let Self { rule, step, mean, square } = self;
-        let length = square_sum(dev, &params.gradient).sqrt();
+        let length = Self::length(dev, params);
         if length.is_finite() {
-            *step += 1;
-            let cut = if rule.clip > 0.0 { (f64::from(rule.clip) / length).min(1.0) } else { 1.0 };
-            let Rule { beta1, beta2, eps, decay, .. } = *rule;
-            let with = AdamW { rate, beta1, beta2, eps, decay, step: *step, scale: cut as f32 };
-            let without = AdamW { decay: 0.0, ..with };
-            let Params { values, gradient, .. } = params;
-            for (decays, range) in runs(&params.entries) {
-                let rule = if decays { with } else { without };
-                let (mean, square) = (&mut mean[range.clone()], &mut square[range.clone()]);
-                rule.step(dev, &mut values[range.clone()], mean, square, &gradient[range]);
-            }
+            self.apply(dev, params, rate, length);
         }
         params.gradient.fill(0.0);
         length
+    }
+
+    /// One step at this rate with a gradient of this length, which is zero afterwards.
+    pub(crate) fn apply(&mut self, dev: &Device, params: &mut Params, rate: f32, length: f64) {
+        let Self { rule, step, mean, square } = self;
+        *step += 1;
+        let cut = if rule.clip > 0.0 { (f64::from(rule.clip) / length).min(1.0) } else { 1.0 };
+        let Rule { beta1, beta2, eps, decay, .. } = *rule;
+        let with = AdamW { rate, beta1, beta2, eps, decay, step: *step, scale: cut as f32 };
+        let without = AdamW { decay: 0.0, ..with };
+        let Params { values, gradient, .. } = params;
+        for (decays, range) in runs(&params.entries) {
+            let rule = if decays { with } else { without };
+            let (mean, square) = (&mut mean[range.clone()], &mut square[range.clone()]);
+            rule.step(dev, &mut values[range.clone()], mean, square, &gradient[range]);
+        }
+        gradient.fill(0.0);
+    }
+
+    /// Means of gradients and of their squares.
+    pub(crate) fn means(&self) -> (&[f32], &[f32]) {
+        (&self.mean, &self.square)
+    }
+
+    /// Takes means that another of the same parameters had after so many steps.
+    pub(crate) fn restore(&mut self, step: u32, mean: &[f32], square: &[f32]) {
+        self.step = step;
+        self.mean.copy_from_slice(mean);
+        self.square.copy_from_slice(square);
     }
 }
 

@@ -1,6 +1,8 @@
 //! The network against inference, and its gradients against differences, on the tiny checkpoints of every family.
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
+mod trainer;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

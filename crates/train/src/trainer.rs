@@ -1,0 +1,251 @@
+//! A run: steps over samples by a plan, watched, kept, taken up again.
+//!
+//! A [`Trainer`] is a state machine: a call of [`Trainer::step`] is one step, and all that happened is in what it gives. Whoever calls owns the rest:
+//! showing progress, stopping, where checkpoints go, and when.
+//!
+//! A step that is not finite, or whose gradient is far longer than usual, changes nothing ([`Trouble`]). Several in a row mean that the weights themselves
+//! are spoilt: the run goes back to its last checkpoint, which is kept in memory. As a step depends on seed and data only, going on from there gives
+//! the same again unless a machine's fault was the cause: a second time is an error.
+
+use std::path::Path;
+
+use kernels::{Device, blend};
+use sha2::{Digest, Sha256};
+
+use crate::checkpoint::{self, About, Snapshot, State, hash_numbers, hex};
+use crate::sample::{self, Order, pack};
+use crate::{Batch, Error, Network, Optimizer, Plan, Sample, Trouble};
+
+/// A run.
+#[derive(Debug)]
+pub struct Trainer {
+    network: Network,
+    optimizer: Optimizer,
+    /// The average over weights; empty where the plan has none.
+    average: Vec<f32>,
+    plan: Plan,
+    samples: Vec<Sample>,
+    order: Order,
+    about: About,
+    state: State,
+    last: Option<Snapshot>,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Its number, from 1 on.
+    pub number: u64,
+    /// The mean loss of the tokens that it learned, in nats, before it learned.
+    pub loss: f64,
+    /// Its learning rate.
+    pub rate: f32,
+    /// The gradient's length before it was cut.
+    pub gradient: f64,
+    /// Rows that it took in.
+    pub tokens: usize,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Outcome {
+    /// The weights changed.
+    Learned,
+    /// They did not.
+    Skipped(Trouble),
+    /// The run went back to the checkpoint after step `to`; the next step is that after it.
+    Rewound {
+        /// A step's number; 0 is the beginning.
+        to: u64,
+        /// What happened last.
+        why: Trouble,
+    },
+}
+
+impl Trainer {
+    /// A run of its first step. `base` names the weights that the network was made from: a digest of their file.
+    ///
+    /// # Errors
+    /// When the plan makes no sense, or for the first sample that cannot be learned from.
+    pub fn new(network: Network, plan: Plan, samples: Vec<Sample>, base: &str) -> Result<Self, Error> {
+        plan.check()?;
+        sample::check(&samples, network.spec(), plan.rows)?;
+        let about = about(&network, &plan, &samples, base);
+        let optimizer = Optimizer::new(plan.rule(), &network.params);
+        let average = if plan.ema > 0.0 { network.params.values.clone() } else { Vec::new() };
+        let (order, state) = (Order::new(plan.seed, samples.len()), State::default());
+        let mut trainer = Self { network, optimizer, average, plan, samples, order, about, state, last: None };
+        trainer.keep();
+        Ok(trainer)
+    }
+
+    /// Takes a run up where it was saved. The trainer must be new, from the same model, plan, samples and base.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is damaged, or is of another run.
+    pub fn resume(&mut self, dev: &Device, path: &Path) -> Result<(), Error> {
+        let lens = self.tensors().map(<[f32]>::len);
+        let snapshot = checkpoint::read(path, &self.about, lens)?;
+        let State { step, learned, lengths, .. } = &snapshot.state;
+        if *step > self.steps() || u64::from(*learned) > *step || !lengths.sound() {
+            let what = format!("says that it stands at step {step} of {}, {learned} of them learned", self.steps());
+            return Err(Error::Checkpoint { path: path.to_owned(), what });
+        }
+        self.restore(dev, &snapshot);
+        self.last = (self.plan.skips > 0).then_some(snapshot);
+        Ok(())
+    }
+
+    /// Saves the run as it stands now.
+    ///
+    /// # Errors
+    /// When the file cannot be written; what stood under this name before stands there still.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        checkpoint::write(path, &self.about, &self.state, self.tensors())
+    }
+
+    /// The next step; none after the last.
+    ///
+    /// # Errors
+    /// [`Error::Again`], after which there is no going on.
+    pub fn step(&mut self, dev: &Device) -> Result<Option<Step>, Error> {
+        if self.done() == self.steps() {
+            return Ok(None);
+        }
+        let rate = self.plan.rate(self.state.step, self.steps());
+        let batches = self.batches();
+        let loss = batches.iter().map(|batch| self.network.learn(dev, batch).total).sum();
+        let gradient = Optimizer::length(dev, &self.network.params);
+        let trouble = self.state.lengths.trouble(loss, gradient, self.plan.spike);
+        self.state.step += 1;
+        let number = self.state.step;
+        let outcome = match trouble {
+            None => self.learned(dev, rate, gradient),
+            Some(why) => self.skipped(dev, why)?,
+        };
+        let tokens = batches.iter().map(|batch| batch.tokens.len()).sum();
+        Ok(Some(Step { number, loss, rate, gradient, tokens, outcome }))
+    }
+
+    /// The mean loss over the learned tokens of other samples.
+    ///
+    /// # Errors
+    /// For the first sample that has none.
+    pub fn evaluate(&mut self, dev: &Device, samples: &[Sample]) -> Result<f64, Error> {
+        sample::check(samples, self.network.spec(), self.plan.rows)?;
+        let batches = pack(samples.iter(), self.plan.rows);
+        Ok(batches.iter().map(|batch| self.network.losses(dev, batch).total).sum())
+    }
+
+    /// Steps that are done.
+    pub fn done(&self) -> u64 {
+        self.state.step
+    }
+
+    /// Steps of the whole run.
+    pub fn steps(&self) -> u64 {
+        self.plan.steps(self.samples.len())
+    }
+
+    /// Whether the plan wants a checkpoint of the run as it stands now.
+    pub fn due(&self) -> bool {
+        let Self { plan, state, .. } = self;
+        plan.checkpoint > 0 && state.step > 0 && state.skipped == 0 && state.step.is_multiple_of(plan.checkpoint)
+    }
+
+    /// What learns.
+    pub fn network(&mut self) -> &mut Network {
+        &mut self.network
+    }
+
+    /// The average over weights, in the order of [`crate::Params`]; none where the plan has none.
+    pub fn average(&self) -> Option<&[f32]> {
+        (self.plan.ema > 0.0).then_some(&self.average)
+    }
+
+    /// The network at the end, with the average over its weights where the plan has one.
+    pub fn finish(mut self, dev: &Device) -> Network {
+        if self.plan.ema > 0.0 {
+            self.network.params.values.copy_from_slice(&self.average);
+            self.network.refresh(dev);
+        }
+        self.network
+    }
+
+    /// Micro-batches of the next step.
+    fn batches(&mut self) -> Vec<Batch> {
+        let Self { plan, samples, order, state, .. } = self;
+        let first = state.step.saturating_mul(plan.samples as u64);
+        let last = first.saturating_add(plan.samples as u64).min(plan.taken(samples.len()));
+        let taken: Vec<&Sample> = (first..last).map(|taken| &samples[order.at(taken)]).collect();
+        pack(taken.iter().copied(), plan.rows)
+    }
+
+    fn learned(&mut self, dev: &Device, rate: f32, gradient: f64) -> Outcome {
+        let Self { network, optimizer, average, plan, state, .. } = self;
+        optimizer.apply(dev, &mut network.params, rate, gradient);
+        network.refresh(dev);
+        if plan.ema > 0.0 {
+            blend(dev, average, &network.params.values, 1.0 - plan.ema);
+        }
+        state.lengths.push(gradient);
+        (state.skipped, state.learned) = (0, state.learned + 1);
+        if self.due() {
+            self.keep();
+        }
+        Outcome::Learned
+    }
+
+    fn skipped(&mut self, dev: &Device, why: Trouble) -> Result<Outcome, Error> {
+        self.network.params.gradient.fill(0.0);
+        self.state.skipped += 1;
+        if self.state.skipped < self.plan.skips {
+            return Ok(Outcome::Skipped(why));
+        }
+        let Some(last) = self.last.take() else { return Ok(Outcome::Skipped(why)) };
+        let (step, to) = (self.state.step, last.state.step);
+        if self.state.rewound == Some(to) {
+            return Err(Error::Again { step, from: to, why });
+        }
+        self.restore(dev, &last);
+        (self.state.rewound, self.last) = (Some(to), Some(last));
+        Ok(Outcome::Rewound { to, why })
+    }
+
+    fn tensors(&self) -> [&[f32]; 4] {
+        let (mean, square) = self.optimizer.means();
+        [&self.network.params.values, mean, square, &self.average]
+    }
+
+    /// Remembers the run as it stands now, to go back to.
+    fn keep(&mut self) {
+        if self.plan.skips > 0 {
+            self.last = Some(Snapshot { state: self.state.clone(), tensors: self.tensors().map(<[f32]>::to_vec) });
+        }
+    }
+
+    fn restore(&mut self, dev: &Device, snapshot: &Snapshot) {
+        let Snapshot { state, tensors: [weights, mean, square, average] } = snapshot;
+        self.optimizer.restore(state.learned, mean, square);
+        self.network.params.values.copy_from_slice(weights);
+        self.average.copy_from_slice(average);
+        self.state = state.clone();
+        self.network.refresh(dev);
+    }
+}
+
+/// What tells this run from others.
+fn about(network: &Network, plan: &Plan, samples: &[Sample], base: &str) -> About {
+    let mut data = Sha256::new();
+    for Sample { tokens, weights } in samples {
+        tokens.iter().for_each(|token| data.update(token.to_le_bytes()));
+        hash_numbers(&mut data, weights);
+    }
+    // A plan is data, and data become JSON.
+    let plan = serde_json::to_string(plan).unwrap_or_default();
+    let learned = format!("{:?} in {:?}", network.learned(), network.precision());
+    let about = [("base", base.to_owned()), ("data", hex(data)), ("learned", learned), ("plan", plan)];
+    about.map(|(key, value)| (key.to_owned(), value)).into()
+}
