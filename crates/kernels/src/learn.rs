@@ -8,7 +8,7 @@ use crate::activation::{Activation, Gated, Gelu, GeluTanh, Silu};
 use crate::linear::Shared;
 use crate::math::{erf, exp, ln, sigmoid, tanh};
 use crate::norm::{Scaled, inverse_rms};
-use crate::parallel::rows;
+use crate::parallel::{rows, zip};
 use crate::simd::{Kernel, LANES, Map, Simd, dispatch, sum_map, zip_map};
 
 /// Columns that a task sums over all rows.
@@ -68,24 +68,16 @@ pub fn gated_backward(dev: &Device, f: Activation, gate: &mut [f32], up: &mut [f
 
 /// The gradient of `y = f(x)`, in place: `x` becomes its own gradient.
 pub fn activate_backward(dev: &Device, f: Activation, x: &mut [f32], dy: &[f32]) {
-    assert_eq!(x.len(), dy.len());
-    rows(dev, x, 1, |first, x| {
-        let dy = &dy[first..][..x.len()];
-        match f {
-            Activation::Silu => dispatch(dev.isa(), Zip { y: x, a: dy, f: TimesSlope(SiluSlope) }),
-            Activation::GeluTanh => dispatch(dev.isa(), Zip { y: x, a: dy, f: TimesSlope(GeluTanhSlope) }),
-            Activation::Gelu => dispatch(dev.isa(), Zip { y: x, a: dy, f: TimesSlope(GeluSlope) }),
-        }
-    });
+    match f {
+        Activation::Silu => zip(dev, x, dy, &TimesSlope(SiluSlope)),
+        Activation::GeluTanh => zip(dev, x, dy, &TimesSlope(GeluTanhSlope)),
+        Activation::Gelu => zip(dev, x, dy, &TimesSlope(GeluSlope)),
+    }
 }
 
 /// `y += x`.
 pub fn add(dev: &Device, y: &mut [f32], x: &[f32]) {
-    assert_eq!(x.len(), y.len());
-    rows(dev, y, 1, |first, y| {
-        let a = &x[first..][..y.len()];
-        dispatch(dev.isa(), Zip { y, a, f: Plus });
-    });
+    zip(dev, y, x, &Plus);
 }
 
 /// Rows of an embedding: `y[i] = table[tokens[i]] * scale`.
@@ -245,21 +237,6 @@ fn gated_back<S: Simd>(s: S, GatedBack { gate, up, dy, .. }: GatedBack<'_>, valu
         let (x, y, dy) = (s.load_part(gate), s.load_part(up), s.load_part(dy));
         s.store_part(s.mul(s.mul(dy, y), slope.at(s, x, x, x)), gate);
         s.store_part(s.mul(dy, value.at(s, x, x, x)), up);
-    }
-}
-
-/// `y = f(y, a, a)`.
-struct Zip<'a, F> {
-    y: &'a mut [f32],
-    a: &'a [f32],
-    f: F,
-}
-
-impl<F: Map> Kernel for Zip<'_, F> {
-    type Out = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        zip_map(s, self.y, self.a, self.a, &self.f);
     }
 }
 

@@ -1,9 +1,13 @@
 //! Steps of optimizers over flat parameters, and what they need to know of gradients.
 
+mod muon;
+
+pub use muon::{Muon, MuonRoom};
+
 use crate::Device;
 use crate::linear::Shared;
-use crate::parallel::rows;
-use crate::simd::{Kernel, LANES, Map, Simd, dispatch, sum_map, zip_map};
+use crate::parallel::{rows, zip};
+use crate::simd::{Kernel, LANES, Map, Simd, dispatch, sum_map};
 
 /// Numbers that are summed in one go: sums of sums are taken in f64, in order.
 const CHUNK: usize = 16 << 10;
@@ -44,22 +48,7 @@ impl AdamW {
 
 /// `to += share (x - to)`: a running average.
 pub fn blend(dev: &Device, to: &mut [f32], x: &[f32], share: f32) {
-    assert_eq!(to.len(), x.len());
-    rows(dev, to, 1, |first, to| dispatch(dev.isa(), Blend { x: &x[first..][..to.len()], share, to }));
-}
-
-struct Blend<'a> {
-    x: &'a [f32],
-    share: f32,
-    to: &'a mut [f32],
-}
-
-impl Kernel for Blend<'_> {
-    type Out = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        zip_map(s, self.to, self.x, self.x, &Towards(self.share));
-    }
+    zip(dev, to, x, &Towards(share));
 }
 
 /// `y + share (a - y)`.

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::Device;
+use crate::simd::{Kernel, Map, Simd, dispatch, zip_map};
 
 /// Numbers that one task should handle at least: a round of the pool costs about a microsecond, as much as passing over these.
 const WORTH_A_TASK: usize = 8192;
@@ -54,4 +55,27 @@ pub(crate) fn rows<T: Send>(dev: &Device, data: &mut [T], cols: usize, task: imp
         // SAFETY: tasks have different `i`, hence disjoint rows.
         task(first, unsafe { parts.part(first * cols..last * cols) });
     });
+}
+
+/// `y = f(y, a, a)`, number by number, over the threads.
+pub(crate) fn zip(dev: &Device, y: &mut [f32], a: &[f32], f: &(impl Map + Sync)) {
+    assert_eq!(y.len(), a.len());
+    rows(dev, y, 1, |first, y| {
+        let a = &a[first..][..y.len()];
+        dispatch(dev.isa(), Zip { y, a, f });
+    });
+}
+
+struct Zip<'a, F> {
+    y: &'a mut [f32],
+    a: &'a [f32],
+    f: &'a F,
+}
+
+impl<F: Map> Kernel for Zip<'_, F> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        zip_map(s, self.y, self.a, self.a, self.f);
+    }
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use kernels::{Device, LeftPanels, Precision, RightPanels, Vectors, gemm};
 use model::LinearLayer;
 
-use crate::Params;
+use crate::{Kind, Params};
 
 /// How an adapter begins.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,6 +56,9 @@ struct Adapter {
     panels: [RightPanels; 4],
 }
 
+/// The name of the layer that makes logits.
+pub(crate) const HEAD: &str = "head";
+
 /// Which of an adapter's panels is which.
 const A_ROWS: usize = 0;
 const B_ROWS: usize = 1;
@@ -100,13 +103,15 @@ impl Linear {
         weight.chunks_exact_mut(inputs).enumerate().for_each(|(row, to)| matrix.row(row, to));
         let bias = layer.bias().map(<[f32]>::to_vec).unwrap_or_default();
         let whole = learned == Learned::All;
+        let kind = if name == HEAD { Kind::Table } else { Kind::Matrix };
         let part = match learned {
             Learned::Nothing => Part::Frozen,
-            Learned::All => Part::Whole { weight: params.add(name.to_owned(), [outputs, inputs], &weight) },
+            Learned::All => Part::Whole { weight: params.add(name.to_owned(), kind, [outputs, inputs], &weight) },
             Learned::Adapters(lora) => Part::Adapter(Box::new(Adapter::new(lora, name, [outputs, inputs], params))),
         };
         let bias_name = || format!("{name}.bias");
-        let learned_bias = (whole && !bias.is_empty()).then(|| params.add(bias_name(), [1, outputs], &bias));
+        let learned_bias =
+            (whole && !bias.is_empty()).then(|| params.add(bias_name(), Kind::Vector, [1, outputs], &bias));
         let (rows, columns) = Default::default();
         let mut linear = Self { outputs, inputs, bias, learned_bias, part, rows, columns };
         linear.pack(math, &weight);
@@ -201,8 +206,8 @@ impl Adapter {
         let mut random = crate::random::Random::new(lora.seed, name);
         let bound = (inputs as f32).sqrt().recip();
         let a: Vec<f32> = (0..lora.rank * inputs).map(|_| bound * random.even()).collect();
-        let a = params.add(format!("{name}.a"), [lora.rank, inputs], &a);
-        let b = params.add(format!("{name}.b"), [outputs, lora.rank], &vec![0.0; outputs * lora.rank]);
+        let a = params.add(format!("{name}.a"), Kind::Matrix, [lora.rank, inputs], &a);
+        let b = params.add(format!("{name}.b"), Kind::Matrix, [outputs, lora.rank], &vec![0.0; outputs * lora.rank]);
         Self { a, b, rank: lora.rank, scale: lora.scale(), panels: Default::default() }
     }
 

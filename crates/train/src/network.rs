@@ -9,9 +9,9 @@ use kernels::{
 };
 use model::{Model, ModelSpec, Weights};
 
-use crate::linear::{Learned, Linear, Math, Scratch};
+use crate::linear::{HEAD, Learned, Linear, Math, Scratch};
 use crate::tape::{Op, ROLES, Slot, Tape};
-use crate::{Batch, Params};
+use crate::{Batch, Kind, Params};
 
 /// Logits in memory at the same time: the loss takes rows in portions of so many numbers.
 const LOGITS: usize = 4 << 20;
@@ -77,7 +77,8 @@ impl Network {
         let mut params = Params::default();
         let embedding = dense(weights);
         let all = learned == Learned::All;
-        let learned_embedding = all.then(|| params.add("embedding".to_owned(), [spec.vocab, spec.width], &embedding));
+        let learned_embedding =
+            all.then(|| params.add("embedding".to_owned(), Kind::Table, [spec.vocab, spec.width], &embedding));
         let (mut norms, mut linears) = (Vec::new(), Vec::new());
         for (i, layer) in weights.layers.iter().enumerate() {
             let mut parts =
@@ -88,7 +89,7 @@ impl Network {
             Parts { math, learned, params: &mut params, norms: &mut norms, linears: &mut linears, layer: 0 };
         parts.push("output_norm".to_owned(), &weights.output_norm.weight);
         let head = match &weights.output {
-            Some(own) => Linear::new(math, own, "head", if all { learned } else { Learned::Nothing }, &mut params),
+            Some(own) => Linear::new(math, own, HEAD, if all { learned } else { Learned::Nothing }, &mut params),
             None => Linear::shared(math, learned_embedding.clone(), &embedding, spec.width),
         };
         let table = |layer: &model::LayerSpec| layer.rope.as_ref().map(|rope| RopeTable::new(rope, spec.context));
@@ -387,7 +388,8 @@ impl Parts<'_> {
     }
 
     fn push(&mut self, name: String, weight: &[f32]) {
-        let learned = (self.learned == Learned::All).then(|| self.params.add(name, [1, weight.len()], weight));
+        let learned =
+            (self.learned == Learned::All).then(|| self.params.add(name, Kind::Vector, [1, weight.len()], weight));
         self.norms.push(Norm { weight: weight.to_vec(), learned });
     }
 

@@ -3,6 +3,17 @@
 
 use std::ops::Range;
 
+/// What an entry is, which decides how it steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A matrix of a layer, or half of its adapter.
+    Matrix,
+    /// A row for every token: the embedding and the head.
+    Table,
+    /// A gain or a bias, which weight decay leaves alone.
+    Vector,
+}
+
 /// Numbers that learn together, such as a matrix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -12,8 +23,8 @@ pub struct Entry {
     pub shape: [usize; 2],
     /// Where they stand.
     pub range: Range<usize>,
-    /// Weight decay applies: it does to matrices, not to gains and biases.
-    pub decays: bool,
+    /// What it is.
+    pub kind: Kind,
 }
 
 /// All that learns.
@@ -28,12 +39,12 @@ pub struct Params {
 
 impl Params {
     /// Takes these numbers, and says where they stand.
-    pub(crate) fn add(&mut self, name: String, shape: [usize; 2], values: &[f32]) -> Range<usize> {
+    pub(crate) fn add(&mut self, name: String, kind: Kind, shape: [usize; 2], values: &[f32]) -> Range<usize> {
         assert_eq!(values.len(), shape[0] * shape[1], "{name} of {shape:?}");
         let range = self.values.len()..self.values.len() + values.len();
         self.values.extend_from_slice(values);
         self.gradient.resize(self.values.len(), 0.0);
-        self.entries.push(Entry { name, shape, range: range.clone(), decays: shape[0] > 1 });
+        self.entries.push(Entry { name, shape, range: range.clone(), kind });
         range
     }
 

@@ -1,8 +1,9 @@
 //! How to train, as data: what a settings file or a command's options say, with its defaults, and what is made of it at every step.
 
+use kernels::Precision;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Rule};
+use crate::{Error, Method, Rule};
 
 /// A run from its first step to its last.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,8 @@ pub struct Plan {
     pub warmup: f32,
     /// What the rate does after that.
     pub schedule: Schedule,
+    /// What steps the matrices of layers.
+    pub method: Method,
     /// Weight decay of matrices, times the rate.
     pub decay: f32,
     /// A gradient longer than this is cut to it; 0 leaves it.
@@ -81,6 +84,7 @@ impl Default for Plan {
             rate: 2e-4,
             warmup: 0.03,
             schedule: Schedule::Cosine { end: 0.1 },
+            method: Method::AdamW,
             decay: 0.1,
             clip: 1.0,
             ema: 0.0,
@@ -173,8 +177,8 @@ impl Plan {
         (f64::from(self.rate) * share) as f32
     }
 
-    pub(crate) fn rule(&self) -> Rule {
-        Rule { decay: self.decay, clip: self.clip, ..Rule::default() }
+    pub(crate) fn rule(&self, precision: Precision) -> Rule {
+        Rule { method: self.method, decay: self.decay, clip: self.clip, precision, ..Rule::default() }
     }
 }
 

@@ -73,7 +73,7 @@ impl Trainer {
         plan.check()?;
         sample::check(&samples, network.spec(), plan.rows)?;
         let about = about(&network, &plan, &samples, base);
-        let optimizer = Optimizer::new(plan.rule(), &network.params);
+        let optimizer = Optimizer::new(plan.rule(network.precision()), &network.params);
         let average = if plan.ema > 0.0 { network.params.values.clone() } else { Vec::new() };
         let (order, state) = (Order::new(plan.seed, samples.len()), State::default());
         let mut trainer = Self { network, optimizer, average, plan, samples, order, about, state, last: None };

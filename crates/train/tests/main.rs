@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use kernels::{Device, PAGE_TOKENS, Precision, Span};
 use model::{HeadWorkspace, Model, Workspace};
-use train::{Batch, Learned, Lora, Network, Optimizer, Rule};
+use train::{Batch, Learned, Lora, Method, Network, Optimizer, Rule};
 
 /// Decoders; each has something that the others have not: biases, norms around blocks, windows, stretched rotations.
 const FAMILIES: [&str; 5] = ["llama", "gemma3", "qwen2", "llama3", "llama-yarn"];
@@ -167,22 +167,33 @@ fn document(step: usize, number: usize) -> Vec<u32> {
 }
 
 /// The same weights, data and rule as PyTorch, from the first step to the last.
+#[track_caller]
+fn check_curve(family: &str, method: Method, losses: &[f64]) {
+    let dev = Device::new(2);
+    let model = load(&dev, family);
+    let mut network = Network::new(&dev, &model, Learned::All, Precision::F32);
+    let rule = Rule { method, precision: Precision::F32, ..Rule::default() };
+    let mut optimizer = Optimizer::new(rule, &network.params);
+    for (step, want) in losses.iter().enumerate() {
+        let mut batch = Batch::default();
+        (0..4).for_each(|number| batch.push(&document(step, number), |_| true));
+        batch.average();
+        let got = network.learn(&dev, &batch).total;
+        optimizer.step(&dev, &mut network.params, 3e-3);
+        network.refresh(&dev);
+        assert!((got - want).abs() < 1e-4 * want, "{family}, {method:?}, step {step}: {got}, not {want}");
+    }
+}
+
 #[test]
 fn two_hundred_steps_are_those_of_pytorch() {
-    let recorded: BTreeMap<String, Vec<f64>> = serde_json::from_str(include_str!("goldens/curves.json")).unwrap();
-    let dev = Device::new(2);
-    for (family, losses) in recorded {
-        let model = load(&dev, &family);
-        let mut network = Network::new(&dev, &model, Learned::All, Precision::F32);
-        let mut optimizer = Optimizer::new(Rule::default(), &network.params);
-        for (step, want) in losses.into_iter().enumerate() {
-            let mut batch = Batch::default();
-            (0..4).for_each(|number| batch.push(&document(step, number), |_| true));
-            batch.average();
-            let got = network.learn(&dev, &batch).total;
-            optimizer.step(&dev, &mut network.params, 3e-3);
-            network.refresh(&dev);
-            assert!((got - want).abs() < 1e-4 * want, "{family}, step {step}: {got}, not {want}");
-        }
+    type Curves = BTreeMap<String, Vec<f64>>;
+    let recorded: [(Method, Curves); 2] = {
+        let mut recorded: BTreeMap<String, Curves> = serde_json::from_str(include_str!("goldens/curves.json")).unwrap();
+        [(Method::AdamW, "adamw"), (Method::Muon, "muon")]
+            .map(|(method, name)| (method, recorded.remove(name).unwrap()))
+    };
+    for (method, curves) in recorded {
+        curves.iter().for_each(|(family, losses)| check_curve(family, method, losses));
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kernels::{Device, Precision};
-use train::{Error, Learned, Length, Lora, Network, Outcome, Plan, Sample, Schedule, Step, Trainer, Trouble};
+use train::{Error, Learned, Length, Lora, Method, Network, Outcome, Plan, Sample, Schedule, Step, Trainer, Trouble};
 
 use crate::{document, load};
 
@@ -103,20 +103,22 @@ fn micro_batches_do_not_change_a_step() {
 #[test]
 fn a_run_that_was_killed_at_any_step_goes_on_to_the_bit() {
     let (dev, place) = (Device::new(2), Place::new("killed"));
-    for learned in [Learned::All, ADAPTERS] {
-        let mut whole = trainer(&dev, learned, plan());
+    let kinds = [(Learned::All, Method::AdamW), (Learned::All, Method::Muon), (ADAPTERS, Method::AdamW)];
+    for (learned, method) in kinds {
+        let new = || trainer(&dev, learned, Plan { method, ..plan() });
+        let mut whole = new();
         let steps = run(&dev, &mut whole, 100);
         for killed in 0..=steps.len() {
-            let mut first = trainer(&dev, learned, plan());
+            let mut first = new();
             run(&dev, &mut first, killed as u64);
             first.save(&place.file()).unwrap();
             // Killed while it wrote the next one.
             std::fs::write(place.0.join("run.safetensors.part"), b"half of a").unwrap();
             drop(first);
-            let mut second = trainer(&dev, learned, plan());
+            let mut second = new();
             second.resume(&dev, &place.file()).unwrap();
-            assert_eq!(run(&dev, &mut second, 100), steps[killed..], "{learned:?}, killed after {killed}");
-            assert!(bits(&mut second) == bits(&mut whole), "{learned:?}, killed after {killed}");
+            assert_eq!(run(&dev, &mut second, 100), steps[killed..], "{learned:?}, {method:?}, killed after {killed}");
+            assert!(bits(&mut second) == bits(&mut whole), "{learned:?}, {method:?}, killed after {killed}");
         }
     }
 }

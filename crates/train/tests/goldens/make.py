@@ -3,7 +3,7 @@
     pip install torch transformers safetensors
     python crates/train/tests/goldens/make.py
 
-Everything in f32, one thread. The data are a formula (`document`), the same as in the test, so that only losses are recorded.
+Everything in f32, one thread; PyTorch's Muon, which rounds to bf16 inside, is told not to. The data are a formula (`document`), the same as in the test, so that only losses are recorded.
 """
 
 import json
@@ -27,15 +27,26 @@ def document(step, number):
     return tokens
 
 
-def curve(family):
+def adamw(matrices, others):
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    return [torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.95), eps=1e-8)]
+
+
+def muon(hidden, tables, others):
+    torch.bfloat16 = torch.float32
+    rule = torch.optim.Muon(hidden, lr=RATE, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    return [rule, *adamw(tables, others)]
+
+
+def curve(family, method):
     model = AutoModelForCausalLM.from_pretrained(CHECKPOINTS / family, dtype=torch.float32, attn_implementation="eager")
     # Token 0 is a token like others here; as padding it would get no gradient from the embedding.
     model.get_input_embeddings().padding_idx = None
     model.train()
-    matrices = [p for p in model.parameters() if p.dim() > 1]
+    hidden = [p for name, p in model.named_parameters() if p.dim() > 1 and ".layers." in name]
+    tables = [p for name, p in model.named_parameters() if p.dim() > 1 and ".layers." not in name]
     others = [p for p in model.parameters() if p.dim() == 1]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.95), eps=1e-8)
+    optimizers = muon(hidden, tables, others) if method == "muon" else adamw(hidden + tables, others)
     losses = []
     for step in range(STEPS):
         ids = torch.tensor([document(step, number) for number in range(DOCUMENTS)])
@@ -43,12 +54,14 @@ def curve(family):
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         losses.append(float(f"{loss.item():.7g}"))
     return losses
 
 
 torch.set_num_threads(1)
-curves = {family: curve(family) for family in ("llama", "gemma3", "qwen2")}
+families = ("llama", "gemma3", "qwen2")
+curves = {method: {family: curve(family, method) for family in families} for method in ("adamw", "muon")}
 (HERE / "curves.json").write_text(json.dumps(curves) + "\n")
