@@ -3,6 +3,12 @@
 //! Each is the derivative of the inference operation of the same name, row by row in a fixed order. What sums over rows (the gradient of a norm's
 //! weight, of an embedding) is shared out by columns, so that the order of every sum is that of the rows.
 
+mod distil;
+mod dropout;
+
+pub use distil::{Distil, Divergence, TEACHER_TOKENS, Teaching, distil};
+pub use dropout::{Dropout, dropout};
+
 use crate::Device;
 use crate::activation::{Activation, Gated, Gelu, GeluTanh, Silu};
 use crate::linear::Shared;
@@ -311,12 +317,7 @@ impl Kernel for CrossEntropy<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
         let Self { row, target, weight, softcap } = self;
-        if let Some(cap) = softcap {
-            row.chunks_mut(LANES).for_each(|x| {
-                let y = s.mul(s.splat(cap), tanh(s, s.mul(s.load_part(x), s.splat(1.0 / cap))));
-                s.store_part(y, x);
-            });
-        }
+        cap(s, row, softcap);
         let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum = sum_map(s, row, &ExpFrom(largest));
         let mut lanes = [0.0; LANES];
@@ -325,16 +326,31 @@ impl Kernel for CrossEntropy<'_> {
         for (at, x) in row.chunks_mut(LANES).enumerate() {
             let y = s.load_part(x);
             let p = s.mul(exp(s, s.sub(y, s.splat(largest))), s.splat(weight / sum));
-            let slope = softcap.map_or(s.splat(1.0), |cap| {
-                let ratio = s.mul(y, s.splat(1.0 / cap));
-                s.sub(s.splat(1.0), s.mul(ratio, ratio))
-            });
             let hit = target.wrapping_sub(at * LANES);
             let one = s.select(s.mask(if hit < LANES { 1 << hit } else { 0 }), s.splat(weight), s.splat(0.0));
-            s.store_part(s.mul(s.sub(p, one), slope), x);
+            s.store_part(s.mul(s.sub(p, one), capped_slope(s, y, softcap)), x);
         }
         loss
     }
+}
+
+/// `cap tanh(x / cap)`, where there is one.
+#[inline(always)]
+fn cap<S: Simd>(s: S, row: &mut [f32], softcap: Option<f32>) {
+    let Some(cap) = softcap else { return };
+    for x in row.chunks_mut(LANES) {
+        let y = s.mul(s.splat(cap), tanh(s, s.mul(s.load_part(x), s.splat(1.0 / cap))));
+        s.store_part(y, x);
+    }
+}
+
+/// The slope of [`cap`] where it gave `y`.
+#[inline(always)]
+fn capped_slope<S: Simd>(s: S, y: S::F, softcap: Option<f32>) -> S::F {
+    softcap.map_or(s.splat(1.0), |cap| {
+        let ratio = s.mul(y, s.splat(1.0 / cap));
+        s.sub(s.splat(1.0), s.mul(ratio, ratio))
+    })
 }
 
 /// `e^(x - from)`.

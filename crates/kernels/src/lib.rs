@@ -50,8 +50,8 @@ pub use device::{Device, Isa};
 pub use error::Error;
 pub use gemm::{LeftPanels, Panels, Precision, RightPanels, Vectors, gemm};
 pub use learn::{
-    activate_backward, add, cross_entropy, embed, embed_backward, gated_backward, gated_forward, rms_norm_backward,
-    rms_norm_forward,
+    Distil, Divergence, Dropout, TEACHER_TOKENS, Teaching, activate_backward, add, cross_entropy, distil, dropout,
+    embed, embed_backward, gated_backward, gated_forward, rms_norm_backward, rms_norm_forward,
 };
 pub use linear::{Activations, Form, Linear, linear, linear_rows};
 pub use low_rank::{LowRank, MOST_RANKS, low_rank};

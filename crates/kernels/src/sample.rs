@@ -186,9 +186,9 @@ impl Map for ExpFrom {
     }
 }
 
-/// The keys of a hash whose counter is the token's index.
+/// The keys of a hash whose counter is the token's index, or a number's column.
 #[derive(Debug, Clone, Copy)]
-struct Noise {
+pub(crate) struct Noise {
     before: u32,
     between: u32,
 }
@@ -197,7 +197,7 @@ struct Noise {
 const NEARLY_ONE: f32 = 1.0 - f32::EPSILON / 2.0;
 
 impl Noise {
-    fn new(seed: u64, position: u64) -> Self {
+    pub(crate) fn new(seed: u64, position: u64) -> Self {
         /// A finaliser in the manner of SplitMix64 (Steele et al. 2014).
         fn mix(mut x: u64) -> u64 {
             x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -210,7 +210,7 @@ impl Noise {
 
     /// Uniform numbers of sixteen indices, above 0 and below 1.
     #[inline(always)]
-    fn uniform<S: Simd>(self, s: S, index: S::I) -> S::F {
+    pub(crate) fn uniform<S: Simd>(self, s: S, index: S::I) -> S::F {
         let hash = scramble(s, s.xor(index, s.splat_int(self.before)));
         let hash = scramble(s, s.xor(hash, s.splat_int(self.between)));
         let uniform = s.fma(s.to_float(s.shr::<1>(hash)), s.splat(0.5_f32.powi(31)), s.splat(0.5_f32.powi(32)));

@@ -1,7 +1,7 @@
 //! A step of training on a small decoder, beside PyTorch's.
 //!
 //! ```sh
-//! cargo bench -p train                                              # tokens/s in f32 and bf16
+//! cargo bench -p train                                              # tokens/s in f32, bf16, with Muon, recomputing; and memory
 //! cargo bench -p train -- --peer-python python3                     # PyTorch in turns with it (pip install torch transformers)
 //! ```
 //!
@@ -10,6 +10,7 @@
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for developers")]
 #![expect(clippy::disallowed_methods, reason = "it measures real time")]
 
+use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -17,7 +18,7 @@ use std::time::Instant;
 
 use kernels::{Device, Precision};
 use model::Model;
-use train::{Batch, Learned, Network, Optimizer, Rule};
+use train::{Batch, Learned, Method, Network, Optimizer, Rule};
 
 const WIDTH: usize = 256;
 const INNER: usize = 688;
@@ -35,7 +36,7 @@ fn main() {
     let directory = std::env::temp_dir().join(format!("tessera-step-{}", std::process::id()));
     write_checkpoint(&directory);
     let dev = Device::new(after("--threads").map_or(2, |n| n.parse().unwrap()));
-    let mut sides: Vec<Side> = vec![ours(&dev, &directory, Precision::F32), ours(&dev, &directory, Precision::Bf16)];
+    let mut sides: Vec<Side> = OURS.map(|ours| ours.side(&dev, &directory)).into();
     let peers = after("--peer-python").into_iter().flat_map(|python| {
         ["f32", "bf16", "f32-compiled", "bf16-compiled"].map(|mode| peer(&python, &directory, mode, dev.threads()))
     });
@@ -47,7 +48,7 @@ fn main() {
     for (side, mut rates) in sides.iter().zip(rates) {
         rates.sort_by(f64::total_cmp);
         let (low, high) = (rates[0], rates[rates.len() - 1]);
-        println!("{:22} {:7.0} tokens/s ({low:.0} .. {high:.0})", side.name, rates[rates.len() / 2]);
+        println!("{:60} {:7.0} tokens/s ({low:.0} .. {high:.0})", side.name, rates[rates.len() / 2]);
     }
     std::fs::remove_dir_all(directory).unwrap();
 }
@@ -58,25 +59,59 @@ struct Side {
     run: Box<dyn FnMut() -> f64>,
 }
 
-fn ours(dev: &Device, directory: &Path, precision: Precision) -> Side {
-    let dev = Device::new(dev.threads());
-    let model = Model::load(&dev, directory, &|_, _| {}).unwrap();
-    let mut network = Network::new(&dev, &model, Learned::All, precision);
-    let mut optimizer = Optimizer::new(Rule::default(), &network.params);
+/// A way in which we train.
+#[derive(Clone, Copy)]
+struct Ours {
+    precision: Precision,
+    method: Method,
+    recompute: bool,
+}
+
+const PLAIN: Ours = Ours { precision: Precision::Bf16, method: Method::AdamW, recompute: false };
+const OURS: [Ours; 4] = [
+    Ours { precision: Precision::F32, ..PLAIN },
+    PLAIN,
+    Ours { method: Method::Muon, ..PLAIN },
+    Ours { recompute: true, ..PLAIN },
+];
+
+impl Ours {
+    fn side(self, dev: &Device, directory: &Path) -> Side {
+        let dev = Device::new(dev.threads());
+        let model = Model::load(&dev, directory, &|_, _| {}).unwrap();
+        let mut network = Network::new(&dev, &model, Learned::All, self.precision);
+        network.recompute(self.recompute);
+        let rule = Rule { method: self.method, precision: self.precision, ..Rule::default() };
+        let mut optimizer = Optimizer::new(rule, &network.params);
+        let batch = batch();
+        network.learn(&dev, &batch);
+        let name = format!("{self} ({} MB beside the weights)", network.bytes() >> 20);
+        let run = move || {
+            let start = Instant::now();
+            for _ in 0..STEPS {
+                network.learn(&dev, &batch);
+                optimizer.step(&dev, &mut network.params, 1e-4);
+                network.refresh(&dev);
+            }
+            (STEPS * batch.tokens.len()) as f64 / start.elapsed().as_secs_f64()
+        };
+        Side { name, run: Box::new(run) }
+    }
+}
+
+impl fmt::Display for Ours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let recompute = if self.recompute { ", recomputing" } else { "" };
+        write!(f, "tessera {:?}, {:?}{recompute}", self.precision, self.method)
+    }
+}
+
+fn batch() -> Batch {
     let mut batch = Batch::default();
     let token = |i: usize| ((i * 7919) % VOCAB) as u32;
     (0..DOCUMENTS).for_each(|d| batch.push(&(0..=LENGTH).map(|i| token(i + d * LENGTH)).collect::<Vec<_>>(), |_| true));
     batch.average();
-    let run = move || {
-        let start = Instant::now();
-        for _ in 0..STEPS {
-            network.learn(&dev, &batch);
-            optimizer.step(&dev, &mut network.params, 1e-4);
-            network.refresh(&dev);
-        }
-        (STEPS * batch.tokens.len()) as f64 / start.elapsed().as_secs_f64()
-    };
-    Side { name: format!("tessera {precision:?}"), run: Box::new(run) }
+    batch
 }
 
 /// PyTorch in a process of its own, which answers every line with a rate; `None` if it cannot run this way.

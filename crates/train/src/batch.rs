@@ -1,8 +1,12 @@
 //! What a step learns from: documents behind each other, each on its own.
 
+use kernels::{Distil, TEACHER_TOKENS, Teaching};
 use model::ModelSpec;
 
-use crate::Sample;
+use crate::{Dropout, Sample};
+
+/// By how much a teacher's probabilities may be more than 1 in a row: they were rounded.
+const MASS: f64 = 1e-3;
 
 /// Rows of tokens. Documents do not see each other, and each begins at position 0.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -15,6 +19,89 @@ pub struct Batch {
     pub weights: Vec<f32>,
     /// Lengths of the documents.
     pub lens: Vec<usize>,
+    /// What a teacher said of its rows; empty where there is none.
+    pub teacher: Teacher,
+    /// How a teacher's word counts.
+    pub distil: Distil,
+    /// What is left out while it is learned.
+    pub dropout: Dropout,
+    /// Of what is left out.
+    pub seed: u64,
+    /// The number of its first row among those of its step: what is left out does not depend on how a step is spread over batches.
+    pub first: u64,
+}
+
+/// What a teacher said of rows: tokens, different ones in each row, with the logarithms of their probabilities. What is missing to 1 is the rest's.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Teacher {
+    /// Where each row's tokens end; a row without tokens has no teacher.
+    pub ends: Vec<usize>,
+    /// Tokens of all rows.
+    pub ids: Vec<u32>,
+    /// One for each token.
+    pub logprobs: Vec<f32>,
+}
+
+impl Teacher {
+    /// Nothing was said of any row.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// What was said of a row.
+    pub fn row(&self, row: usize) -> (&[u32], &[f32]) {
+        let start = if row == 0 { 0 } else { self.ends[row - 1] };
+        (&self.ids[start..self.ends[row]], &self.logprobs[start..self.ends[row]])
+    }
+
+    /// One more row.
+    pub fn push(&mut self, ids: &[u32], logprobs: &[f32]) {
+        self.ids.extend(ids);
+        self.logprobs.extend(logprobs);
+        self.ends.push(self.ids.len());
+    }
+
+    /// Rows of which nothing is said, up to this one.
+    pub(crate) fn skip_to(&mut self, row: usize) {
+        self.ends.resize(row, self.ids.len());
+    }
+
+    /// Some of its rows.
+    pub(crate) fn of(&self, rows: &[usize]) -> Self {
+        let mut some = Self::default();
+        rows.iter().map(|row| self.row(*row)).for_each(|(ids, logprobs)| some.push(ids, logprobs));
+        some
+    }
+
+    pub(crate) fn teaching(&self) -> Teaching<'_> {
+        Teaching { ends: &self.ends, ids: &self.ids, logprobs: &self.logprobs }
+    }
+
+    /// What is wrong with what was said of so many rows of a model with such a vocabulary.
+    pub(crate) fn trouble(&self, rows: usize, vocab: usize) -> Option<String> {
+        let Self { ends, ids, logprobs } = self;
+        let ordered = ends.is_sorted() && ends.last().copied().unwrap_or(0) == ids.len();
+        if ends.len() != rows || !ordered || ids.len() != logprobs.len() {
+            return Some(format!("its teacher has not said something of each of {rows} rows"));
+        }
+        (0..rows).find_map(|row| self.trouble_of(row, vocab))
+    }
+
+    fn trouble_of(&self, row: usize, vocab: usize) -> Option<String> {
+        let (ids, logprobs) = self.row(row);
+        if ids.len() > TEACHER_TOKENS {
+            return Some(format!("its teacher names {} tokens in row {row}; {TEACHER_TOKENS} is the most", ids.len()));
+        }
+        let mut sorted = ids.to_vec();
+        sorted.sort_unstable();
+        let known = sorted.last().is_none_or(|last| (*last as usize) < vocab);
+        if !known || sorted.windows(2).any(|two| two[0] == two[1]) {
+            return Some(format!("its teacher names a token twice, or one beyond {vocab}, in row {row}"));
+        }
+        let mass: f64 = logprobs.iter().map(|x| f64::from(*x).exp()).sum();
+        let fine = logprobs.iter().all(|x| x.is_finite()) && mass < 1.0 + MASS;
+        (!fine).then(|| format!("its teacher's probabilities in row {row} add up to {mass}"))
+    }
 }
 
 impl Batch {
@@ -27,6 +114,12 @@ impl Batch {
     pub(crate) fn add(&mut self, sample: &Sample, total: f64) {
         let weight = |i: usize| (f64::from(sample.weights[i]) / total) as f32;
         self.extend(&sample.tokens, weight);
+        match &sample.teacher {
+            Some(teacher) => {
+                (0..sample.rows()).map(|row| teacher.row(row)).for_each(|(ids, x)| self.teacher.push(ids, x))
+            }
+            None => (0..sample.rows()).for_each(|_| self.teacher.push(&[], &[])),
+        }
     }
 
     fn extend(&mut self, document: &[u32], weight: impl Fn(usize) -> f32) {
@@ -56,6 +149,8 @@ impl Batch {
         );
         assert_eq!(self.lens.iter().sum::<usize>(), rows, "lengths and tokens differ");
         assert!(self.lens.iter().all(|len| *len <= spec.context), "a document is longer than {}", spec.context);
+        let trouble = if self.teacher.is_empty() { None } else { self.teacher.trouble(rows, spec.vocab) };
+        assert_eq!(trouble, None);
         let known = |token: &u32| (*token as usize) < spec.vocab;
         assert!(self.tokens.iter().chain(&self.targets).all(known), "a token beyond {}", spec.vocab);
     }

@@ -22,13 +22,13 @@ mod tape;
 mod trainer;
 mod watch;
 
-pub use batch::Batch;
+pub use batch::{Batch, Teacher};
 pub use error::Error;
 pub use linear::{Learned, Lora};
 pub use network::{Losses, Network};
 pub use optimizer::{Method, Optimizer, Rule};
 pub use params::{Entry, Kind, Params};
-pub use plan::{Length, Plan, Schedule};
+pub use plan::{Distillation, Dropout, Length, Plan, Schedule};
 pub use sample::{Sample, check};
 pub use trainer::{Outcome, Step, Trainer};
 pub use watch::Trouble;

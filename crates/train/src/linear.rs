@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use kernels::{Device, LeftPanels, Precision, RightPanels, Vectors, gemm};
+use kernels::{Device, Dropout, LeftPanels, Precision, RightPanels, Vectors, add, dropout, gemm};
 use model::LinearLayer;
 
 use crate::{Kind, Params};
@@ -86,6 +86,28 @@ pub(crate) struct Scratch {
     pub(crate) right: RightPanels,
     waist: LeftPanels,
     low: Vec<f32>,
+    /// An adapter's input with what is left out of it, or that input's gradient.
+    thinned: Vec<f32>,
+    thin: LeftPanels,
+}
+
+/// What a product reads, which lies packed in `scratch.left` on the way on.
+#[derive(Debug)]
+pub(crate) struct Input<'a> {
+    pub(crate) x: &'a [f32],
+    /// What an adapter does not see of it.
+    pub(crate) drop: Option<&'a Dropout>,
+}
+
+/// A result's gradient and where it leads.
+#[derive(Debug)]
+pub(crate) struct Back<'a> {
+    pub(crate) dy: &'a [f32],
+    pub(crate) dx: &'a mut [f32],
+    /// Adds to `dx`.
+    pub(crate) onto: bool,
+    /// Of all parameters.
+    pub(crate) gradient: &'a mut [f32],
 }
 
 /// Where and in what products are computed.
@@ -155,47 +177,50 @@ impl Linear {
         if let Part::Adapter(adapter) = &self.part { adapter.rank } else { 0 }
     }
 
-    /// `y (+)= x Wᵀ + b` for the `x` that is packed in `scratch.left`; `low` keeps the adapter's waist.
-    pub(crate) fn forward(&self, math: Math<'_>, scratch: &mut Scratch, low: &mut [f32], onto: bool, y: &mut [f32]) {
-        let Scratch { left, waist, .. } = scratch;
-        gemm(math.dev, left, &self.rows, y, onto);
+    /// `y (+)= x Wᵀ + b`; `low` keeps the adapter's waist.
+    #[expect(clippy::too_many_arguments, reason = "what is read, what is kept, what comes out")]
+    pub(crate) fn forward(
+        &self,
+        math: Math<'_>,
+        input: &Input<'_>,
+        scratch: &mut Scratch,
+        low: &mut [f32],
+        onto: bool,
+        y: &mut [f32],
+    ) {
+        gemm(math.dev, &scratch.left, &self.rows, y, onto);
         if !self.bias.is_empty() {
             y.chunks_exact_mut(self.outputs).for_each(|y| y.iter_mut().zip(&self.bias).for_each(|(y, b)| *y += b));
         }
         if let Part::Adapter(adapter) = &self.part {
-            gemm(math.dev, left, &adapter.panels[A_ROWS], low, false);
-            low.iter_mut().for_each(|x| *x *= adapter.scale);
-            waist.pack(math.dev, math.precision, Vectors::rows(low, adapter.rank));
-            gemm(math.dev, waist, &adapter.panels[B_ROWS], y, true);
+            adapter.forward(math, input, scratch, low, y);
         }
     }
 
     /// `dx (+)= dy W`, and the gradients of what learns. `low` is what [`Linear::forward`] left there.
-    #[expect(clippy::too_many_arguments, reason = "what came in, what came out, what it leads to")]
     pub(crate) fn backward(
         &self,
         math: Math<'_>,
-        (x, dy): (&[f32], &[f32]),
+        input: &Input<'_>,
         low: &[f32],
-        (dx, onto): (&mut [f32], bool),
-        gradient: &mut [f32],
+        mut back: Back<'_>,
         scratch: &mut Scratch,
     ) {
         let Math { dev, precision } = math;
-        scratch.left.pack(dev, precision, Vectors::rows(dy, self.outputs));
-        gemm(dev, &scratch.left, &self.columns, dx, onto);
+        scratch.left.pack(dev, precision, Vectors::rows(back.dy, self.outputs));
+        gemm(dev, &scratch.left, &self.columns, back.dx, back.onto);
         match &self.part {
             Part::Frozen => {}
-            Part::Adapter(adapter) => adapter.backward(math, (x, dy), low, dx, gradient, scratch),
+            Part::Adapter(adapter) => adapter.backward(math, input, low, &mut back, scratch),
             Part::Whole { weight } => {
-                scratch.left.pack(dev, precision, Vectors::columns(dy, self.outputs));
-                scratch.right.pack(dev, precision, Vectors::columns(x, self.inputs));
-                gemm(dev, &scratch.left, &scratch.right, &mut gradient[weight.clone()], true);
+                scratch.left.pack(dev, precision, Vectors::columns(back.dy, self.outputs));
+                scratch.right.pack(dev, precision, Vectors::columns(input.x, self.inputs));
+                gemm(dev, &scratch.left, &scratch.right, &mut back.gradient[weight.clone()], true);
             }
         }
         if let Some(bias) = &self.learned_bias {
-            let gradient = &mut gradient[bias.clone()];
-            dy.chunks_exact(self.outputs).for_each(|dy| gradient.iter_mut().zip(dy).for_each(|(g, dy)| *g += dy));
+            let gradient = &mut back.gradient[bias.clone()];
+            back.dy.chunks_exact(self.outputs).for_each(|dy| gradient.iter_mut().zip(dy).for_each(|(g, dy)| *g += dy));
         }
     }
 }
@@ -220,30 +245,66 @@ impl Adapter {
         self.panels[B_COLUMNS].pack(dev, precision, Vectors::columns(b, self.rank));
     }
 
+    /// `y += scale x Aᵀ Bᵀ`, `x` without what is left out of it.
+    fn forward(
+        &self,
+        Math { dev, precision }: Math<'_>,
+        input: &Input<'_>,
+        scratch: &mut Scratch,
+        low: &mut [f32],
+        y: &mut [f32],
+    ) {
+        let Scratch { left, waist, thinned, thin, .. } = scratch;
+        let seen = if input.drop.is_some() {
+            thin.pack(dev, precision, Vectors::rows(self.thin(dev, input, thinned), self.inputs()))
+        } else {
+            left
+        };
+        gemm(dev, seen, &self.panels[A_ROWS], low, false);
+        low.iter_mut().for_each(|x| *x *= self.scale);
+        waist.pack(dev, precision, Vectors::rows(low, self.rank));
+        gemm(dev, waist, &self.panels[B_ROWS], y, true);
+    }
+
+    fn inputs(&self) -> usize {
+        self.a.len() / self.rank
+    }
+
+    /// What the adapter sees of its input.
+    fn thin<'a>(&self, dev: &Device, input: &Input<'a>, thinned: &'a mut Vec<f32>) -> &'a [f32] {
+        let Some(drop) = input.drop else { return input.x };
+        thinned.clear();
+        thinned.extend_from_slice(input.x);
+        dropout(dev, drop, self.inputs(), thinned);
+        thinned
+    }
+
     /// With `h = scale x Aᵀ` kept from the way on: `dB += dyᵀ h`, `dh = scale dy B`, `dA += dhᵀ x`, `dx += dh A`.
-    #[expect(clippy::too_many_arguments, reason = "what came in, what came out, what it leads to")]
     fn backward(
         &self,
         Math { dev, precision }: Math<'_>,
-        (x, dy): (&[f32], &[f32]),
+        input: &Input<'_>,
         low: &[f32],
-        dx: &mut [f32],
-        gradient: &mut [f32],
+        back: &mut Back<'_>,
         scratch: &mut Scratch,
     ) {
-        let (outputs, inputs) = (self.b.len() / self.rank, self.a.len() / self.rank);
-        let Scratch { left, right, low: dlow, .. } = scratch;
+        let (outputs, inputs) = (self.b.len() / self.rank, self.inputs());
+        let Scratch { left, right, low: dlow, thinned, .. } = scratch;
         dlow.resize(low.len(), 0.0);
         // `left` holds the rows of `dy` still.
         gemm(dev, left, &self.panels[B_COLUMNS], dlow, false);
         dlow.iter_mut().for_each(|x| *x *= self.scale);
-        left.pack(dev, precision, Vectors::columns(dy, outputs));
+        left.pack(dev, precision, Vectors::columns(back.dy, outputs));
         right.pack(dev, precision, Vectors::columns(low, self.rank));
-        gemm(dev, left, right, &mut gradient[self.b.clone()], true);
+        gemm(dev, left, right, &mut back.gradient[self.b.clone()], true);
         left.pack(dev, precision, Vectors::columns(dlow, self.rank));
-        right.pack(dev, precision, Vectors::columns(x, inputs));
-        gemm(dev, left, right, &mut gradient[self.a.clone()], true);
+        right.pack(dev, precision, Vectors::columns(self.thin(dev, input, thinned), inputs));
+        gemm(dev, left, right, &mut back.gradient[self.a.clone()], true);
         left.pack(dev, precision, Vectors::rows(dlow, self.rank));
-        gemm(dev, left, &self.panels[A_COLUMNS], dx, true);
+        let Some(drop) = input.drop else { return gemm(dev, left, &self.panels[A_COLUMNS], back.dx, true) };
+        thinned.resize(back.dx.len(), 0.0);
+        gemm(dev, left, &self.panels[A_COLUMNS], thinned, false);
+        dropout(dev, drop, inputs, thinned);
+        add(dev, back.dx, thinned);
     }
 }

@@ -1,17 +1,20 @@
 //! A model that learns: its weights, its tape, and the two ways over it.
 
+mod backward;
+mod forward;
+mod room;
+mod teach;
+
 use std::mem::take;
 
-use kernels::{
-    Attended, Attention, AttentionGradient, Device, Precision, RopeTable, Vectors, add, attention_backward,
-    attention_forward, cross_entropy, embed, embed_backward, gated_backward, gated_forward, rms_norm_backward,
-    rms_norm_forward, rope, rope_backward,
-};
+use kernels::{Device, Dropout, Precision, RopeTable, Vectors, cross_entropy, distil, embed, embed_backward};
 use model::{Model, ModelSpec, Weights};
 
-use crate::linear::{HEAD, Learned, Linear, Math, Scratch};
-use crate::tape::{Op, ROLES, Slot, Tape};
+use crate::linear::{Back, HEAD, Input, Learned, Linear, Math};
+use crate::random::Random;
+use crate::tape::{Op, Part, Tape};
 use crate::{Batch, Kind, Params};
+use room::Room;
 
 /// Logits in memory at the same time: the loss takes rows in portions of so many numbers.
 const LOGITS: usize = 4 << 20;
@@ -38,22 +41,8 @@ pub struct Network {
     learned: Learned,
     /// What learns.
     pub params: Params,
+    recomputes: bool,
     room: Room,
-}
-
-/// Buffers, kept from step to step.
-#[derive(Debug, Default)]
-struct Room {
-    positions: Vec<u32>,
-    values: Vec<Vec<f32>>,
-    gradients: Vec<Vec<f32>>,
-    /// Of every norm, a scale for each of its rows; of every attention, a logarithm for each row and head; by operation.
-    kept: Vec<Vec<f32>>,
-    /// Waists of adapters, by linear layer.
-    low: Vec<Vec<f32>>,
-    scratch: Scratch,
-    hidden: Vec<f32>,
-    logits: Vec<f32>,
 }
 
 /// What a batch told.
@@ -94,7 +83,7 @@ impl Network {
         };
         let table = |layer: &model::LayerSpec| layer.rope.as_ref().map(|rope| RopeTable::new(rope, spec.context));
         let (tables, tape) = (spec.layers.iter().map(table).collect(), Tape::new(&spec));
-        let room = Room::new(&tape, linears.len());
+        let room = Room::new(&tape, linears.len(), false);
         let mut network = Self {
             spec,
             tape,
@@ -107,6 +96,7 @@ impl Network {
             precision,
             learned,
             params,
+            recomputes: false,
             room,
         };
         network.refresh(dev);
@@ -146,200 +136,163 @@ impl Network {
 
     /// The losses of a batch; nothing learns.
     pub fn losses(&mut self, dev: &Device, batch: &Batch) -> Losses {
-        self.forward(dev, batch);
-        self.head(dev, batch, false)
+        let pass = self.pass(dev, batch, false);
+        self.forward(pass);
+        self.head(pass)
     }
 
     /// The losses of a batch; its gradients are added to those of [`Network::params`].
     pub fn learn(&mut self, dev: &Device, batch: &Batch) -> Losses {
-        self.forward(dev, batch);
-        let losses = self.head(dev, batch, true);
-        self.backward(dev, batch);
+        let pass = self.pass(dev, batch, true);
+        self.forward(pass);
+        let losses = self.head(pass);
+        self.backward(pass);
         losses
     }
 
-    fn forward(&mut self, dev: &Device, batch: &Batch) {
+    fn pass<'a>(&self, dev: &'a Device, batch: &'a Batch, learning: bool) -> Pass<'a> {
+        Pass { math: Math { dev, precision: self.precision }, batch, learning }
+    }
+
+    /// Recomputes layers on the way back instead of keeping all they need: less memory for a third more work, and the same bits.
+    pub fn recompute(&mut self, on: bool) {
+        (self.recomputes, self.room) = (on, Room::new(&self.tape, self.linears.len(), on));
+    }
+
+    /// Bytes that the last batch took beside the parameters.
+    pub fn bytes(&self) -> usize {
+        self.room.bytes()
+    }
+
+    fn forward(&mut self, pass: Pass<'_>) {
+        let batch = pass.batch;
         batch.check(&self.spec);
-        self.room.make(&self.tape, (&self.norms, &self.linears), batch);
-        embed(dev, &self.embedding, &batch.tokens, self.spec.embedding_scale, &mut self.room.values[0]);
-        for op in 0..self.tape.ops.len() {
-            self.on(Math { dev, precision: self.precision }, op, &batch.lens);
-        }
+        self.room.begin(&batch.lens);
+        let mut x = self.room.lend(0, self.spec.width);
+        embed(pass.math.dev, &self.embedding, &batch.tokens, self.spec.embedding_scale, &mut x);
+        self.room.put(0, x);
+        (0..self.tape.ops.len()).for_each(|op| self.on(pass, op));
     }
 
-    /// One operation forwards.
-    fn on(&mut self, math: Math<'_>, op: usize, lens: &[usize]) {
-        let Self { tape, room, spec, .. } = self;
-        let Room { values, kept, low, scratch, positions, .. } = room;
-        let dev = math.dev;
-        match &tape.ops[op] {
-            &Op::Norm { x, weight, y } => {
-                let mut out = take(&mut values[y]);
-                rms_norm_forward(dev, &values[x], &self.norms[weight].weight, spec.norm_eps, &mut out, &mut kept[op]);
-                values[y] = out;
-            }
-            Op::Linear { x, outs } => {
-                scratch.left.pack(dev, math.precision, Vectors::rows(&values[*x], self.linears[outs[0].0].inputs()));
-                for &(weight, y) in outs {
-                    self.linears[weight].forward(math, scratch, &mut low[weight], false, &mut values[y]);
-                }
-            }
-            &Op::Onto { x, weight, from, y } => {
-                let mut out = take(&mut values[y]);
-                out.copy_from_slice(&values[from]);
-                scratch.left.pack(dev, math.precision, Vectors::rows(&values[x], self.linears[weight].inputs()));
-                self.linears[weight].forward(math, scratch, &mut low[weight], true, &mut out);
-                values[y] = out;
-            }
-            &Op::Add { x, from, y } => {
-                let mut out = take(&mut values[y]);
-                out.copy_from_slice(&values[from]);
-                add(dev, &mut out, &values[x]);
-                values[y] = out;
-            }
-            &Op::Rope { x, layer } => {
-                if let Some(table) = &self.tables[layer] {
-                    rope(dev, table, &mut values[x], spec.layers[layer].attention.head_dim, positions);
-                }
-            }
-            Op::Attention { spec, q, k, v, y } => {
-                let mut out = take(&mut values[*y]);
-                attention_forward(dev, spec, lens, attended(values, *q, *k, *v), &mut out, &mut kept[op]);
-                values[*y] = out;
-            }
-            &Op::Gated { f, gate, up, y } => {
-                let mut out = take(&mut values[y]);
-                gated_forward(dev, f, &values[gate], &values[up], &mut out);
-                values[y] = out;
-            }
-            &Op::Activate { f, x, y } => {
-                let mut out = take(&mut values[y]);
-                out.copy_from_slice(&values[x]);
-                kernels::activate(dev, f, &mut out);
-                values[y] = out;
-            }
-        }
-    }
-
-    /// Losses of the rows that have a weight, portion by portion; with `learn` the gradient of the hidden states stands in their slot's.
-    fn head(&mut self, dev: &Device, batch: &Batch, learn: bool) -> Losses {
-        let (width, vocab) = (self.spec.width, self.spec.vocab);
-        let math = Math { dev, precision: self.precision };
-        let Room { values, gradients, scratch, hidden, logits, .. } = &mut self.room;
-        let slot = self.tape.hidden();
-        let dhidden = &mut gradients[self.tape.slots[slot].1 as usize][..batch.tokens.len() * width];
+    /// Losses of the rows that have a weight, portion by portion; with `learning` the gradient of the hidden states stands in their slot's.
+    fn head(&mut self, pass: Pass<'_>) -> Losses {
+        let (batch, slot, width) = (pass.batch, self.tape.hidden(), self.spec.width);
+        let rows = batch.tokens.len();
+        let mut dhidden = self.room.lend_gradient(self.tape.role(slot), width);
         dhidden.fill(0.0);
-        let mut losses = Losses { rows: vec![0.0; batch.tokens.len()], total: 0.0 };
-        let weighed: Vec<usize> = (0..batch.tokens.len()).filter(|row| batch.weights[*row] != 0.0).collect();
-        for portion in weighed.chunks((LOGITS / vocab).max(1)) {
-            hidden.clear();
-            portion.iter().for_each(|row| hidden.extend_from_slice(&values[slot][row * width..][..width]));
-            logits.resize(portion.len() * vocab, 0.0);
-            scratch.left.pack(dev, math.precision, Vectors::rows(hidden, width));
-            self.head.forward(math, scratch, &mut [], false, logits);
-            let of = |x: &[f32]| portion.iter().map(|row| x[*row]).collect::<Vec<f32>>();
-            let targets: Vec<u32> = portion.iter().map(|row| batch.targets[*row]).collect();
-            let (weights, mut rows) = (of(&batch.weights), vec![0.0; portion.len()]);
-            cross_entropy(dev, logits, &targets, &weights, self.spec.logit_softcap, &mut rows);
-            losses.total += rows.iter().zip(&weights).map(|(loss, weight)| f64::from(loss * weight)).sum::<f64>();
-            portion.iter().zip(&rows).for_each(|(row, loss)| losses.rows[*row] = *loss);
-            if learn {
-                let mut back = vec![0.0; hidden.len()];
-                let gradient = &mut self.params.gradient;
-                self.head.backward(math, (hidden, logits), &[], (&mut back, false), gradient, scratch);
-                portion.iter().zip(back.chunks_exact(width)).for_each(|(row, back)| {
-                    dhidden[row * width..][..width].copy_from_slice(back);
-                });
+        let mut losses = Losses { rows: vec![0.0; rows], total: 0.0 };
+        for portion in self.portions(batch) {
+            self.logits(pass, &portion);
+            self.compare(pass, &portion, &mut losses);
+            if pass.learning {
+                self.head_back(pass, &portion, &mut dhidden);
             }
         }
+        self.room.put_gradient(self.tape.role(slot), dhidden);
         losses
     }
 
-    fn backward(&mut self, dev: &Device, batch: &Batch) {
-        let residual = self.tape.slots[0].1 as usize;
-        self.room.gradients[residual].fill(0.0);
-        for op in (0..self.tape.ops.len()).rev() {
-            self.back(Math { dev, precision: self.precision }, op, &batch.lens);
+    /// The rows that have a weight, as many at a time as there is room for logits.
+    fn portions(&self, batch: &Batch) -> Vec<Vec<usize>> {
+        let weighed: Vec<usize> = (0..batch.tokens.len()).filter(|row| batch.weights[*row] != 0.0).collect();
+        weighed.chunks((LOGITS / self.spec.vocab).max(1)).map(<[usize]>::to_vec).collect()
+    }
+
+    /// Logits of some rows.
+    fn logits(&mut self, pass: Pass<'_>, portion: &[usize]) {
+        let (slot, width) = (self.tape.hidden(), self.spec.width);
+        let mut hidden = take(&mut self.room.hidden);
+        hidden.clear();
+        portion.iter().for_each(|row| hidden.extend_from_slice(&self.room.value(slot)[row * width..][..width]));
+        let Room { scratch, logits, .. } = &mut self.room;
+        logits.resize(portion.len() * self.spec.vocab, 0.0);
+        scratch.left.pack(pass.math.dev, pass.math.precision, Vectors::rows(&hidden, width));
+        self.head.forward(pass.math, &Input { x: &hidden, drop: None }, scratch, &mut [], false, logits);
+        self.room.hidden = hidden;
+    }
+
+    /// Losses of some rows, whose logits become their gradient.
+    fn compare(&mut self, pass: Pass<'_>, portion: &[usize], losses: &mut Losses) {
+        let (batch, dev, softcap) = (pass.batch, pass.math.dev, self.spec.logit_softcap);
+        let targets: Vec<u32> = portion.iter().map(|row| batch.targets[*row]).collect();
+        let weights: Vec<f32> = portion.iter().map(|row| batch.weights[*row]).collect();
+        let (mut rows, logits) = (vec![0.0; portion.len()], &mut self.room.logits);
+        if batch.teacher.is_empty() {
+            cross_entropy(dev, logits, &targets, &weights, softcap, &mut rows);
+        } else {
+            let teacher = batch.teacher.of(portion);
+            distil(dev, logits, (&targets, teacher.teaching()), &weights, &batch.distil, softcap, &mut rows);
+        }
+        losses.total += rows.iter().zip(&weights).map(|(loss, weight)| f64::from(loss * weight)).sum::<f64>();
+        portion.iter().zip(&rows).for_each(|(row, loss)| losses.rows[*row] = *loss);
+    }
+
+    fn head_back(&mut self, pass: Pass<'_>, portion: &[usize], dhidden: &mut [f32]) {
+        let Room { scratch, hidden, logits, .. } = &mut self.room;
+        let mut dx = vec![0.0; hidden.len()];
+        let back = Back { dy: logits, dx: &mut dx, onto: false, gradient: &mut self.params.gradient };
+        self.head.backward(pass.math, &Input { x: hidden, drop: None }, &[], back, scratch);
+        let width = self.spec.width;
+        portion.iter().zip(dx.chunks_exact(width)).for_each(|(row, dx)| {
+            dhidden[row * width..][..width].copy_from_slice(dx);
+        });
+    }
+
+    fn backward(&mut self, pass: Pass<'_>) {
+        let residual = self.tape.role(0);
+        let mut stream = self.room.lend_gradient(residual, self.spec.width);
+        stream.fill(0.0);
+        self.room.put_gradient(residual, stream);
+        let layers = self.tape.layers.clone();
+        let last = layers.last().map_or(0, |layer| layer.ops.end);
+        (last..self.tape.ops.len()).rev().for_each(|op| self.back(pass, op));
+        for layer in layers.iter().rev() {
+            if self.recomputes && layer.ops.end != last {
+                for op in layer.ops.clone() {
+                    if self.lost(layer, op) {
+                        self.on(pass, op);
+                    }
+                }
+            }
+            layer.ops.clone().rev().for_each(|op| self.back(pass, op));
         }
         if let Some(range) = self.learned_embedding.clone() {
-            let (table, dy) = (&mut self.params.gradient[range], &self.room.gradients[residual]);
-            embed_backward(dev, table, &batch.tokens, self.spec.embedding_scale, dy);
+            let (table, dy) = (&mut self.params.gradient[range], self.room.gradient(residual));
+            embed_backward(pass.math.dev, table, &pass.batch.tokens, self.spec.embedding_scale, dy);
         }
     }
 
-    /// One operation backwards. What adds to the residual stream's gradient adds; every other slot has one reader, which overwrites.
-    fn back(&mut self, math: Math<'_>, op: usize, lens: &[usize]) {
-        let Self { tape, room, spec, .. } = self;
-        let Room { values, gradients, kept, low, scratch, positions, .. } = room;
-        let (dev, role) = (math.dev, |slot: Slot| tape.slots[slot].1 as usize);
-        // Layers may differ in width, and share gradients all the same.
-        let rows = positions.len();
-        let lend = |gradients: &mut [Vec<f32>], slot: Slot| {
-            let mut gradient = take(&mut gradients[role(slot)]);
-            gradient.resize(rows * tape.slots[slot].0, 0.0);
-            gradient
-        };
-        match &tape.ops[op] {
-            &Op::Norm { x, weight, y } => {
-                let norm = &self.norms[weight];
-                let mut dx = lend(gradients, x);
-                if role(x) != role(0) {
-                    dx.fill(0.0);
-                }
-                let dweight = norm.learned.clone().map(|range| &mut self.params.gradient[range]);
-                rms_norm_backward(dev, &values[x], &norm.weight, &kept[op], &gradients[role(y)], &mut dx, dweight);
-                gradients[role(x)] = dx;
-            }
-            Op::Linear { x, outs } => {
-                let mut dx = lend(gradients, *x);
-                for (i, &(weight, y)) in outs.iter().enumerate() {
-                    let (ends, gradient) = ((&values[*x][..], &gradients[role(y)][..]), &mut self.params.gradient);
-                    self.linears[weight].backward(math, ends, &low[weight], (&mut dx, i > 0), gradient, scratch);
-                }
-                gradients[role(*x)] = dx;
-            }
-            &Op::Onto { x, weight, y, .. } => {
-                let mut dx = lend(gradients, x);
-                let (ends, gradient) = ((&values[x][..], &gradients[role(y)][..]), &mut self.params.gradient);
-                self.linears[weight].backward(math, ends, &low[weight], (&mut dx, false), gradient, scratch);
-                gradients[role(x)] = dx;
-            }
-            &Op::Add { x, y, .. } => {
-                let mut dx = lend(gradients, x);
-                dx.copy_from_slice(&gradients[role(y)]);
-                gradients[role(x)] = dx;
-            }
-            &Op::Rope { x, layer } => {
-                if let Some(table) = &self.tables[layer] {
-                    let dim = spec.layers[layer].attention.head_dim;
-                    rope_backward(dev, table, &mut gradients[role(x)], dim, positions);
-                }
-            }
-            Op::Attention { spec, q, k, v, y } => {
-                let [mut dq, mut dk, mut dv] = [*q, *k, *v].map(|slot| lend(gradients, slot));
-                let done = Attention { out: &values[*y], log_sums: &kept[op] };
-                let gradient = AttentionGradient { out: &gradients[role(*y)], q: &mut dq, k: &mut dk, v: &mut dv };
-                attention_backward(dev, spec, lens, attended(values, *q, *k, *v), done, gradient);
-                [(*q, dq), (*k, dk), (*v, dv)].into_iter().for_each(|(slot, d)| gradients[role(slot)] = d);
-            }
-            &Op::Gated { f, gate, up, y } => {
-                let [mut dgate, mut dup] = [gate, up].map(|slot| take(&mut values[slot]));
-                gated_backward(dev, f, &mut dgate, &mut dup, &gradients[role(y)]);
-                // They became their own gradients: the buffers change places.
-                values[gate] = std::mem::replace(&mut gradients[role(gate)], dgate);
-                values[up] = std::mem::replace(&mut gradients[role(up)], dup);
-            }
-            &Op::Activate { f, x, y } => {
-                let mut dx = take(&mut values[x]);
-                kernels::activate_backward(dev, f, &mut dx, &gradients[role(y)]);
-                values[x] = std::mem::replace(&mut gradients[role(x)], dx);
-            }
-        }
+    /// Whether the way back needs what an operation of a layer left in shared buffers: its last one leaves its result to the next layer, and at most a waist.
+    fn lost(&self, layer: &Part, op: usize) -> bool {
+        let waist = |op: &Op| matches!(op, Op::Onto { weight, .. } if self.linears[*weight].waist() > 0);
+        op + 1 < layer.ops.end || waist(&self.tape.ops[op])
     }
 }
 
-fn attended(values: &[Vec<f32>], q: Slot, k: Slot, v: Slot) -> Attended<'_> {
-    Attended { q: &values[q], k: &values[k], v: &values[v] }
+/// One way over the tape and back.
+#[derive(Debug, Clone, Copy)]
+struct Pass<'a> {
+    math: Math<'a>,
+    batch: &'a Batch,
+    /// There is a way back, and dropout.
+    learning: bool,
+}
+
+impl Pass<'_> {
+    fn drop_adapter(&self, weight: usize) -> Option<Dropout> {
+        self.drop(self.batch.dropout.adapters, "adapter", weight)
+    }
+
+    fn drop_residual(&self, op: usize) -> Option<Dropout> {
+        self.drop(self.batch.dropout.residuals, "residual", op)
+    }
+
+    /// What is left out in one place of the tape.
+    fn drop(&self, share: f32, what: &str, number: usize) -> Option<Dropout> {
+        let Batch { seed, first, .. } = *self.batch;
+        let seed = || Random::new(seed, &format!("{what} {number}")).bits();
+        (self.learning && share > 0.0).then(|| Dropout { share, seed: seed(), first })
+    }
 }
 
 /// The embedding as f32.
@@ -396,34 +349,5 @@ impl Parts<'_> {
     fn linear(&mut self, name: &str, layer: &model::LinearLayer) {
         let name = format!("layers.{}.{name}", self.layer);
         self.linears.push(Linear::new(self.math, layer, &name, self.learned, self.params));
-    }
-}
-
-impl Room {
-    fn new(tape: &Tape, linears: usize) -> Self {
-        let buffers = |n: usize| vec![Vec::new(); n];
-        let (values, gradients, kept) = (buffers(tape.slots.len()), buffers(ROLES), buffers(tape.ops.len()));
-        Self { values, gradients, kept, low: buffers(linears), ..Self::default() }
-    }
-
-    /// Buffers of this batch's size.
-    fn make(&mut self, tape: &Tape, (norms, linears): (&[Norm], &[Linear]), batch: &Batch) {
-        let rows = batch.tokens.len();
-        self.positions.clear();
-        self.positions.extend(batch.lens.iter().flat_map(|&len| 0..len as u32));
-        for (value, &(cols, role)) in self.values.iter_mut().zip(&tape.slots) {
-            value.resize(rows * cols, 0.0);
-            self.gradients[role as usize].resize(rows * cols, 0.0);
-        }
-        for (kept, op) in self.kept.iter_mut().zip(&tape.ops) {
-            match op {
-                Op::Norm { x, weight, .. } => kept.resize(rows * tape.slots[*x].0 / norms[*weight].weight.len(), 0.0),
-                Op::Attention { spec, .. } => kept.resize(rows * spec.heads, 0.0),
-                _ => {}
-            }
-        }
-        for (low, linear) in self.low.iter_mut().zip(linears) {
-            low.resize(rows * linear.waist(), 0.0);
-        }
     }
 }

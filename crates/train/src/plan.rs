@@ -1,6 +1,6 @@
 //! How to train, as data: what a settings file or a command's options say, with its defaults, and what is made of it at every step.
 
-use kernels::Precision;
+use kernels::{Distil, Divergence, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Method, Rule};
@@ -34,10 +34,50 @@ pub struct Plan {
     /// After so many steps in a row that were not learned from, the run goes back to its last checkpoint. With 0 it never does, and keeps no copy of
     /// what it would go back to in memory.
     pub skips: u32,
-    /// Of the order of samples.
+    /// What is left out at random.
+    pub dropout: Dropout,
+    /// How a teacher's word counts, in samples that have one.
+    pub distil: Distillation,
+    /// Of the order of samples and of what is left out.
     pub seed: u64,
     /// Steps between checkpoints; 0 makes none on the way.
     pub checkpoint: u64,
+}
+
+/// Shares of numbers that are left out while a step learns, from 0 to below 1.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dropout {
+    /// Of what adapters see of their input; each sees another part.
+    pub adapters: f32,
+    /// Of what blocks add to the residual stream.
+    pub residuals: f32,
+}
+
+/// How a teacher's word and the token that followed are mixed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Distillation {
+    /// The teacher's share of the loss, 0 to 1; the token that followed has the rest.
+    pub share: f32,
+    /// How much of the one distribution is mixed into the other (DistiLLM), from 0 to below 1.
+    pub skew: f32,
+    /// Compares the student with the teacher, not the teacher with the student: for texts that the student wrote.
+    pub reverse: bool,
+}
+
+impl Default for Distillation {
+    fn default() -> Self {
+        let Distil { share, skew, divergence } = Distil::default();
+        Self { share, skew, reverse: divergence == Divergence::Reverse }
+    }
+}
+
+impl Distillation {
+    pub(crate) fn rule(self) -> Distil {
+        let divergence = if self.reverse { Divergence::Reverse } else { Divergence::Forward };
+        Distil { share: self.share, skew: self.skew, divergence }
+    }
 }
 
 /// How long a run takes.
@@ -90,6 +130,8 @@ impl Default for Plan {
             ema: 0.0,
             spike: 10.0,
             skips: 3,
+            dropout: Dropout::default(),
+            distil: Distillation::default(),
             seed: 0,
             checkpoint: 100,
         }
@@ -131,6 +173,7 @@ impl Plan {
             Length::Epochs(epochs) => epochs.is_finite() && epochs > 0.0,
         };
         let share = |x: f32| (0.0..=1.0).contains(&x);
+        let below = |x: f32| (0.0..1.0).contains(&x);
         let positive = |x: f32| x.is_finite() && x >= 0.0;
         let falls = if let Schedule::Stable { decay, .. } = self.schedule { decay } else { 0.0 };
         let fields = [
@@ -142,7 +185,13 @@ impl Plan {
             ("schedule", share(falls) && share(self.schedule.end()), "has a share that is not from 0 to 1"),
             ("decay", positive(self.decay), "must not be below 0"),
             ("clip", positive(self.clip), "must not be below 0"),
-            ("ema", (0.0..1.0).contains(&self.ema), "must be from 0 to below 1"),
+            ("ema", below(self.ema), "must be from 0 to below 1"),
+            ("dropout", below(self.dropout.adapters) && below(self.dropout.residuals), "must be from 0 to below 1"),
+            (
+                "distil",
+                share(self.distil.share) && below(self.distil.skew),
+                "needs a share from 0 to 1 and a skew below 1",
+            ),
             ("spike", self.spike == 0.0 || (self.spike.is_finite() && self.spike > 1.0), "must be 0 or above 1"),
         ];
         let wrong = fields.into_iter().find(|(_, fine, _)| !fine);
@@ -230,8 +279,13 @@ mod tests {
             Plan { clip: f32::NAN, ..plan.clone() },
             Plan { ema: 1.0, ..plan.clone() },
             Plan { spike: 0.5, ..plan.clone() },
+            Plan { dropout: Dropout { adapters: 0.1, residuals: 1.0 }, ..plan.clone() },
+            Plan { distil: Distillation { skew: 1.0, ..Distillation::default() }, ..plan.clone() },
         ];
-        let named = ["length", "rows", "samples", "rate", "warmup", "schedule", "decay", "clip", "ema", "spike"];
+        let named = [
+            "length", "rows", "samples", "rate", "warmup", "schedule", "decay", "clip", "ema", "spike", "dropout",
+            "distil",
+        ];
         for (plan, name) in wrong.into_iter().zip(named) {
             let error = plan.check().unwrap_err().to_string();
             assert!(error.starts_with(&format!("plan: `{name}`")), "{error}");

@@ -3,7 +3,7 @@
 use model::ModelSpec;
 
 use crate::random::Random;
-use crate::{Batch, Error};
+use crate::{Batch, Error, Teacher};
 
 /// One document.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -12,6 +12,8 @@ pub struct Sample {
     pub tokens: Vec<u32>,
     /// How much each of them counts: 0 is not learned, such as a prompt; mostly 1. The first is never learned, as nothing stands before it.
     pub weights: Vec<f32>,
+    /// What a teacher said of its rows, which are its tokens but the last.
+    pub teacher: Option<Teacher>,
 }
 
 impl Sample {
@@ -26,7 +28,7 @@ impl Sample {
     }
 
     fn trouble(&self, spec: &ModelSpec, rows: usize) -> Option<String> {
-        let Self { tokens, weights } = self;
+        let Self { tokens, weights, teacher } = self;
         let most = rows.min(spec.context);
         if tokens.len() != weights.len() {
             return Some(format!("has {} tokens and {} weights", tokens.len(), weights.len()));
@@ -40,7 +42,10 @@ impl Sample {
         if let Some(weight) = weights.iter().find(|weight| !weight.is_finite() || **weight < 0.0) {
             return Some(format!("a weight of {weight}"));
         }
-        (self.weight() == 0.0).then(|| "has no token that is learned".to_owned())
+        if self.weight() == 0.0 {
+            return Some("has no token that is learned".to_owned());
+        }
+        teacher.as_ref().and_then(|teacher| teacher.trouble(self.rows(), spec.vocab))
     }
 }
 
@@ -57,19 +62,21 @@ pub fn check(samples: &[Sample], spec: &ModelSpec, rows: usize) -> Result<(), Er
     wrong.next().map_or(Ok(()), Err)
 }
 
-/// Micro-batches of whole samples, in their order, of at most so many rows each. Their losses add up to a mean over all learned tokens.
-pub(crate) fn pack<'a>(samples: impl Iterator<Item = &'a Sample> + Clone, rows: usize) -> Vec<Batch> {
+/// Micro-batches of whole samples, in their order, of at most so many rows each, all else like `like`. Their losses add up to a mean over all learned
+/// tokens.
+pub(crate) fn pack<'a>(samples: impl Iterator<Item = &'a Sample> + Clone, rows: usize, like: &Batch) -> Vec<Batch> {
     let total: f64 = samples.clone().map(Sample::weight).sum();
-    let mut batches: Vec<Batch> = Vec::new();
+    let (mut batches, mut first): (Vec<Batch>, u64) = (Vec::new(), 0);
     for sample in samples {
         match batches.last_mut().filter(|batch| batch.tokens.len() + sample.rows() <= rows) {
             Some(batch) => batch.add(sample, total),
             None => {
-                let mut batch = Batch::default();
+                let mut batch = Batch { first, ..like.clone() };
                 batch.add(sample, total);
                 batches.push(batch);
             }
         }
+        first += sample.rows() as u64;
     }
     batches
 }
@@ -132,9 +139,10 @@ mod tests {
 
     #[test]
     fn samples_are_packed_whole() {
-        let sample = |len: usize| Sample { tokens: vec![1; len], weights: vec![1.0; len] };
+        let sample = |len: usize| Sample { tokens: vec![1; len], weights: vec![1.0; len], teacher: None };
         let samples = [5, 3, 4, 9, 2].map(sample);
-        let batches = pack(samples.iter(), 8);
+        let batches = pack(samples.iter(), 8, &Batch::default());
+        assert_eq!(batches.iter().map(|batch| batch.first).collect::<Vec<_>>(), [0, 6, 9, 17]);
         assert_eq!(
             batches.iter().map(|batch| batch.lens.clone()).collect::<Vec<_>>(),
             [vec![4, 2], vec![3], vec![8], vec![1]]

@@ -7,6 +7,8 @@
 //!
 //! The list holds numbers of slots and weights only, no buffers; `network` runs it.
 
+use std::ops::Range;
+
 use kernels::{Activation, AttentionSpec};
 use model::{LayerSpec, ModelSpec, Norms};
 
@@ -58,12 +60,22 @@ pub(crate) enum Op {
     Activate { f: Activation, x: Slot, y: Slot },
 }
 
+/// What belongs to a layer, which reads the slot in front of its own and leaves its result in its last one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) ops: Range<usize>,
+    pub(crate) slots: Range<Slot>,
+    pub(crate) linears: Range<Weight>,
+}
+
 /// The list.
 #[derive(Debug, Default)]
 pub(crate) struct Tape {
     pub(crate) ops: Vec<Op>,
     /// Columns and role of every slot; the first is the embedding.
     pub(crate) slots: Vec<(usize, Role)>,
+    /// Layers, in order.
+    pub(crate) layers: Vec<Part>,
     norms: Weight,
     linears: Weight,
 }
@@ -74,7 +86,10 @@ impl Tape {
         let mut tape = Self::default();
         let mut x = tape.slot(spec.width, Role::Residual);
         for (number, layer) in spec.layers.iter().enumerate() {
+            let (op, slot, linear) = (tape.ops.len(), tape.slots.len(), tape.linears);
             x = tape.layer(spec.width, number, layer, x);
+            let (ops, slots) = (op..tape.ops.len(), slot..tape.slots.len());
+            tape.layers.push(Part { ops, slots, linears: linear..tape.linears });
         }
         tape.norm(x, spec.width, Role::Normed);
         tape
@@ -83,6 +98,11 @@ impl Tape {
     /// The slot in front of the head.
     pub(crate) fn hidden(&self) -> Slot {
         self.slots.len() - 1
+    }
+
+    /// The number of a slot's gradient.
+    pub(crate) fn role(&self, slot: Slot) -> usize {
+        self.slots[slot].1 as usize
     }
 
     fn slot(&mut self, cols: usize, role: Role) -> Slot {

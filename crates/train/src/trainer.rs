@@ -13,8 +13,9 @@ use kernels::{Device, blend};
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{self, About, Snapshot, State, hash_numbers, hex};
+use crate::random::Random;
 use crate::sample::{self, Order, pack};
-use crate::{Batch, Error, Network, Optimizer, Plan, Sample, Trouble};
+use crate::{Batch, Error, Network, Optimizer, Plan, Sample, Teacher, Trouble};
 
 /// A run.
 #[derive(Debug)]
@@ -135,7 +136,7 @@ impl Trainer {
     /// For the first sample that has none.
     pub fn evaluate(&mut self, dev: &Device, samples: &[Sample]) -> Result<f64, Error> {
         sample::check(samples, self.network.spec(), self.plan.rows)?;
-        let batches = pack(samples.iter(), self.plan.rows);
+        let batches = pack(samples.iter(), self.plan.rows, &self.like());
         Ok(batches.iter().map(|batch| self.network.losses(dev, batch).total).sum())
     }
 
@@ -176,11 +177,19 @@ impl Trainer {
 
     /// Micro-batches of the next step.
     fn batches(&mut self) -> Vec<Batch> {
+        let like = self.like();
         let Self { plan, samples, order, state, .. } = self;
         let first = state.step.saturating_mul(plan.samples as u64);
         let last = first.saturating_add(plan.samples as u64).min(plan.taken(samples.len()));
         let taken: Vec<&Sample> = (first..last).map(|taken| &samples[order.at(taken)]).collect();
-        pack(taken.iter().copied(), plan.rows)
+        pack(taken.iter().copied(), plan.rows, &like)
+    }
+
+    /// What the batches of the next step have in common.
+    fn like(&self) -> Batch {
+        let Plan { distil, dropout, seed, .. } = self.plan;
+        let seed = Random::new(seed, &format!("step {}", self.state.step)).bits();
+        Batch { distil: distil.rule(), dropout, seed, ..Batch::default() }
     }
 
     fn learned(&mut self, dev: &Device, rate: f32, gradient: f64) -> Outcome {
@@ -239,9 +248,14 @@ impl Trainer {
 /// What tells this run from others.
 fn about(network: &Network, plan: &Plan, samples: &[Sample], base: &str) -> About {
     let mut data = Sha256::new();
-    for Sample { tokens, weights } in samples {
+    for Sample { tokens, weights, teacher } in samples {
         tokens.iter().for_each(|token| data.update(token.to_le_bytes()));
         hash_numbers(&mut data, weights);
+        data.update([u8::from(teacher.is_some())]);
+        let Some(Teacher { ends, ids, logprobs }) = teacher else { continue };
+        ends.iter().for_each(|end| data.update((*end as u64).to_le_bytes()));
+        ids.iter().for_each(|id| data.update(id.to_le_bytes()));
+        hash_numbers(&mut data, logprobs);
     }
     // A plan is data, and data become JSON.
     let plan = serde_json::to_string(plan).unwrap_or_default();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use kernels::{Device, PAGE_TOKENS, Precision, Span};
 use model::{HeadWorkspace, Model, Workspace};
-use train::{Batch, Learned, Lora, Method, Network, Optimizer, Rule};
+use train::{Batch, Dropout, Entry, Learned, Lora, Losses, Method, Network, Optimizer, Rule};
 
 /// Decoders; each has something that the others have not: biases, norms around blocks, windows, stretched rotations.
 const FAMILIES: [&str; 5] = ["llama", "gemma3", "qwen2", "llama3", "llama-yarn"];
@@ -80,10 +80,11 @@ fn the_loss_is_that_of_inference() {
 
 /// Gradients against differences of the loss, in some numbers of every parameter.
 #[track_caller]
-fn check_gradient(family: &str, learned: Learned) {
+fn check_gradient(family: &str, learned: Learned, change: impl Fn(&mut Batch)) {
     let dev = Device::new(2);
     let model = load(&dev, family);
-    let batch = batch(model.spec().vocab, &[20, 70]);
+    let mut batch = batch(model.spec().vocab, &[20, 70]);
+    change(&mut batch);
     let mut network = Network::new(&dev, &model, learned, Precision::F32);
     // Away from where adapters begin, so that both their halves have a gradient.
     let values = &mut network.params.values;
@@ -92,18 +93,19 @@ fn check_gradient(family: &str, learned: Learned) {
     network.refresh(&dev);
     network.learn(&dev, &batch);
     let gradient = network.params.gradient.clone();
+    let entries = network.params.entries().to_vec();
     let mut loss = |at: usize, by: f32| {
         network.params.values[at] += by;
         network.refresh(&dev);
-        let total = network.losses(&dev, &batch).total;
+        // What is left out is left out of what is learned only.
+        let total = network.learn(&dev, &batch).total;
         network.params.values[at] -= by;
         total
     };
     let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
-    let entries = { load_entries(&dev, &model, learned) };
-    for (name, range) in entries {
+    for Entry { name, range, .. } in entries {
         // The number whose gradient is largest, where differences in f32 say most.
-        let at = range.clone().max_by(|a, b| gradient[*a].abs().total_cmp(&gradient[*b].abs())).unwrap();
+        let at = range.max_by(|a, b| gradient[*a].abs().total_cmp(&gradient[*b].abs())).unwrap();
         let want = (loss(at, 5e-3) - loss(at, -5e-3)) / 1e-2;
         let got = f64::from(gradient[at]);
         let near = (got - want).abs() < 0.02 * want.abs() + 1e-4 * norm;
@@ -112,17 +114,79 @@ fn check_gradient(family: &str, learned: Learned) {
     }
 }
 
-fn load_entries(dev: &Device, model: &Model, learned: Learned) -> Vec<(String, std::ops::Range<usize>)> {
-    let network = Network::new(dev, model, learned, Precision::F32);
-    network.params.entries().iter().map(|entry| (entry.name.clone(), entry.range.clone())).collect()
-}
+const ADAPTERS: Learned = Learned::Adapters(Lora { rank: 4, alpha: 8.0, seed: 1 });
 
 #[test]
 fn gradients_are_differences_of_the_loss() {
     for family in FAMILIES {
-        check_gradient(family, Learned::All);
-        check_gradient(family, Learned::Adapters(Lora { rank: 4, alpha: 8.0, seed: 1 }));
+        check_gradient(family, Learned::All, |_| {});
+        check_gradient(family, ADAPTERS, |_| {});
     }
+}
+
+#[test]
+fn gradients_with_dropout_are_differences_of_the_loss() {
+    // Gemma has norms between blocks and the residual stream.
+    for family in ["llama", "gemma3"] {
+        let drop = |batch: &mut Batch| {
+            (batch.dropout, batch.seed) = (Dropout { adapters: 0.3, residuals: 0.2 }, 7);
+        };
+        check_gradient(family, Learned::All, drop);
+        check_gradient(family, ADAPTERS, drop);
+    }
+}
+
+/// A teacher that names up to five tokens in two of three rows.
+fn teach(batch: &mut Batch) {
+    for row in 0..batch.tokens.len() {
+        let ids: Vec<u32> = (0..row % 3 * 3).map(|i| (row + 7 * i) as u32 % 50).collect();
+        batch.teacher.push(&ids, &vec![-2.0; ids.len()]);
+    }
+}
+
+#[test]
+fn gradients_of_distillation_are_differences_of_the_loss() {
+    check_gradient("llama", Learned::All, teach);
+    check_gradient("qwen2", ADAPTERS, teach);
+}
+
+/// Losses and gradients of a step, and the bytes that it took.
+fn learn(dev: &Device, network: &mut Network, batch: &Batch) -> (Losses, Vec<f32>, usize) {
+    network.params.gradient.fill(0.0);
+    let losses = network.learn(dev, batch);
+    (losses, network.params.gradient.clone(), network.bytes())
+}
+
+#[test]
+fn recomputing_gives_the_same_bits_in_less_room() {
+    let dev = Device::new(2);
+    for (family, learned) in FAMILIES.into_iter().flat_map(|family| [(family, Learned::All), (family, ADAPTERS)]) {
+        let model = load(&dev, family);
+        let mut network = Network::new(&dev, &model, learned, Precision::F32);
+        let batches = [&[20, 70][..], &[33], &[40, 3, 90]].map(|lens| {
+            let dropout = Dropout { adapters: 0.3, residuals: 0.2 };
+            Batch { dropout, ..batch(model.spec().vocab, lens) }
+        });
+        let kept = batches.each_ref().map(|batch| learn(&dev, &mut network, batch));
+        network.recompute(true);
+        let again = batches.each_ref().map(|batch| learn(&dev, &mut network, batch));
+        for ((kept, again), batch) in kept.iter().zip(&again).zip(&batches) {
+            assert!((&kept.0, &kept.1) == (&again.0, &again.1), "{family} {learned:?} {:?}: the same bits", batch.lens);
+            assert!(again.2 < kept.2, "{family}: {} bytes, {} without", again.2, kept.2);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_out_of_what_is_only_looked_at() {
+    let dev = Device::new(2);
+    let model = load(&dev, "llama");
+    let plain = batch(model.spec().vocab, &[20, 70]);
+    let dropped = Batch { dropout: Dropout { adapters: 0.3, residuals: 0.2 }, ..plain.clone() };
+    let mut network = Network::new(&dev, &model, Learned::All, Precision::F32);
+    let looked_at = network.losses(&dev, &plain);
+    assert_eq!(network.losses(&dev, &dropped), looked_at);
+    assert_ne!(network.learn(&dev, &dropped), looked_at);
 }
 
 #[test]
@@ -150,6 +214,7 @@ fn documents_do_not_see_each_other() {
         targets: together.targets[29..].to_vec(),
         weights: together.weights[29..].to_vec(),
         lens: vec![49],
+        ..Batch::default()
     };
     assert_eq!(network.losses(&dev, &second).rows, all[29..]);
 }

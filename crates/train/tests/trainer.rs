@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use kernels::{Device, Precision};
-use train::{Error, Learned, Length, Lora, Method, Network, Outcome, Plan, Sample, Schedule, Step, Trainer, Trouble};
+use train::{
+    Distillation, Dropout, Error, Learned, Length, Lora, Method, Network, Outcome, Plan, Sample, Schedule, Step,
+    Teacher, Trainer, Trouble,
+};
 
-use crate::{document, load};
+use crate::{ADAPTERS, document, load};
 
 /// A directory of this test's own, gone at its end.
 struct Place(PathBuf);
@@ -32,7 +35,7 @@ impl Drop for Place {
 fn samples(n: usize) -> Vec<Sample> {
     let sample = |number: usize| {
         let tokens = document(number, number)[..20 + number % 9].to_vec();
-        Sample { weights: (0..tokens.len()).map(|i| if i < 4 { 0.0 } else { 1.0 }).collect(), tokens }
+        Sample { weights: (0..tokens.len()).map(|i| if i < 4 { 0.0 } else { 1.0 }).collect(), tokens, teacher: None }
     };
     (0..n).map(sample).collect()
 }
@@ -46,6 +49,7 @@ fn plan() -> Plan {
         schedule: Schedule::Linear { end: 0.0 },
         ema: 0.8,
         checkpoint: 3,
+        dropout: Dropout { adapters: 0.1, residuals: 0.05 },
         seed: 5,
         ..Plan::default()
     }
@@ -54,8 +58,6 @@ fn plan() -> Plan {
 fn network(dev: &Device, learned: Learned) -> Network {
     Network::new(dev, &load(dev, "llama"), learned, Precision::F32)
 }
-
-const ADAPTERS: Learned = Learned::Adapters(Lora { rank: 4, alpha: 8.0, seed: 1 });
 
 fn trainer(dev: &Device, learned: Learned, plan: Plan) -> Trainer {
     Trainer::new(network(dev, learned), plan, samples(10), "llama").unwrap()
@@ -244,6 +246,14 @@ fn a_spike_is_not_learned_from() {
 
 type Change = fn(&mut Sample);
 
+/// A teacher who says this of the first of twenty rows.
+fn said(ids: &[u32], logprobs: &[f32]) -> Teacher {
+    let mut teacher = Teacher::default();
+    teacher.push(ids, logprobs);
+    (1..20).for_each(|_| teacher.push(&[], &[]));
+    teacher
+}
+
 #[test]
 fn samples_that_cannot_be_learned_from_are_named() {
     let dev = Device::new(2);
@@ -255,13 +265,25 @@ fn samples_that_cannot_be_learned_from_are_named() {
         assert!(matches!(error, Error::Sample { index: 1, .. }), "{error}");
         error.to_string()
     };
-    let cases: [(Change, &str); 6] = [
-        (|sample| *sample = Sample { tokens: vec![1; 66], weights: vec![1.0; 66] }, "has 66 tokens; 65 fit"),
+    let cases: [(Change, &str); 12] = [
+        (
+            |sample| *sample = Sample { tokens: vec![1; 66], weights: vec![1.0; 66], teacher: None },
+            "has 66 tokens; 65 fit",
+        ),
         (|sample| sample.weights.truncate(3), "has 21 tokens and 3 weights"),
         (|sample| sample.tokens[2] = u32::MAX, "token 4294967295 is none of the model's"),
         (|sample| sample.weights[7] = f32::NAN, "a weight of NaN"),
         (|sample| sample.weights[7] = -1.0, "a weight of -1"),
-        (|sample| *sample = Sample { tokens: vec![1; 2], weights: vec![1.0, 0.0] }, "no token that is learned"),
+        (|sample| sample.teacher = Some(Teacher::default()), "not said something of each of 20 rows"),
+        (|sample| sample.teacher = Some(said(&[3, 3], &[-1.0, -1.0])), "names a token twice"),
+        (|sample| sample.teacher = Some(said(&[u32::MAX], &[-1.0])), "names a token twice, or one beyond"),
+        (|sample| sample.teacher = Some(said(&[1], &[f32::NAN])), "add up to NaN"),
+        (|sample| sample.teacher = Some(said(&[1, 2], &[-0.1, -0.1])), "add up to 1.8"),
+        (|sample| sample.teacher = Some(said(&[0; 257], &[-9.0; 257])), "names 257 tokens in row 0; 256"),
+        (
+            |sample| *sample = Sample { tokens: vec![1; 2], weights: vec![1.0, 0.0], teacher: None },
+            "no token that is learned",
+        ),
     ];
     for (change, want) in cases {
         let error = with(change);
@@ -269,4 +291,36 @@ fn samples_that_cannot_be_learned_from_are_named() {
     }
     let none = Trainer::new(network(&dev, ADAPTERS), plan(), Vec::new(), "llama").unwrap_err();
     assert!(matches!(none, Error::NoSamples), "{none}");
+}
+
+/// What a network with other weights says of the samples.
+fn taught(dev: &Device, by: &mut Network, k: usize) -> Vec<Sample> {
+    let teach = |sample: Sample| {
+        let teacher = Some(by.teach(dev, &sample, k));
+        Sample { teacher, ..sample }
+    };
+    samples(10).into_iter().map(teach).collect()
+}
+
+#[test]
+fn a_student_comes_near_its_teacher_and_a_run_knows_how_far_it_went() {
+    let dev = Device::new(2);
+    let mut base = network(&dev, Learned::All);
+    let own = taught(&dev, &mut base, 8);
+    base.params.values.iter_mut().enumerate().for_each(|(i, x)| *x += 0.1 * (i as f32).sin());
+    base.refresh(&dev);
+    let teacher = taught(&dev, &mut base, 8);
+    let rows = &teacher[0].teacher.as_ref().unwrap().ends;
+    assert_eq!(rows[..5], [0, 0, 0, 8, 16], "nothing is said of a prompt");
+    for (skew, reverse) in [(0.0, false), (0.1, false), (0.1, true)] {
+        let distil = Distillation { share: 1.0, skew, reverse };
+        let plan = Plan { length: Length::Epochs(30.0), distil, dropout: Dropout::default(), ..plan() };
+        let mut student = Trainer::new(network(&dev, Learned::All), plan, teacher.clone(), "llama").unwrap();
+        assert!(student.evaluate(&dev, &own).unwrap().abs() < 1e-5, "it is where it began");
+        let before = student.evaluate(&dev, &teacher).unwrap();
+        run(&dev, &mut student, 1000);
+        let after = student.evaluate(&dev, &teacher).unwrap();
+        assert!(after < before / 5.0, "{distil:?}: {before} to {after}");
+        assert!(student.evaluate(&dev, &own).unwrap() > before / 5.0, "and has gone away from there");
+    }
 }

@@ -159,6 +159,120 @@ fn losses_and_their_gradient() {
     }
 }
 
+/// The divergence in f64, from its definition.
+fn divergence(rule: &Distil, logits: &[f64], ids: &[u32], logprobs: &[f32]) -> f64 {
+    let sum: f64 = logits.iter().map(|x| x.exp()).sum();
+    let mut p: Vec<f64> = logprobs.iter().map(|x| f64::from(*x).exp()).collect();
+    let mut q: Vec<f64> = ids.iter().map(|id| logits[*id as usize].exp() / sum).collect();
+    if ids.len() < logits.len() {
+        p.push((1.0 - p.iter().sum::<f64>()).max(1e-7));
+        let unnamed = (0..logits.len()).filter(|i| !ids.contains(&(*i as u32)));
+        q.push(unnamed.map(|i| logits[i].exp()).sum::<f64>() / sum);
+    }
+    let skew = f64::from(rule.skew);
+    let each = p.iter().zip(&q).map(|(p, q)| match rule.divergence {
+        Divergence::Forward => p * (p / (skew * p + (1.0 - skew) * q)).ln(),
+        Divergence::Reverse => q * (q / ((1.0 - skew) * p + skew * q)).ln(),
+    });
+    each.sum()
+}
+
+/// What a teacher with other logits says: of row `i`, its `i` first tokens by a stride; of row 7, all.
+fn teach(rows: usize, cols: usize) -> (Vec<usize>, Vec<u32>, Vec<f32>) {
+    let mut random = Random::new(80);
+    let (mut ends, mut ids, mut logprobs) = (Vec::new(), Vec::new(), Vec::new());
+    for row in 0..rows {
+        let logits: Vec<f64> = random.numbers(cols).iter().map(|x| 4.0 * f64::from(*x)).collect();
+        let log_sum = logits.iter().map(|x| x.exp()).sum::<f64>().ln();
+        for i in 0..if row == 7 { cols } else { row } {
+            let id = i * 7 % cols;
+            ids.push(id as u32);
+            logprobs.push((logits[id] - log_sum) as f32);
+        }
+        ends.push(ids.len());
+    }
+    (ends, ids, logprobs)
+}
+
+#[test]
+fn losses_against_a_teacher_and_their_gradient() {
+    let (rows, cols) = (12, 101);
+    let mut random = Random::new(8);
+    let logits: Vec<f32> = random.numbers(rows * cols).iter().map(|x| 5.0 * x).collect();
+    // Some targets are named by the teacher, some are not.
+    let targets: Vec<u32> = (0..rows as u32).map(|i| i * 7 % 50).collect();
+    let weights: Vec<f32> = (0..rows).map(|i| 0.1 + 0.05 * i as f32).collect();
+    let (ends, ids, logprobs) = teach(rows, cols);
+    let teaching = Teaching { ends: &ends, ids: &ids, logprobs: &logprobs };
+    let rules = [(1.0, 0.0), (0.5, 0.0), (0.7, 0.2), (1.0, 0.1)].into_iter().flat_map(|(share, skew)| {
+        [Divergence::Forward, Divergence::Reverse].map(|divergence| Distil { share, skew, divergence })
+    });
+    for (rule, softcap) in rules.flat_map(|rule| [(rule, None), (rule, Some(4.0_f32))]) {
+        let (dlogits, losses) = everywhere(|dev| {
+            let (mut logits, mut losses) = (logits.clone(), vec![0.0; rows]);
+            distil(dev, &mut logits, (&targets, teaching), &weights, &rule, softcap, &mut losses);
+            (logits, losses)
+        });
+        let exact = |x: &[f64]| -> Vec<f64> {
+            let loss = |(i, row): (usize, &[f64])| {
+                let cap = |x: &f64| softcap.map_or(*x, |cap| f64::from(cap) * (x / f64::from(cap)).tanh());
+                let row: Vec<f64> = row.iter().map(cap).collect();
+                let known = row.iter().map(|x| x.exp()).sum::<f64>().ln() - row[targets[i] as usize];
+                let said = if i == 0 { 0..0 } else { ends[i - 1]..ends[i] };
+                let share = if said.is_empty() { 0.0 } else { f64::from(rule.share) };
+                let apart = divergence(&rule, &row, &ids[said.clone()], &logprobs[said]);
+                (1.0 - share) * known + if share > 0.0 { share * apart } else { 0.0 }
+            };
+            x.chunks(cols).enumerate().map(loss).collect()
+        };
+        let wide: Vec<f64> = logits.iter().map(|x| f64::from(*x)).collect();
+        for (row, (got, want)) in losses.iter().zip(exact(&wide)).enumerate() {
+            assert!(
+                (f64::from(*got) - want).abs() < 2e-5 * (1.0 + want),
+                "{rule:?} {softcap:?}, row {row}: {got}, not {want}"
+            );
+        }
+        check(&format!("{rule:?} {softcap:?}"), &logits, &weights, &dlogits, exact);
+    }
+}
+
+/// A student that is sure of what its teacher knows nothing of, and a teacher that is sure.
+#[test]
+fn far_apart_is_finite() {
+    let logits = [200.0, -200.0, 0.0, -100.0, 90.0, 1.0];
+    for (skew, divergence) in [0.0, 0.1].into_iter().flat_map(|a| [(a, Divergence::Forward), (a, Divergence::Reverse)])
+    {
+        for (id, logprob) in [(0, -1e-9), (1, 0.0), (1, -50.0), (5, -1e4)] {
+            let (mut row, mut losses) = (logits, [0.0]);
+            let teaching = Teaching { ends: &[1], ids: &[id], logprobs: &[logprob] };
+            let rule = Distil { share: 1.0, skew, divergence };
+            distil(&Device::new(1), &mut row, (&[2], teaching), &[1.0], &rule, None, &mut losses);
+            assert!(losses[0].is_finite() && losses[0] >= -1e-6, "{rule:?} {id} {logprob}: {losses:?}");
+            assert!(row.iter().all(|x| x.is_finite()), "{rule:?} {id} {logprob}: {row:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_left_out_depends_on_the_row_and_not_on_its_neighbours() {
+    let (rows, cols, share) = (300, 70, 0.3);
+    let drop = Dropout { share, seed: 5, first: 10 };
+    let all = everywhere(|dev| {
+        let mut x = vec![1.0; rows * cols];
+        dropout(dev, &drop, cols, &mut x);
+        x
+    });
+    let left_out = all.iter().filter(|x| **x == 0.0).count() as f32 / all.len() as f32;
+    assert!((left_out - share).abs() < 0.01, "{left_out}");
+    assert!(all.iter().all(|x| *x == 0.0 || (x - 1.0 / 0.7).abs() < 1e-6), "the others grow");
+    let mut late = vec![1.0; cols * 7];
+    dropout(&Device::new(1), &Dropout { first: 10 + 50, ..drop }, cols, &mut late);
+    assert_eq!(late, all[50 * cols..57 * cols], "rows apart are drawn as together");
+    let mut other = vec![1.0; cols * 7];
+    dropout(&Device::new(1), &Dropout { seed: 6, ..drop }, cols, &mut other);
+    assert!(other[..cols] != all[..cols] && all[..cols] != all[cols..2 * cols], "seeds and rows differ");
+}
+
 #[test]
 fn embeddings_gather_what_their_tokens_get() {
     let (tokens, cols) = ([2_u32, 0, 2], 70);
