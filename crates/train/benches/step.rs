@@ -2,6 +2,7 @@
 //!
 //! ```sh
 //! cargo bench -p train                                              # tokens/s in f32, bf16, with Muon, recomputing; and memory
+//! cargo bench -p train -- --only Muon                               # those of ours whose name has this in it
 //! cargo bench -p train -- --peer-python python3                     # PyTorch in turns with it (pip install torch transformers)
 //! ```
 //!
@@ -36,7 +37,9 @@ fn main() {
     let directory = std::env::temp_dir().join(format!("tessera-step-{}", std::process::id()));
     write_checkpoint(&directory);
     let dev = Device::new(after("--threads").map_or(2, |n| n.parse().unwrap()));
-    let mut sides: Vec<Side> = OURS.map(|ours| ours.side(&dev, &directory)).into();
+    let only = after("--only").unwrap_or_default();
+    let ours = OURS.into_iter().filter(|ours| ours.to_string().contains(&only));
+    let mut sides: Vec<Side> = ours.map(|ours| ours.side(&dev, &directory)).collect();
     let peers = after("--peer-python").into_iter().flat_map(|python| {
         ["f32", "bf16", "f32-compiled", "bf16-compiled"].map(|mode| peer(&python, &directory, mode, dev.threads()))
     });
@@ -67,6 +70,7 @@ struct Ours {
     recompute: bool,
 }
 
+/// The others differ from this in one thing each.
 const PLAIN: Ours = Ours { precision: Precision::Bf16, method: Method::AdamW, recompute: false };
 const OURS: [Ours; 4] = [
     Ours { precision: Precision::F32, ..PLAIN },
