@@ -18,20 +18,28 @@ impl Engine {
         let device = Device::new(threads(&config));
         let mut model =
             Model::load(&device, path, progress).map_err(|source| Error::Model { path: path.to_owned(), source })?;
-        let text_error = |source| Error::Text { path: path.to_owned(), source };
-        let tokenizer = Arc::new(tokenizer(model.take_tokenizer_source()).map_err(text_error)?);
-        if tokenizer.len() > model.spec().vocab {
-            let (tokens, vocab) = (tokenizer.len(), model.spec().vocab);
-            return Err(Error::Mismatch { path: path.to_owned(), tokens, vocab });
-        }
-        let template = model.chat_template().map(|source| ChatTemplate::new(source, &tokenizer));
-        let template = template.transpose().map_err(text_error)?;
+        let (tokenizer, template) = words(&mut model, path)?;
         let name = if config.name.is_empty() { name_of(path) } else { config.name };
         let spec = Arc::new(model.spec().clone());
         let executor = ModelExecutor::new(model, device, config.kv_bytes);
         let engine = Self::start(executor, tokenizer, template, EngineConfig { name, ..config })?;
         Ok(engine.with_spec(spec))
     }
+}
+
+/// A model's tokenizer and its chat template, if it has one; `path` is where it was loaded from.
+///
+/// # Errors
+/// Whatever is wrong with them.
+pub fn words(model: &mut Model, path: &Path) -> Result<(Arc<Tokenizer>, Option<ChatTemplate>), Error> {
+    let text_error = |source| Error::Text { path: path.to_owned(), source };
+    let tokenizer = Arc::new(tokenizer(model.take_tokenizer_source()).map_err(text_error)?);
+    if tokenizer.len() > model.spec().vocab {
+        let (tokens, vocab) = (tokenizer.len(), model.spec().vocab);
+        return Err(Error::Mismatch { path: path.to_owned(), tokens, vocab });
+    }
+    let template = model.chat_template().map(|source| ChatTemplate::new(source, &tokenizer));
+    Ok((tokenizer, template.transpose().map_err(text_error)?))
 }
 
 fn threads(config: &EngineConfig) -> usize {

@@ -4,19 +4,18 @@
 //! (plan, data, base and what of it learns), where it stood, and a digest over both, so that a file that rotted is not taken for a run. Random numbers need
 //! no room: they are functions of the plan's seed and of where the run stands.
 //!
-//! It is written beside its name, reaches the disk and takes the name then: under the name there is always a whole checkpoint.
+//! Under its name there is always a whole one ([`file`]).
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::Error;
 use crate::watch::Lengths;
+use crate::{Error, file};
 
 /// What the file is, for those who meet it.
 const FORMAT: (&str, &str) = ("format", "tessera training checkpoint 1");
@@ -56,30 +55,6 @@ pub(crate) struct Snapshot {
     pub(crate) tensors: [Vec<f32>; 4],
 }
 
-/// A tensor to be written.
-struct Numbers<'a> {
-    numbers: &'a [f32],
-    shape: [usize; 1],
-}
-
-impl View for Numbers<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        self.numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into()
-    }
-
-    fn data_len(&self) -> usize {
-        size_of_val(self.numbers)
-    }
-}
-
 /// Writes a run's checkpoint.
 pub(crate) fn write(path: &Path, about: &About, state: &State, tensors: [&[f32]; 4]) -> Result<(), Error> {
     let io = |source| Error::Io { path: path.to_owned(), source };
@@ -88,16 +63,8 @@ pub(crate) fn write(path: &Path, about: &About, state: &State, tensors: [&[f32];
     metadata.insert(FORMAT.0.to_owned(), FORMAT.1.to_owned());
     metadata.insert(DIGEST.to_owned(), digest(&json, tensors));
     metadata.insert(STATE.to_owned(), json);
-    let views = NAMES.into_iter().zip(tensors).map(|(name, x)| (name, Numbers { numbers: x, shape: [x.len()] }));
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
-    let beside = Path::new(&beside);
-    safetensors::serialize_to_file(views, Some(metadata), beside).map_err(|e| io(std::io::Error::other(e)))?;
-    File::open(beside).and_then(|file| file.sync_all()).map_err(io)?;
-    fs::rename(beside, path).map_err(io)?;
-    // The name is on the disk when its directory is.
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)
+    let tensors = NAMES.into_iter().zip(tensors).map(|(name, x)| (name.to_owned(), vec![x.len()], x));
+    file::write(path, tensors, metadata)
 }
 
 /// Reads the checkpoint of a run whose tensors have these lengths.

@@ -39,7 +39,7 @@ pub enum Error {
         why: crate::Trouble,
     },
     /// A file could not be read or written.
-    #[error("checkpoint {}: {source}", path.display())]
+    #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,

@@ -8,9 +8,11 @@
 //!
 //! Invariant: the same spec as inference, and the same loss; a step depends on its seed and data only, never on threads.
 
+mod adapter;
 mod batch;
 mod checkpoint;
 mod error;
+mod file;
 mod linear;
 mod network;
 mod optimizer;
@@ -22,6 +24,7 @@ mod tape;
 mod trainer;
 mod watch;
 
+pub use adapter::save_adapter;
 pub use batch::{Batch, Teacher};
 pub use error::Error;
 pub use linear::{Learned, Lora};

@@ -1,0 +1,25 @@
+//! What was learned beside a model, as the file that [`model::Adapter`] reads.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::{Error, Learned, Network, file};
+
+/// Writes a network's adapters. `about` is kept beside them; `base` in it must be the digest of the model's file.
+///
+/// # Errors
+/// When the file cannot be written; what stood under this name before stands there still.
+///
+/// # Panics
+/// When no adapters learned.
+pub fn save_adapter(network: &Network, about: &BTreeMap<String, String>, path: &Path) -> Result<(), Error> {
+    let Learned::Adapters(lora) = network.learned() else { panic!("no adapters learned") };
+    let own =
+        [("format", model::FORMAT.to_owned()), ("rank", lora.rank.to_string()), ("alpha", lora.alpha.to_string())];
+    let own = own.map(|(key, value)| (key.to_owned(), value));
+    let metadata = about.clone().into_iter().chain(own).collect();
+    let numbers = &network.params.values;
+    let entries = network.params.entries().iter();
+    let tensors = entries.map(|entry| (entry.name.clone(), entry.shape.to_vec(), &numbers[entry.range.clone()]));
+    file::write(path, tensors, metadata)
+}

@@ -1,0 +1,127 @@
+//! What was learned beside a model is what runs beside it: the trained network against inference with the file that it left.
+
+use std::fs;
+
+use kernels::{Device, PAGE_TOKENS, Precision, Span};
+use model::{Adapter, HeadWorkspace, Model, Workspace};
+use train::{Batch, Learned, Lora, Network, Optimizer, Rule, save_adapter};
+
+use crate::{FAMILIES, batch, load};
+
+/// A network after some steps on this batch, its adapters large enough to be seen.
+fn trained(dev: &Device, model: &Model, batch: &Batch, rank: usize) -> Network {
+    let lora = Learned::Adapters(Lora { rank, alpha: 8.0, seed: rank as u64 });
+    let mut network = Network::new(dev, model, lora, Precision::F32);
+    let mut optimizer = Optimizer::new(Rule::default(), &network.params);
+    for _ in 0..8 {
+        network.learn(dev, batch);
+        optimizer.step(dev, &mut network.params, 0.02);
+        network.refresh(dev);
+    }
+    network
+}
+
+/// The adapter as it comes back from its file.
+fn through_a_file(model: &Model, network: &Network, name: &str) -> Adapter {
+    let dir = std::env::temp_dir().join(format!("tessera-adapters-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let path = dir.join(format!("{name}.safetensors"));
+    let about = [("base", "sha256:00")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    save_adapter(network, &about, &path).unwrap();
+    let opened = Adapter::open(&path).unwrap();
+    assert_eq!(opened.base(), "sha256:00");
+    let adapter = opened.load(model.spec()).unwrap();
+    fs::remove_file(&path).unwrap();
+    adapter
+}
+
+/// Logits behind each row of the documents, all of them in one step, each with its adapter.
+fn together(dev: &Device, model: &Model, documents: &[&[u32]], adapters: &[Option<&Adapter>]) -> Vec<Vec<f32>> {
+    let per = documents.iter().map(|d| d.len().div_ceil(PAGE_TOKENS)).max().unwrap() as u32;
+    let pages: Vec<Vec<u32>> = (0..documents.len() as u32).map(|i| (i * per..(i + 1) * per).collect()).collect();
+    let mut cache = model.new_cache(documents.len() * per as usize);
+    let mut start = 0;
+    let spans: Vec<Span<'_>> = documents
+        .iter()
+        .zip(&pages)
+        .map(|(document, pages)| {
+            let span = Span { start, len: document.len(), position: 0, pages };
+            start += document.len();
+            span
+        })
+        .collect();
+    let (tokens, outputs): (Vec<u32>, Vec<u32>) = (documents.concat(), (0..start as u32).collect());
+    let (mut work, step) =
+        (Workspace::default(), model::Batch { tokens: &tokens, spans: &spans, outputs: &outputs, adapters });
+    let hidden = model.forward(dev, &mut cache, &step, &mut work).to_vec();
+    let vocab = model.spec().vocab;
+    let mut logits = vec![0.0; start * vocab];
+    model.logits(dev, &hidden, &mut HeadWorkspace::default(), &mut logits);
+    let mut rows = logits.chunks(vocab);
+    documents.iter().map(|document| rows.by_ref().take(document.len()).flatten().copied().collect()).collect()
+}
+
+#[test]
+fn what_was_learned_is_what_runs() {
+    let dev = Device::new(2);
+    for family in FAMILIES {
+        let model = load(&dev, family);
+        let batch = batch(model.spec().vocab, &[40]);
+        let document = &batch.tokens[..];
+        let mut network = trained(&dev, &model, &batch, 4);
+        let adapter = through_a_file(&model, &network, family);
+        let logits = together(&dev, &model, &[document], &[Some(&adapter)]).remove(0);
+        let plain = together(&dev, &model, &[document], &[None]).remove(0);
+        let loss = |logits: &[f32]| {
+            let rows = logits.chunks(model.spec().vocab).zip(&batch.targets).zip(&batch.weights);
+            rows.map(|((row, target), weight)| weight * (kernels::log_sum_exp(&dev, row) - row[*target as usize]))
+                .sum::<f32>()
+        };
+        let want = network.losses(&dev, &batch).total as f32;
+        // Adapters run in f16, keys and values too.
+        assert!((loss(&logits) - want).abs() < 1e-2 * want.max(0.1), "{family}: {}, not {want}", loss(&logits));
+        assert!(loss(&plain) > want + 0.5, "{family}: {} without the adapter, {want} with it", loss(&plain));
+    }
+}
+
+/// Rows of several adapters and of none share a step, and none of them knows.
+#[test]
+fn rows_do_not_see_whose_adapters_stand_beside() {
+    let dev = Device::new(2);
+    for family in ["llama", "gemma3"] {
+        let model = load(&dev, family);
+        let batch = batch(model.spec().vocab, &[70, 9, 30]);
+        let documents = [&batch.tokens[..70], &batch.tokens[70..79], &batch.tokens[79..]];
+        let adapters = [3, 8].map(|rank| {
+            let network = trained(&dev, &model, &batch, rank);
+            through_a_file(&model, &network, &format!("{family}-{rank}"))
+        });
+        let of = [Some(&adapters[0]), None, Some(&adapters[1])];
+        let all = together(&dev, &model, &documents, &of);
+        for ((document, adapter), got) in documents.iter().zip(of).zip(&all) {
+            assert_eq!(*got, together(&dev, &model, &[document], &[adapter])[0], "{family}: the same bits alone");
+        }
+        assert_ne!(all[0], together(&dev, &model, &documents[..1], &[Some(&adapters[1])])[0]);
+    }
+}
+
+#[test]
+fn files_of_other_models_are_refused() {
+    let dev = Device::new(1);
+    let (llama, gemma) = (load(&dev, "llama"), load(&dev, "gemma3"));
+    let batch = batch(llama.spec().vocab.min(gemma.spec().vocab), &[10]);
+    let network = trained(&dev, &llama, &batch, 2);
+    let path = std::env::temp_dir().join(format!("tessera-other-{}.safetensors", std::process::id()));
+    save_adapter(&network, &Default::default(), &path).unwrap();
+    let error = Adapter::open(&path).unwrap().load(gemma.spec()).unwrap_err().to_string();
+    assert!(error.contains("of another model"), "{error}");
+    let whole = fs::read(&path).unwrap();
+    for len in [0, 4, 100, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..len]).unwrap();
+        assert!(Adapter::open(&path).is_err(), "cut to {len} bytes");
+    }
+    // A model's own weights are no adapter.
+    let weights = crate::golden_path("llama").join("model.safetensors");
+    assert!(Adapter::open(&weights).unwrap_err().to_string().contains("no adapter of ours"));
+    fs::remove_file(&path).unwrap();
+}
