@@ -2,13 +2,13 @@
 
 use clap::{Command, Parser, Subcommand};
 
-use crate::{audit, bench, chat, config, decide, embed, eval, generate, keys, models, serve, solve, up};
+use crate::{audit, bench, chat, config, decide, embed, eval, generate, keys, models, serve, solve, train, up};
 
 /// How the help sorts the verbs.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Run", &["up", "serve", "chat", "generate", "decide", "solve", "embed"]),
     ("Govern", &["config", "keys", "audit"]),
-    ("Improve", &["eval"]),
+    ("Improve", &["train", "eval"]),
     ("Inspect", &["models", "bench"]),
 ];
 
@@ -40,6 +40,8 @@ pub(crate) enum Verb {
     Solve(solve::SolveArgs),
     /// Turn texts into vectors.
     Embed(embed::EmbedArgs),
+    /// Teach a model from documents.
+    Train(train::TrainArgs),
     /// Measure the quality of a model.
     Eval(eval::EvalArgs),
     /// Make, list and revoke API keys.

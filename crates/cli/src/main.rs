@@ -27,6 +27,7 @@ mod screen;
 mod serve;
 mod size;
 mod solve;
+mod train;
 mod up;
 
 use std::{io, process::ExitCode};
@@ -80,6 +81,7 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Decide(args) => decide::run(args).await,
         Verb::Solve(args) => solve::run(args).await,
         Verb::Embed(args) => embed::run(args).await,
+        Verb::Train(args) => train::run(args).await,
         Verb::Eval(args) => eval::run(args).await,
         Verb::Models(args) => models::run(args).await,
         Verb::Audit(args) => Box::pin(audit::run(args)).await,

@@ -55,6 +55,18 @@ pub(crate) fn count_bar() -> ProgressBar {
     bar("{msg:<28} {bar:28} {pos}/{len}, {eta} left")
 }
 
+/// A bar that counts steps and says what they give.
+pub(crate) fn step_bar() -> ProgressBar {
+    bar("{bar:28} step {pos}/{len}, {msg}, {eta} left")
+}
+
+/// Bytes of memory that this process holds, where the system says.
+pub(crate) fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
 fn bar(template: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = BARS.add(ProgressBar::new(0).with_style(style.progress_chars("=> ")));

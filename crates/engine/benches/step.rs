@@ -77,7 +77,7 @@ fn job(sampling: &Sampling, salt: u32) -> Job {
         report_tokens: false,
     };
     let work = Work::Answers(Box::new(answers));
-    Job { prompt: vec![salt % 64, 1, 2], tenant: String::new(), deadline: None, work }
+    Job { prompt: vec![salt % 64, 1, 2], adaptation: None, tenant: String::new(), deadline: None, work }
 }
 
 #[expect(clippy::unwrap_used, reason = "a bench may end with a panic")]

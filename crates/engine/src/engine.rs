@@ -152,8 +152,7 @@ impl Engine {
         let Some(spec) = self.spec.as_ref().filter(|spec| !spec.encoder) else {
             return Err(crate::Error::NoAdapters { name: self.card.id.clone() });
         };
-        let wrong = |source| crate::Error::Model { path: path.to_owned(), source };
-        let opened = Adapter::open(path).map_err(wrong)?;
+        let opened = Adapter::open(path).map_err(crate::Error::Adapter)?;
         if opened.base() != self.card.digest {
             return Err(crate::Error::OtherBase {
                 path: path.to_owned(),
@@ -162,7 +161,7 @@ impl Engine {
                 found: self.card.digest.clone(),
             });
         }
-        let adapter = opened.load(spec).map_err(wrong)?;
+        let adapter = opened.load(spec).map_err(crate::Error::Adapter)?;
         self.front.adapters.add(name, digest, adapter);
         Ok(())
     }

@@ -32,6 +32,9 @@ pub enum Error {
         /// Tokens of the model.
         vocab: usize,
     },
+    /// An adapter's file.
+    #[error("{0}")]
+    Adapter(model::Error),
     /// The adapter was learned over another model.
     #[error(
         "{path}: it was learned over {learned_over}, but {name} is {found}: an adapter fits the very file that it was learned over"

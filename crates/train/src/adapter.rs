@@ -8,12 +8,9 @@ use crate::{Error, Learned, Network, file};
 /// Writes a network's adapters. `about` is kept beside them; `base` in it must be the digest of the model's file.
 ///
 /// # Errors
-/// When the file cannot be written; what stood under this name before stands there still.
-///
-/// # Panics
-/// When no adapters learned.
+/// When no adapters learned, or the file cannot be written; what stood under this name before stands there still.
 pub fn save_adapter(network: &Network, about: &BTreeMap<String, String>, path: &Path) -> Result<(), Error> {
-    let Learned::Adapters(lora) = network.learned() else { panic!("no adapters learned") };
+    let Learned::Adapters(lora) = network.learned() else { return Err(Error::NoAdapters) };
     let own =
         [("format", model::FORMAT.to_owned()), ("rank", lora.rank.to_string()), ("alpha", lora.alpha.to_string())];
     let own = own.map(|(key, value)| (key.to_owned(), value));

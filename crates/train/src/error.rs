@@ -25,6 +25,9 @@ pub enum Error {
     /// There are no samples.
     #[error("no samples: there is nothing to learn from")]
     NoSamples,
+    /// The network has no adapters.
+    #[error("no adapters learned: there is nothing to save")]
+    NoAdapters,
     /// What went wrong before went wrong again after going back.
     #[error(
         "step {step}: {why}, as before the run went back to step {from}: \

@@ -1,0 +1,136 @@
+//! A run in the terminal: steps with their progress, metrics in a file, a checkpoint to go on from.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use anyhow::Context;
+use indicatif::ProgressBar;
+use kernels::Device;
+use serde_json::json;
+use tokio::task::JoinHandle;
+use train::{Outcome, Step, Trainer};
+
+use crate::{screen, serve};
+
+/// Set when the user wants it to stop.
+pub(super) type Stop = Arc<AtomicBool>;
+
+/// Waits for work on another thread. The first Ctrl-C sets `stop`; with a second the work is left to itself, and ends with the process.
+pub(super) async fn unless_interrupted<T>(work: JoinHandle<anyhow::Result<T>>, stop: &Stop) -> anyhow::Result<T> {
+    let interrupts = async {
+        serve::interrupt().await;
+        stop.store(true, Ordering::Relaxed);
+        screen::note("Stopping behind this step (Ctrl-C again ends at once)");
+        serve::interrupt().await;
+    };
+    tokio::select! {
+        done = work => done?,
+        () = interrupts => anyhow::bail!("ended at once; the last checkpoint is there"),
+    }
+}
+
+/// What a whole run took.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Report {
+    pub(super) steps: u64,
+    pub(super) tokens: u64,
+    pub(super) seconds: f64,
+}
+
+/// A run with its files.
+#[derive(Debug)]
+pub(super) struct Run<'t> {
+    trainer: &'t mut Trainer,
+    checkpoint: PathBuf,
+    metrics: File,
+}
+
+fn checkpoint(folder: &Path) -> PathBuf {
+    folder.join("checkpoint.safetensors")
+}
+
+/// Removes what a run needs to go on from; its metrics stay.
+pub(super) fn clear(folder: &Path) -> anyhow::Result<()> {
+    let path = checkpoint(folder);
+    if path.exists() {
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
+impl<'t> Run<'t> {
+    /// Takes an interrupted run up where it was left, unless it should begin anew.
+    pub(super) fn open(dev: &Device, trainer: &'t mut Trainer, folder: &Path, fresh: bool) -> anyhow::Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let checkpoint = checkpoint(folder);
+        if checkpoint.exists() && !fresh {
+            trainer.resume(dev, &checkpoint).context("--fresh begins anew")?;
+            screen::note(format_args!("Going on behind step {} of {}", trainer.done(), trainer.steps()));
+        }
+        let path = folder.join("metrics.jsonl");
+        let metrics = OpenOptions::new().create(true).append(true).open(&path);
+        let metrics = metrics.with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { trainer, checkpoint, metrics })
+    }
+
+    pub(super) fn trainer(&mut self) -> &mut Trainer {
+        self.trainer
+    }
+
+    /// Steps until the last one, or until it is stopped; then it was saved, and `None` comes back.
+    #[expect(clippy::disallowed_methods, reason = "how fast it is, for whoever watches; nothing depends on it")]
+    pub(super) fn finish(&mut self, dev: &Device, stop: &Stop) -> anyhow::Result<Option<Report>> {
+        let bar = screen::step_bar();
+        bar.set_length(self.trainer.steps());
+        let (started, mut tokens) = (Instant::now(), 0);
+        bar.set_position(self.trainer.done());
+        bar.reset_eta();
+        while let Some(step) = self.trainer.step(dev)? {
+            tokens += step.tokens as u64;
+            self.tell(&bar, &step, tokens as f64 / started.elapsed().as_secs_f64())?;
+            let stopped = stop.load(Ordering::Relaxed);
+            if stopped || self.trainer.due() {
+                self.trainer.save(&self.checkpoint)?;
+            }
+            if stopped && self.trainer.done() < self.trainer.steps() {
+                bar.finish_and_clear();
+                screen::note(format_args!(
+                    "Stopped behind step {} of {}; the same command goes on from there",
+                    step.number,
+                    self.trainer.steps()
+                ));
+                return Ok(None);
+            }
+        }
+        bar.finish_and_clear();
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(Some(Report { steps: self.trainer.steps(), tokens, seconds }))
+    }
+
+    fn tell(&mut self, bar: &ProgressBar, step: &Step, rate: f64) -> anyhow::Result<()> {
+        bar.set_position(step.number);
+        let memory = screen::resident().map_or_else(String::new, |bytes| format!(", {:.1} GB", bytes as f64 / 1e9));
+        bar.set_message(format!("loss {:.3}, {rate:.0} tokens/s{memory}", step.loss));
+        let outcome = match step.outcome {
+            Outcome::Learned => "learned".to_owned(),
+            Outcome::Skipped(why) => format!("skipped: {why}"),
+            Outcome::Rewound { to, why } => format!("went back to step {to}: {why}"),
+        };
+        if step.outcome != Outcome::Learned {
+            bar.suspend(|| screen::note(format_args!("Step {}: {outcome}", step.number)));
+        }
+        let line = json!({
+            "step": step.number, "loss": step.loss, "rate": step.rate, "gradient": step.gradient,
+            "tokens": step.tokens, "tokens_per_second": rate, "outcome": outcome,
+        });
+        writeln!(self.metrics, "{line}").context("cannot write the metrics")
+    }
+}
