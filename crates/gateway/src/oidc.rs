@@ -1,22 +1,33 @@
 //! Tokens of an identity provider: signature by its published keys, then issuer, audience and time, then who that is here.
 //!
-//! The keys are fetched when the first token needs them, again when they are old, and at once (though not more often than
-//! every ten seconds) when a token names a key that is not among them, which is how providers rotate. While the provider
-//! cannot be reached, the keys known so far go on being used.
+//! The keys are fetched when the first token needs them, again when they are old, and at once when a token names a key that is not
+//! among them, which is how providers rotate. One fetch is under way at most, and fetches begin at least ten seconds apart, whatever
+//! tokens say. Only who needs a key that is not known waits for one: while the provider is slow, silent or away, the keys known so far
+//! go on being used.
 
 mod signature;
 
 use std::{sync::Arc, time::Duration};
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, jwk::JwkSet};
+use arc_swap::ArcSwapOption;
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, Validation, decode, decode_header,
+    jwk::{Jwk, JwkSet},
+};
+use parking_lot::Mutex;
 use protocol::{Error, ErrorKind};
 use serde_json::{Map, Value};
-use tokio::{sync::Mutex, time::Instant};
+use tokio::time::{Instant, timeout};
 
 use crate::{Caller, Role, settings::Oidc};
 
-/// Fetches of unknown keys are at least this far apart.
+/// Fetches begin at least this far apart.
 const APART: Duration = Duration::from_secs(10);
+/// How long a fetch may take; less than [`APART`], so that two never run at a time.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Only signatures that the provider alone can make.
 const ALGORITHMS: [Algorithm; 9] = [
@@ -34,15 +45,23 @@ const ALGORITHMS: [Algorithm; 9] = [
 /// An identity provider.
 #[derive(Debug)]
 pub(crate) struct Provider {
-    settings: Oidc,
+    settings: Arc<Oidc>,
     client: reqwest::Client,
-    keys: Mutex<Option<Keys>>,
+    keys: Arc<ArcSwapOption<Keys>>,
+    /// The newest fetch, and when it began.
+    fetch: Mutex<Option<(Instant, Shared<BoxFuture<'static, ()>>)>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Keys {
-    set: Arc<JwkSet>,
+    set: JwkSet,
     fetched: Instant,
+}
+
+/// What a fetch takes along; it goes on when the request that began it is gone.
+struct Source {
+    settings: Arc<Oidc>,
+    client: reqwest::Client,
 }
 
 impl Provider {
@@ -50,8 +69,8 @@ impl Provider {
         crate::tls::install();
         // Fails if it is installed already.
         let _ = signature::PROVIDER.install_default();
-        let client = reqwest::Client::builder().timeout(PATIENCE).build().map_err(|error| error.to_string())?;
-        Ok(Self { settings, client, keys: Mutex::default() })
+        let client = reqwest::Client::builder().build().map_err(|error| error.to_string())?;
+        Ok(Self { settings: Arc::new(settings), client, keys: Arc::default(), fetch: Mutex::default() })
     }
 
     /// Who the token is about.
@@ -96,25 +115,54 @@ impl Provider {
     }
 
     async fn key(&self, id: Option<&str>) -> Result<DecodingKey, Error> {
-        let mut keys = self.keys.lock().await;
-        let age = |keys: &Keys| keys.fetched.elapsed();
-        let old = keys.as_ref().is_none_or(|keys| age(keys) >= self.settings.refresh.0);
-        let unknown = keys.as_ref().is_some_and(|keys| chosen(&keys.set, id).is_none() && age(keys) >= APART);
-        if old || unknown {
-            match self.fetch().await {
-                Ok(set) => *keys = Some(Keys { set: Arc::new(set), fetched: Instant::now() }),
-                Err(error) => tracing::warn!(%error, issuer = %self.settings.issuer, "cannot fetch the issuer's keys"),
+        let known = self.keys.load_full();
+        let old = known.as_ref().is_none_or(|keys| keys.fetched.elapsed() >= self.settings.refresh.0);
+        let mut found = known.and_then(|keys| chosen(&keys.set, id).cloned());
+        if old || found.is_none() {
+            let fetch = self.fetched();
+            if found.is_none() {
+                fetch.await;
+                let keys = self.keys.load_full().ok_or_else(|| {
+                    Error::new(ErrorKind::Upstream, "The identity provider's keys cannot be fetched; try again later.")
+                })?;
+                found = chosen(&keys.set, id).cloned();
             }
         }
-        let keys = keys.as_ref().ok_or_else(|| {
-            Error::new(ErrorKind::Upstream, "The identity provider's keys cannot be fetched; try again later.")
-        })?;
-        let jwk = chosen(&keys.set, id).ok_or_else(|| invalid("its key is not one of the issuer's"))?;
-        DecodingKey::from_jwk(jwk).map_err(invalid)
+        let jwk = found.ok_or_else(|| invalid("its key is not one of the issuer's"))?;
+        DecodingKey::from_jwk(&jwk).map_err(invalid)
+    }
+
+    /// A fetch that is under way or was a moment ago, or else a new one.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it ends by itself, after `PATIENCE` at the latest, and touches nothing else"
+    )]
+    fn fetched(&self) -> Shared<BoxFuture<'static, ()>> {
+        let mut newest = self.fetch.lock();
+        if let Some((began, fetch)) = &*newest
+            && began.elapsed() < APART
+        {
+            return fetch.clone();
+        }
+        let source = Source { settings: self.settings.clone(), client: self.client.clone() };
+        let task = tokio::spawn(source.renew(self.keys.clone()));
+        let fetch = task.map(drop).boxed().shared();
+        *newest = Some((Instant::now(), fetch.clone()));
+        fetch
+    }
+}
+
+impl Source {
+    async fn renew(self, keys: Arc<ArcSwapOption<Keys>>) {
+        let fetched = timeout(PATIENCE, self.fetch()).await;
+        match fetched.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs()))) {
+            Ok(set) => keys.store(Some(Arc::new(Keys { set, fetched: Instant::now() }))),
+            Err(error) => tracing::warn!(%error, issuer = %self.settings.issuer, "cannot fetch the issuer's keys"),
+        }
     }
 
     async fn fetch(&self) -> Result<JwkSet, String> {
-        let Oidc { issuer, jwks, .. } = &self.settings;
+        let Oidc { issuer, jwks, .. } = &*self.settings;
         if jwks.is_empty() {
             let address = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
             let about: Value = self.get(&address).await?;
@@ -137,7 +185,7 @@ impl Provider {
 }
 
 /// The key a token names; a token that names none may only mean the only one.
-fn chosen<'a>(set: &'a JwkSet, id: Option<&str>) -> Option<&'a jsonwebtoken::jwk::Jwk> {
+fn chosen<'a>(set: &'a JwkSet, id: Option<&str>) -> Option<&'a Jwk> {
     match (id, &set.keys[..]) {
         (Some(id), _) => set.find(id),
         (None, [only]) => Some(only),

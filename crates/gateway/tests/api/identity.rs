@@ -4,7 +4,7 @@ use std::{
     fs,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -29,7 +29,7 @@ use ring::{
     },
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::timeout};
 
 use crate::{fake::Fake, send, sockets::until, text};
 
@@ -91,21 +91,27 @@ impl Signer {
     }
 }
 
-/// An identity provider: its metadata, its keys under the name they have now, how often it was asked for them.
+/// An identity provider: its metadata, its keys under the name they have now, how often it was asked for them, whether it answers.
 struct Issuer {
     url: String,
     kid: Arc<Mutex<String>>,
     fetched: Arc<AtomicUsize>,
+    silent: Arc<AtomicBool>,
     _task: JoinSet<()>,
 }
 
 async fn issuer() -> Issuer {
     let (kid, fetched) = (Arc::new(Mutex::new("one".to_owned())), Arc::new(AtomicUsize::new(0)));
+    let silent = Arc::new(AtomicBool::new(false));
+    let mute = silent.clone();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let about = json!({ "issuer": url, "jwks_uri": format!("{url}/keys") });
-    let keys = async |State((kid, fetched)): State<(Arc<Mutex<String>>, Arc<AtomicUsize>)>| {
+    let keys = async move |State((kid, fetched)): State<(Arc<Mutex<String>>, Arc<AtomicUsize>)>| {
         fetched.fetch_add(1, Ordering::SeqCst);
+        if mute.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let own = Signer::new("p256").jwk(&kid.lock());
         Json(json!({ "keys": [own, Signer::new("rsa").jwk("rsa"), Signer::new("ed25519").jwk("ed25519")] }))
     };
@@ -115,7 +121,7 @@ async fn issuer() -> Issuer {
         .with_state((kid.clone(), fetched.clone()));
     let mut task = JoinSet::new();
     task.spawn(async move { axum::serve(listener, app).await.unwrap() });
-    Issuer { url, kid, fetched, _task: task }
+    Issuer { url, kid, fetched, silent, _task: task }
 }
 
 fn app(issuer: &Issuer) -> Router {
@@ -202,6 +208,30 @@ async fn rotated_keys_are_fetched() {
     tokio::time::resume();
     assert_eq!(status(&app, &token("two", &claims)).await.0, 200);
     assert_eq!(status(&app, &token("one", &claims)).await.0, 401);
+}
+
+/// A provider that takes questions and never answers: known keys are believed at once, and of unknown ones it hears once.
+#[tokio::test]
+async fn a_silent_provider_keeps_nobody_with_a_known_key_waiting() {
+    let issuer = issuer().await;
+    let app = app(&issuer);
+    let claims = json!({
+        "iss": issuer.url, "aud": "tessera", "sub": "ada", "exp": get_current_timestamp() + 36_000,
+        "tenant": "acme", "realm": { "roles": "boss" },
+    });
+    let (known, unknown) = (token("one", &claims), token("two", &claims));
+    assert_eq!(status(&app, &known).await.0, 200);
+    issuer.silent.store(true, Ordering::SeqCst);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    tokio::time::resume();
+    let known = join_all((0..8).map(|_| status(&app, &known)));
+    let unknown = join_all((0..8).map(|_| status(&app, &unknown)));
+    let (believed, refused) =
+        tokio::join!(timeout(Duration::from_secs(3), known), timeout(Duration::from_secs(9), unknown));
+    assert!(believed.expect("known keys are believed at once").iter().all(|(status, _)| *status == 200));
+    assert!(refused.expect("all wait for one fetch").iter().all(|(status, _)| *status == 401));
+    assert_eq!(issuer.fetched.load(Ordering::SeqCst), 2, "one fetch for all of them");
 }
 
 /// HTTPS with TCP_NODELAY under it; a slow handshake keeps nobody waiting; the listener may be reached from elsewhere.
