@@ -5,6 +5,7 @@
 //! to. The language inside the nodes is zen-expression's, and merging values is zen-types'; values equal those of the reference
 //! engine, which tests hold against recordings of it.
 
+mod bounds;
 mod load;
 mod node;
 mod table;

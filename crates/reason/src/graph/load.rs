@@ -17,7 +17,10 @@ use zen_types::decision::{
     DecisionTableContent, ExpressionNodeContent, InputNodeContent, SwitchNodeContent, TransformAttributes,
 };
 
-use super::{Broken, Edge, Graph, Graphs, Kind, Node};
+use super::{
+    Broken, Edge, Graph, Graphs, Kind, Node,
+    bounds::{self, beginning},
+};
 
 /// Sub-decisions inside sub-decisions at most, as in the reference engine.
 const MAX_DEPTH: usize = 5;
@@ -150,7 +153,8 @@ impl Expressions {
 
     fn expressions(&mut self, content: &ExpressionNodeContent) -> Result<(), String> {
         for expression in content.expressions.iter().filter(|e| !e.key.is_empty() && !e.value.is_empty()) {
-            self.standard(&expression.value).map_err(|e| format!("the expression of `{}`: {e}", expression.key))?;
+            let bounded = bounds::path(&expression.key).and_then(|()| self.standard(&expression.value));
+            bounded.map_err(|e| format!("the expression of `{}`: {e}", beginning(&expression.key)))?;
         }
         self.attributes(&content.transform_attributes)
     }
@@ -160,6 +164,9 @@ impl Expressions {
             if let Some(field) = &input.field {
                 self.standard(field).map_err(|e| format!("the field of column `{}`: {e}", input.name))?;
             }
+        }
+        for output in content.outputs.iter() {
+            bounds::path(&output.field).map_err(|e| format!("the field of column `{}`: {e}", output.name))?;
         }
         for (row, rule) in content.rules.iter().enumerate() {
             let at = |column: &str, error| format!("row {}, column `{column}`: {error}", row + 1);
@@ -179,19 +186,23 @@ impl Expressions {
 
     fn switch(&mut self, content: &SwitchNodeContent) -> Result<(), String> {
         for statement in content.statements.iter().filter(|s| !s.condition.is_empty()) {
-            self.standard(&statement.condition).map_err(|e| format!("the condition `{}`: {e}", statement.condition))?;
+            let named = |e| format!("the condition `{}`: {e}", beginning(&statement.condition));
+            self.standard(&statement.condition).map_err(named)?;
         }
         Ok(())
     }
 
     fn attributes(&mut self, attributes: &TransformAttributes) -> Result<(), String> {
+        let output = attributes.output_path.as_deref().map_or(Ok(()), bounds::path);
+        output.map_err(|e| format!("its output path: {e}"))?;
         let Some(field) = &attributes.input_field else { return Ok(()) };
         self.standard(field).map_err(|e| format!("its input field: {e}"))
     }
 
     fn standard(&mut self, source: &str) -> Result<(), String> {
+        bounds::expression(source)?;
         let compiled = Isolate::new().compile_standard(source);
-        let compiled = compiled.map_err(|error| format!("`{source}` does not parse: {error}"))?;
+        let compiled = compiled.map_err(|error| format!("`{}` does not parse: {error}", beginning(source)))?;
         no_empty_template(source, compiled.bytecode())?;
         let reads = self.sense.get_or_insert_with(IntelliSense::new).reads(source);
         self.note(reads);
@@ -199,8 +210,9 @@ impl Expressions {
     }
 
     fn unary(&mut self, source: &str) -> Result<(), String> {
+        bounds::expression(source)?;
         let compiled = Isolate::new().compile_unary(source);
-        let compiled = compiled.map_err(|error| format!("`{source}` does not parse: {error}"))?;
+        let compiled = compiled.map_err(|error| format!("`{}` does not parse: {error}", beginning(source)))?;
         no_empty_template(source, compiled.bytecode())?;
         let reads = self.sense.get_or_insert_with(IntelliSense::new).reads_unary(source);
         self.note(reads);
@@ -234,6 +246,7 @@ fn no_empty_template(source: &str, code: &[Opcode]) -> Result<(), String> {
     let of_nothing =
         |four: &[Opcode]| matches!(four, [Opcode::PushNumber(n), Opcode::Array, _, Opcode::Join] if n.is_zero());
     if code.windows(4).any(of_nothing) {
+        let source = beginning(source);
         return Err(format!("`{source}` has a template with nothing in it; write \"\" for an empty text"));
     }
     Ok(())

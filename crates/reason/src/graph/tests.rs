@@ -137,6 +137,65 @@ fn what_is_broken_is_refused_by_name() {
     check(graph, "node `A`: its id `In` is taken");
 }
 
+/// Each of these ended the process or went on for hours.
+#[test]
+fn what_is_too_long_or_too_deep_is_refused_by_name() {
+    let check = |graph: String, part: &str| {
+        let error = Graph::parse(&graph).unwrap_err().to_string();
+        assert!(error.contains(part) && error.len() < 1000, "{error}");
+    };
+    let around = |open: &str, n: usize, inner: &str, close: &str| open.repeat(n) + inner + &close.repeat(n);
+    let sum = |source: String| chain(&[expressions("Sum", "x", &source)]).to_string();
+    let cell = |source: String| {
+        let content = json!({
+            "hitPolicy": "first",
+            "inputs": [{"id": "a", "name": "Age", "field": "age"}],
+            "outputs": [],
+            "rules": [{"a": source}],
+        });
+        chain(&[node("Rates", "decisionTableNode", content)]).to_string()
+    };
+    let way = |source: String| {
+        chain(&[node("Way", "switchNode", json!({"statements": [{"id": "1", "condition": source}]}))]).to_string()
+    };
+    check(
+        sum(vec!["1"; 200_000].join(" + ")),
+        "node `Sum`: the expression of `x`: it is an expression of 799997 bytes",
+    );
+    check(sum(around("[", 100_000, "", "]")), "node `Sum`: the expression of `x`: it is an expression of 200000 bytes");
+    let deep =
+        [("[", "", "]"), ("(", "1", ")"), ("{a:", "1", "}"), ("map(a, ", "1", ")"), ("abs(", "1", ")"), ("[", "", "")];
+    for (open, inner, close) in deep {
+        check(sum(around(open, 300, inner, close)), "node `Sum`: the expression of `x`: its brackets are 300 deep");
+        check(cell(around(open, 300, inner, close)), "node `Rates`: row 1, column `Age`: its brackets are 300 deep");
+    }
+    let chains = ["a".to_owned() + &".b".repeat(5000), "a".to_owned() + &"[1]".repeat(5000), "-".repeat(5000) + "1"];
+    for chain in chains.into_iter().chain([around("a ? ", 2500, "1", ":1"), vec!["1"; 3000].join("^")]) {
+        check(sum(chain.clone()), "node `Sum`: the expression of `x`: it has ");
+        check(way(chain), "node `Way`: the condition `");
+    }
+    for range in ["[1..2]", "]1..2]"] {
+        check(
+            sum(around("(", 30, range, ")")),
+            "brackets are 31 deep, and 8 is the most in an expression with a range",
+        );
+    }
+    check(chain(&[expressions("Sum", &vec!["a"; 50_000].join("."), "1")]).to_string(), "its path has 50000 parts");
+    let graph = chain(&[node("Deep", "decisionTableNode", json!("here"))]).to_string();
+    check(graph.replace("\"here\"", &around("[", 100_000, "", "]")), "not a JDM file: recursion limit");
+}
+
+/// The bounds stand far from what people write.
+#[test]
+fn what_is_long_and_flat_is_accepted() {
+    let check = |source: String| drop(graph(&chain(&[expressions("Sum", "x", &source)])));
+    check(vec!["amount"; 1000].join(" + "));
+    check(format!("a in [{}]", vec!["\"word\""; 2000].join(", ")));
+    check(format!("[{}]", vec!["{a: 1, b: 2}"; 1000].join(", ")));
+    check(vec!["a in (1..5]"; 200].join(" or "));
+    check("(".repeat(60) + "`${a}`" + &")".repeat(60));
+}
+
 #[test]
 fn sub_decisions_are_checked_over_all_graphs() {
     let sub = |key: &str| graph(&chain(&[node("Sub", "decisionNode", json!({"key": key}))]));
