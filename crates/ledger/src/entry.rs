@@ -88,7 +88,7 @@ pub(crate) struct ErasedBody {
     pub(crate) subject_id: String,
 }
 
-/// Contents older than a date were deleted.
+/// Contents older than a date are deleted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ExpiredBody {
     pub(crate) id: String,

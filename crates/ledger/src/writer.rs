@@ -312,6 +312,8 @@ impl Writer {
             link.rollback().await;
             return Ok(Vec::new());
         }
+        // An erasure stands behind all whose contents go with it.
+        batch.sort_by_key(|write| write.columns.phase == Phase::Event);
         know(link, &self.shared, &mut self.subjects, batch).await?;
         let mut rows = Rows::default();
         let mut places = Vec::with_capacity(batch.len());

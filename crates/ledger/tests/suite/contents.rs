@@ -66,3 +66,33 @@ pub(crate) async fn old_contents_expire_and_the_log_stays(bench: Bench) {
     assert_eq!((found.problems, found.entries), (vec![], 1403));
     ledger.close().await;
 }
+
+/// Content of the newest request is moved away behind the log's back. Nothing that was taken away before, from others or of another age explains that.
+pub(crate) async fn content_that_is_missing_without_its_reason_is_named(bench: Bench) {
+    let ledger = bench.open().await;
+    let day = Duration::from_secs(86_400);
+    let ask = async |id: &str, tenant: &str| {
+        let accepted = Accepted { tenant: tenant.into(), ..request(id) };
+        ledger.accept(accepted).await.unwrap().settle(answer()).await.unwrap();
+    };
+    let named = async || {
+        signed(&ledger).await;
+        let problems = ledger.verify(None).await.unwrap().problems;
+        problems.into_iter().map(|problem| (problem.request_id.unwrap(), problem.what)).collect::<Vec<_>>()
+    };
+    ask("before", "acme").await;
+    ledger.erase("acme", "ann@example.com").await.unwrap();
+    ask("old", "acme").await;
+    bench.pass(40 * day);
+    ask("moved", "acme").await;
+    ask("other", "other").await;
+    ledger.erase("other", "ann@example.com").await.unwrap();
+    assert_eq!(ledger.expire(30 * day).await.unwrap(), 2);
+    assert_eq!(named().await, []);
+    bench
+        .sql("DELETE FROM contents WHERE idx IN (SELECT idx FROM entries WHERE request_id = 'moved' AND phase = 1)")
+        .await;
+    let what = "its content is missing, and no entry says that it was erased";
+    assert_eq!(named().await, [("moved".to_owned(), what.to_owned())]);
+    ledger.close().await;
+}

@@ -78,6 +78,7 @@ pub(crate) async fn whatever_is_touched_is_named(bench: Bench) {
     one("a tile changed", "UPDATE tiles SET data = zeroblob(8192) WHERE n = 1", 256, "tile").await;
     one("a tenant changed", "UPDATE entries SET tenant = 'other' WHERE idx = 5", 5, "columns").await;
     one("a content changed", "UPDATE contents SET sealed = zeroblob(50) WHERE idx = 8", 8, "content").await;
+    one("a content moved away", "DELETE FROM contents WHERE idx = 14", 14, "content is missing").await;
     let moved = "UPDATE contents SET sealed = (SELECT o.sealed FROM contents o WHERE o.idx = 26) WHERE idx = 20";
     one("a content put in another's place", moved, 20, "content").await;
     let place = ledger.record(&Scope::All, "r0031").await.unwrap().unwrap().log.settled.unwrap();
