@@ -2,7 +2,8 @@
 //!
 //! Every text of a request is judged whole: masked, or the request is refused (`input`). An answer is judged while it comes, each choice by
 //! itself, and so are the arguments of every tool call: what a rule has not decided is held, what is found is masked, and a
-//! finding that blocks ends that answer with [`FinishReason::ContentFilter`] in front of it (`answer`). Scores spell out their tokens, so they
+//! finding that blocks ends that answer with [`FinishReason::ContentFilter`] in front of it (`answer`). An answer that is to be JSON is judged as
+//! what it means, as arguments are. No mask can stand in the name of a call: what would be masked there blocks. Scores spell out their tokens, so they
 //! leave only with text that is free, and not at all where something was masked; token ids do not leave.
 //!
 //! A policy may put questions to models (`asked`): about a request before it goes in, about an answer once it is whole. And it may
@@ -59,12 +60,13 @@ impl Guarded {
         let held = Event::Held { choice: None, time: began.elapsed() };
         request.report_tokens = false;
         let n = request.n.max(1);
+        let json = matches!(request.format, Format::JsonObject | Format::JsonSchema(_));
         let label = self.guard.policy().labels.line().filter(|_| matches!(request.format, Format::Text));
         let events = self.inner.generate(request).await?;
         let watch = Watch {
             guard: self.guard.clone(),
             events,
-            answers: (0..n).map(|_| Answer::new(&self.guard)).collect(),
+            answers: (0..n).map(|_| Answer::new(&self.guard, json)).collect(),
             found: std::iter::once(held).chain(findings.into_iter().map(Event::Checked)).collect(),
             holds: None,
             ready: VecDeque::new(),
@@ -105,10 +107,20 @@ pub fn judge_tokens(guard: &Guard, place: &str) -> Result<(), Error> {
 
 /// The refusal of a text that some of these verdicts block.
 fn blocked(place: &str, verdicts: &[Verdict]) -> Error {
-    let blocking = verdicts.iter().filter(|verdict| verdict.action == Action::Block);
+    let blocking = verdicts.iter().filter(|verdict| blocks(verdict));
     let rules: Vec<&str> = blocking.map(|verdict| &*verdict.rule).collect();
     let message = format!("`{place}` was refused by the policy of this server ({}).", rules.join(", "));
     Error::new(ErrorKind::Blocked, message).with_param(place).with_code("content_policy")
+}
+
+/// Verdicts on a name: no mask can stand in its place, so what would be masked blocks.
+fn on_name(guard: &Guard, name: &str, direction: Direction) -> Vec<Verdict> {
+    let verdicts = guard.check(name, direction).verdicts.into_iter();
+    verdicts.map(|v| Verdict { action: if v.action == Action::Mask { Action::Block } else { v.action }, ..v }).collect()
+}
+
+fn blocks(verdict: &Verdict) -> bool {
+    verdict.action == Action::Block
 }
 
 /// A verdict for the record; it names the place and never quotes.
@@ -261,7 +273,15 @@ impl Watch {
         if answer.ended {
             return Ok(());
         }
-        let release = answer.push(&guard, index, named, arguments)?;
+        if let Some(name) = named.1.as_deref().filter(|_| answer.begins(index)) {
+            let verdicts = on_name(&guard, name, Direction::Out);
+            let blocked = verdicts.iter().any(blocks);
+            self.report(choice, &format!("name of call {index}"), &verdicts, blocked)?;
+            if blocked {
+                return Ok(());
+            }
+        }
+        let release = self.answer(choice)?.push(&guard, index, named, arguments)?;
         self.release_call(choice, index, &release)
     }
 

@@ -15,7 +15,7 @@ use protocol::{Error, Event, MOST_CALLS, TokenLogprob, too_many_calls};
 
 /// One choice.
 pub(super) struct Answer {
-    pub(super) text: Filter,
+    pub(super) text: Words,
     /// Scores of text that is held.
     pub(super) scores: Vec<TokenLogprob>,
     /// In the order in which they began.
@@ -25,6 +25,35 @@ pub(super) struct Answer {
     /// Some text left.
     pub(super) spoke: bool,
     pub(super) ended: bool,
+}
+
+/// The filter of an answer's text.
+pub(super) enum Words {
+    Plain(Filter),
+    Json(JsonFilter),
+}
+
+impl Words {
+    pub(super) fn push(&mut self, text: &str) -> Release {
+        match self {
+            Self::Plain(filter) => filter.push(text),
+            Self::Json(filter) => filter.push(text),
+        }
+    }
+
+    pub(super) fn finish(&mut self) -> Release {
+        match self {
+            Self::Plain(filter) => filter.finish(),
+            Self::Json(filter) => filter.finish(),
+        }
+    }
+
+    pub(super) fn held(&self) -> usize {
+        match self {
+            Self::Plain(filter) => filter.held(),
+            Self::Json(filter) => filter.held(),
+        }
+    }
 }
 
 /// A call of a tool.
@@ -43,20 +72,24 @@ struct Piece {
 }
 
 impl Answer {
-    pub(super) fn new(guard: &Guard) -> Self {
-        Self {
-            text: guard.stream(Direction::Out),
-            scores: Vec::new(),
-            calls: Vec::new(),
-            places: BTreeMap::new(),
-            spoke: false,
-            ended: false,
-        }
+    /// One that is to be JSON, or any text.
+    pub(super) fn new(guard: &Guard, json: bool) -> Self {
+        let text = if json {
+            Words::Json(guard.stream_json(Direction::Out))
+        } else {
+            Words::Plain(guard.stream(Direction::Out))
+        };
+        Self { text, scores: Vec::new(), calls: Vec::new(), places: BTreeMap::new(), spoke: false, ended: false }
     }
 
     /// How many calls have begun.
     pub(super) fn calls(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Whether the next piece of this call is its first.
+    pub(super) fn begins(&self, index: usize) -> bool {
+        !self.places.contains_key(&index)
     }
 
     /// More of a call; returns what was found in it.

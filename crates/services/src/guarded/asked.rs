@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt, future, stream};
-use guard::{Action, Direction, Panel, Verdict};
+use guard::{Direction, Panel, Verdict};
 use protocol::{Error, Event, EventStream, Finding, FinishReason, Prompt, TextOrTokens};
 use tokio::time::Instant;
 
-use super::{blocked, finding};
+use super::{blocked, blocks, finding};
 
 /// Judges all that a request says as one text.
 pub(super) async fn request(panel: &Panel, prompt: &Prompt) -> Result<Vec<Finding>, Error> {
@@ -81,8 +81,4 @@ fn released(event: Event, verdicts: &BTreeMap<usize, Vec<Verdict>>) -> Vec<Event
         }
         other => vec![other],
     }
-}
-
-fn blocks(verdict: &Verdict) -> bool {
-    verdict.action == Action::Block
 }

@@ -6,11 +6,11 @@
 //! something else. So what would be masked in a text refuses a request that has it in a name. Not read are ids of calls, which are
 //! random, and numbers in schemas, which are bounds.
 
-use guard::{Action, Direction, Guard, Report, Verdict};
+use guard::{Direction, Guard};
 use protocol::{Chat, Error, Finding, Format, GenerateRequest, Message, Prompt, TextOrTokens, Tool, ToolChoice};
 use serde_json::Value;
 
-use super::{blocked, finding, judge, judge_tokens, judged};
+use super::{blocked, blocks, finding, judge, judge_tokens, judged, on_name};
 
 /// Judges what comes in and puts masks into it; an error is a finding that blocks.
 pub(super) fn request(guard: &Guard, request: &mut GenerateRequest) -> Result<Vec<Finding>, Error> {
@@ -98,11 +98,9 @@ impl Input<'_> {
 
     /// A text that no mask can stand in: an error is a finding that blocks or masks.
     fn name(&mut self, place: &str, name: &str) -> Result<(), Error> {
-        let Report { action, verdicts, .. } = self.guard.check(name, Direction::In);
-        if action > Action::Monitor {
-            let enforced = verdicts.into_iter().filter(|verdict| verdict.action > Action::Monitor);
-            let blocking: Vec<Verdict> = enforced.map(|verdict| Verdict { action: Action::Block, ..verdict }).collect();
-            return Err(blocked(place, &blocking));
+        let verdicts = on_name(self.guard, name, Direction::In);
+        if verdicts.iter().any(blocks) {
+            return Err(blocked(place, &verdicts));
         }
         self.findings.extend(verdicts.iter().map(|verdict| finding(None, place, verdict)));
         Ok(())

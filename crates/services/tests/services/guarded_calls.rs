@@ -96,9 +96,14 @@ fn call(index: usize, first: bool, arguments: &str) -> Event {
 
 /// What leaves: runs of text and of calls, in order.
 async fn leaves(pieces: Vec<Event>) -> Result<Vec<String>, ErrorKind> {
+    leaves_of(Format::Text, pieces).await
+}
+
+async fn leaves_of(format: Format, pieces: Vec<Event>) -> Result<Vec<String>, ErrorKind> {
     let all = [started()].into_iter().chain(pieces).chain([ends(), done()]);
     let fake = Fake::new([Ok(all.map(Step::Send).collect())]);
-    let heard = events(&Guarded::new(fake.arc(), GUARD.clone()), request()).await.map_err(|error| error.kind)?;
+    let request = GenerateRequest { format, ..request() };
+    let heard = events(&Guarded::new(fake.arc(), GUARD.clone()), request).await.map_err(|error| error.kind)?;
     let mut runs: Vec<(String, String)> = Vec::new();
     for event in heard {
         let (who, more) = match event {
@@ -135,6 +140,39 @@ async fn what_is_cut_by_a_call_is_found() {
     check(vec![text("Look at x"), call(0, true, "{}")], &["text: Look at x", "0: {}", "Stop: "]).await;
     let blocked = leaves(vec![call(0, true, "{\"a\":\"cac"), call(1, true, "{}"), call(0, false, "tus\"}")]).await;
     assert_eq!(blocked.unwrap().last().unwrap(), "ContentFilter: ");
+}
+
+/// A name leaves whole or not at all.
+#[tokio::test]
+async fn names_of_calls_are_judged() {
+    let check = async |name: &str, expected: &[&str]| {
+        let named = Event::ToolCall {
+            choice: 0,
+            index: 0,
+            id: Some("1".to_owned()),
+            name: Some(name.to_owned()),
+            arguments: "{}".to_owned(),
+        };
+        assert_eq!(leaves(vec![named, call(1, true, "{}")]).await.unwrap(), expected, "{name}");
+    };
+    check("water", &["0: {}", "1: {}", "Stop: "]).await;
+    check("cactus", &["ContentFilter: "]).await;
+    check("ada@example.org", &["ContentFilter: "]).await;
+}
+
+/// `\u0040` is an `@` wherever JSON is wanted, and stays what it is elsewhere.
+#[tokio::test]
+async fn json_is_judged_as_what_it_means() {
+    let spelt = [r#"{"a": "ada\u00"#, r#"40example.org", "b": "x\ty"}"#].map(text);
+    for format in [Format::JsonObject, Format::JsonSchema(json!({}))] {
+        let left = leaves_of(format.clone(), spelt.to_vec()).await.unwrap();
+        assert_eq!(left, [r#"text: {"a": "[email]", "b": "x\ty"}"#, "Stop: "]);
+        let blocked = leaves_of(format, [r#"{"a": "c\u0061c"#, r#"tus"}"#].map(text).to_vec()).await.unwrap();
+        assert_eq!(blocked.last().unwrap(), "ContentFilter: ");
+        assert!(!blocked[0].contains("0061"), "{blocked:?}");
+    }
+    let code = r#"text: {"a": "ada\u0040example.org", "b": "x\ty"}"#;
+    assert_eq!(leaves(spelt.to_vec()).await.unwrap(), [code, "Stop: "]);
 }
 
 #[tokio::test]
