@@ -56,7 +56,7 @@ impl Guarded {
     async fn ask(&self, mut request: GenerateRequest) -> Result<EventStream, Error> {
         let began = Instant::now();
         let mut findings = input::request(&self.guard, &mut request)?;
-        findings.extend(asked::request(&self.panel, &request.prompt).await?);
+        findings.extend(asked::request(&self.panel, &request).await?);
         let held = Event::Held { choice: None, time: began.elapsed() };
         request.report_tokens = false;
         let n = request.n.max(1);

@@ -112,7 +112,7 @@ async fn its_time_is_told() {
 }
 
 /// A policy that asks this model about medicine.
-fn asking(judge: &Fake, (input, output): (Action, Action), fail: Fail) -> (Policy, Panel) {
+pub(crate) fn asking(judge: &Fake, (input, output): (Action, Action), fail: Fail) -> (Policy, Panel) {
     let mut policy = Policy::default();
     let question = "Is it about medicine?".to_owned();
     let asked = Asked { model: "m".to_owned(), question, examples: Vec::new(), threshold: 0.5, input, output, fail };

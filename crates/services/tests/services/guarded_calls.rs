@@ -2,14 +2,17 @@
 
 use std::sync::LazyLock;
 
-use guard::{Action, Guard, Policy, Terms};
+use guard::{Action, Fail, Guard, Policy, Terms};
 use protocol::{
     Chat, ErrorKind, Event, Format, GenerateRequest, MOST_CALLS, Message, Prompt, Tool, ToolCall, ToolChoice,
 };
 use serde_json::{Value, json};
 use services::Guarded;
 
-use crate::fake::{Fake, Step, done, ends, events, request, started, text};
+use crate::{
+    fake::{Fake, Step, done, ends, events, request, says, started, text},
+    guarded::asking,
+};
 
 /// Personal data is masked, `cactus` blocks.
 static GUARD: LazyLock<Guard> = LazyLock::new(|| {
@@ -47,6 +50,11 @@ async fn whatever_a_service_may_read_is_judged() {
             heard.map(|_| fake.asked.lock()[0].clone())
         };
         let masked = |words: &str| asks(|chat, format| put(chat, format, words));
+        let judge = Fake::new([Ok(says("no"))]);
+        let (policy, panel) = asking(&judge, (Action::Block, Action::Allow), Fail::Closed);
+        let service = Guarded::new(Fake::new([]).arc(), Guard::new(&policy).unwrap()).with_panel(panel);
+        events(&service, masked("unusual")).await.unwrap();
+        assert!(format!("{:?}", judge.asked.lock()[0].prompt).contains("unusual"), "models are asked about {place}");
         assert_eq!(play("plain").await.unwrap().prompt, masked("plain").prompt, "{place}");
         let refused = play("cactus").await.unwrap_err();
         assert_eq!((refused.kind, refused.param.as_deref()), (ErrorKind::Blocked, Some(place)), "{place}");
@@ -173,6 +181,19 @@ async fn json_is_judged_as_what_it_means() {
     }
     let code = r#"text: {"a": "ada\u0040example.org", "b": "x\ty"}"#;
     assert_eq!(leaves(spelt.to_vec()).await.unwrap(), [code, "Stop: "]);
+}
+
+/// A model that is asked hears the calls of an answer, too.
+#[tokio::test]
+async fn models_are_asked_about_calls() {
+    let judge = Fake::new([Ok(says("yes"))]);
+    let (policy, panel) = asking(&judge, (Action::Allow, Action::Block), Fail::Open);
+    let all = [started(), call(0, true, r#"{"a":"\u0061spirin"}"#), ends(), done()];
+    let fake = Fake::new([Ok(all.map(Step::Send).to_vec())]);
+    let service = Guarded::new(fake.arc(), Guard::new(&policy).unwrap()).with_panel(panel);
+    let heard = events(&service, request()).await.unwrap();
+    assert!(!heard.iter().any(|event| matches!(event, Event::ToolCall { .. })), "{heard:?}");
+    assert!(format!("{:?}", judge.asked.lock()[0].prompt).contains("f: {\\\"a\\\":\\\"aspirin"), "decoded");
 }
 
 #[tokio::test]
