@@ -21,6 +21,7 @@ pub(crate) async fn decide(url: &str, request: DecideRequest) -> anyhow::Result<
         facts: request.facts,
         model: Some(request.model).filter(|model| !model.is_empty()),
         language: request.language,
+        user: None,
         stream: true,
     };
     let base = url.trim_end_matches('/').trim_end_matches("/v1");

@@ -72,9 +72,10 @@ async fn decide(ask: Ask) -> Result<Response, Refusal> {
     }
     let answer = Answer::new(&ask.id.0, Some(body.decision.clone()), body.text.clone().unwrap_or_default());
     let (streamed, deadline) = (body.stream, ask.app.gateway.config.deadline);
+    let subject = subject(body.user.take(), &ask.caller);
     let mut request = body.request(ask.id.0.clone(), ask.caller.tenant.clone(), deadline);
     let version = service.decisions().into_iter().find(|card| card.id == request.decision).map(|card| card.version);
-    let mut record = ask.begin(decision_work(&request, version.unwrap_or_default())).await?;
+    let mut record = ask.begin(decision_work(&request, version.unwrap_or_default(), subject)).await?;
     let steps = match judge(&mut record, &mut request) {
         Ok(()) => service.decide(request).await,
         Err(error) => Err(error),
@@ -112,8 +113,13 @@ fn decided_from(request: &DecideRequest) -> Value {
     }
 }
 
+/// Whom the contents of a request concern: the end user whom it names, else all of the tenant.
+fn subject(user: Option<String>, caller: &Caller) -> String {
+    user.filter(|user| !user.is_empty()).unwrap_or_else(|| caller.tenant.clone())
+}
+
 /// What a decision's record says before the work.
-fn decision_work(request: &DecideRequest, version: String) -> record::Work {
+fn decision_work(request: &DecideRequest, version: String, subject: String) -> record::Work {
     record::Work {
         kind: ledger::Kind::Decision,
         model: request.decision.clone(),
@@ -122,13 +128,13 @@ fn decision_work(request: &DecideRequest, version: String) -> record::Work {
         service: "rules".to_owned(),
         parameters: json!({ "facts": request.facts.len(), "model": request.model, "language": request.language }),
         input: decided_from(request),
-        subject: request.tenant.clone(),
+        subject,
         estimate: Usage::default(),
     }
 }
 
 /// What a solution's record says before the work.
-fn solution_work(request: &SolveRequest) -> record::Work {
+fn solution_work(request: &SolveRequest, subject: String) -> record::Work {
     record::Work {
         kind: ledger::Kind::Solution,
         model: request.model.clone(),
@@ -137,7 +143,7 @@ fn solution_work(request: &SolveRequest) -> record::Work {
         service: "chains".to_owned(),
         parameters: json!({ "effort": request.effort, "seed": request.seed }),
         input: json!(request.problem),
-        subject: request.tenant.clone(),
+        subject,
         estimate: Usage::default(),
     }
 }
@@ -149,8 +155,9 @@ async fn solve(ask: Ask) -> Result<Response, Refusal> {
     let service = ask.app.solves()?;
     let answer = Answer::new(&ask.id.0, None, body.problem.clone());
     let (streamed, deadline) = (body.stream, ask.app.gateway.config.deadline);
+    let subject = subject(body.user.take(), &ask.caller);
     let mut request = body.request(ask.id.0.clone(), ask.caller.tenant.clone(), deadline);
-    let mut record = ask.begin(solution_work(&request)).await?;
+    let mut record = ask.begin(solution_work(&request, subject)).await?;
     let steps = match record.judge("problem", &mut request.problem) {
         Ok(()) => service.solve(request).await,
         Err(error) => Err(error),

@@ -36,6 +36,9 @@ pub struct DecisionBody {
     /// Language of reasons and explanation; the text's own, if it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
+    /// The end user whom it is about, by your name for them: whom to erase erases what this request leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Send every step as it is done.
     #[serde(default)]
     pub stream: bool,
@@ -87,6 +90,9 @@ pub struct SolveBody {
     /// The same seed gives the same answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// The end user whom it is about, by your name for them: whom to erase erases what this request leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Send every step as it is done.
     #[serde(default)]
     pub stream: bool,

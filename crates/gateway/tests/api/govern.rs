@@ -299,7 +299,9 @@ async fn every_end_is_recorded() {
 /// What a record says openly stays for good; whom a request concerns can be made unreadable, whoever's key it came with.
 #[tokio::test]
 async fn a_person_can_be_erased() {
-    let place = Place::new(&Fake::parrot(), "").await;
+    let fake = Fake::parrot();
+    let services = Services { decide: vec![Arc::new(crate::scripted::Scripted)], ..fake.services() };
+    let place = Place::over(fake.gateway_of(services), "").await;
     let key = place.key("acme", Role::User, |_| ()).await;
     let admin = place.key("house", Role::Admin, |_| ()).await;
     let ask = async |path: &str, body: Value| {
@@ -313,16 +315,18 @@ async fn a_person_can_be_erased() {
     let messages = json!([{ "role": "user", "content": "Ann Lee" }]);
     let message = json!({ "model": "talker", "max_tokens": 9, "messages": messages, "metadata": { "user_id": ann } });
     ask("/v1/messages", message).await;
+    ask("/v1/reasoning/decisions", json!({ "decision": "small", "text": "Ann Lee 2", "user": ann })).await;
+    ask("/v1/reasoning/solve", json!({ "problem": "Ann Lee has 2 hens", "chains": 1, "user": ann })).await;
     ask("/v1/chat/completions", hello(json!({}))).await;
     let before = place.records(&admin).await;
     assert!(before.iter().all(|record| record["content"] == "intact"));
-    assert!(before[4]["input"].is_null(), "lists have beginnings only");
-    assert_eq!(place.record(&admin, &before[4]).await["input"]["stop"], json!(["Ann Lee"]));
+    assert!(before[6]["input"].is_null(), "lists have beginnings only");
+    assert_eq!(place.record(&admin, &before[6]).await["input"]["stop"], json!(["Ann Lee"]));
     assert!(before.iter().all(|record| !record["parameters"].to_string().contains("Ann")), "{before:?}");
     place.ledger.erase("acme", ann).await.unwrap();
     let after = place.records(&admin).await;
     let contents: Vec<_> = after.iter().map(|record| record["content"].as_str().unwrap()).collect();
-    assert_eq!(contents, ["intact", "erased", "erased", "erased", "erased"]);
+    assert_eq!(contents, ["intact", "erased", "erased", "erased", "erased", "erased", "erased"]);
     assert!(!json!(after).to_string().contains("Ann Lee"));
 }
 

@@ -193,7 +193,7 @@ async fn failures() {
         400 Bad Request
         content-type: application/json
 
-        {"error":{"message":"`temperature`: unknown field `temperature`, expected one of `decision`, `text`, `facts`, `model`, `language`, `stream`.","type":"invalid_request_error","param":"temperature","code":null}}
+        {"error":{"message":"`temperature`: unknown field `temperature`, expected one of `decision`, `text`, `facts`, `model`, `language`, `user`, `stream`.","type":"invalid_request_error","param":"temperature","code":null}}
     "#]])
     .await;
     let without = Fake::parrot().router();
