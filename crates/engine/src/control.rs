@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use protocol::Error;
 use text::{Matcher, Next};
 
 use crate::sampler::Mask;
@@ -13,6 +14,8 @@ use crate::sampler::Mask;
 #[derive(Debug)]
 pub(crate) struct Control {
     matcher: Matcher,
+    /// The field of the request that it comes from.
+    field: &'static str,
     /// Forced tokens behind the one in `state`.
     forced: VecDeque<u32>,
     state: State,
@@ -30,8 +33,8 @@ pub(crate) enum State {
 }
 
 impl Control {
-    pub(crate) fn new(matcher: Matcher) -> Result<Self, text::Error> {
-        let mut control = Self { matcher, forced: VecDeque::new(), state: State::End };
+    pub(crate) fn new(matcher: Matcher, field: &'static str) -> Result<Self, Error> {
+        let mut control = Self { matcher, field, forced: VecDeque::new(), state: State::End };
         control.look_ahead()?;
         Ok(control)
     }
@@ -50,14 +53,14 @@ impl Control {
     }
 
     /// Tells it what came.
-    pub(crate) fn commit(&mut self, id: u32) -> Result<(), text::Error> {
-        self.matcher.commit(id)?;
+    pub(crate) fn commit(&mut self, id: u32) -> Result<(), Error> {
+        self.matcher.commit(id).map_err(|error| failed(self.field, error))?;
         self.look_ahead()
     }
 
-    fn look_ahead(&mut self) -> Result<(), text::Error> {
+    fn look_ahead(&mut self) -> Result<(), Error> {
         if self.forced.is_empty() {
-            self.state = match self.matcher.next()? {
+            self.state = match self.matcher.next().map_err(|error| failed(self.field, error))? {
                 Next::Forced(ids) => {
                     self.forced = ids.into();
                     State::End
@@ -70,6 +73,14 @@ impl Control {
             self.state = State::Forced(id);
         }
         Ok(())
+    }
+}
+
+/// A grammar that takes too much is its writer's to change; whatever else stops one is ours.
+fn failed(field: &str, error: text::Error) -> Error {
+    match error {
+        text::Error::Limit(problem) => Error::invalid(field, problem),
+        error => Error::internal(format!("the answer's grammar failed: {error}")),
     }
 }
 

@@ -201,10 +201,11 @@ impl Front {
             self.check_tokens(&resume, "resume")?;
         }
         let matcher = self.matcher(layout)?;
+        let held_by = if layout.tools.is_some() { "tools" } else { "response_format" };
         let held_to_form = layout.tools.is_some() && matcher.is_some();
         let parser = layout.parser.clone();
         let parser = parser.map(|parser| if held_to_form { parser.under_grammar() } else { parser });
-        Ok(Choice { matcher, calls: parser.map(Calls::new), resume })
+        Ok(Choice { matcher, held_by, calls: parser.map(Calls::new), resume })
     }
 
     /// The field that an essential grammar of calls failed for; a format may be part of it.

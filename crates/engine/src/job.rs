@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use model::Pooling;
-use protocol::{Sampling, TokenLogprob};
+use protocol::{Error, Sampling, TokenLogprob};
 use text::{Matcher, Tokenizer};
 
 use crate::{
@@ -73,6 +73,8 @@ pub struct Answers {
 pub struct Choice {
     /// The grammar of the answer.
     pub matcher: Option<Matcher>,
+    /// The field of the request that the grammar comes from.
+    pub held_by: &'static str,
     /// Where the model may call tools: what tells calls from content.
     pub calls: Option<Calls>,
     /// Tokens that count as generated already.
@@ -107,7 +109,7 @@ impl Job {
         id: RequestId,
         pooling: Pooling,
         tokenizer: &Tokenizer,
-    ) -> Result<Vec<Sequence>, text::Error> {
+    ) -> Result<Vec<Sequence>, Error> {
         let reusable = self.reusable();
         let purposes = match self.work {
             Work::Answers(answers) => answers.into_purposes(&self.prompt, tokenizer)?,
@@ -134,7 +136,7 @@ impl Job {
 }
 
 impl Answers {
-    fn into_purposes(mut self, prompt: &[u32], tokenizer: &Tokenizer) -> Result<Vec<Purpose>, text::Error> {
+    fn into_purposes(mut self, prompt: &[u32], tokenizer: &Tokenizer) -> Result<Vec<Purpose>, Error> {
         let choices = std::mem::take(&mut self.choices);
         let generations =
             choices.into_iter().enumerate().map(|(index, choice)| self.generation(index, choice, prompt, tokenizer));
@@ -147,13 +149,13 @@ impl Answers {
         choice: Choice,
         prompt: &[u32],
         tokenizer: &Tokenizer,
-    ) -> Result<Generation, text::Error> {
+    ) -> Result<Generation, Error> {
         let score_from = self.score_from.filter(|_| index == 0);
         Ok(Generation {
             choice: index,
             answer: Answer::new(index, Arc::clone(&self.stops), choice.calls),
             sampler: Sampler::new(&self.sampling, choice_seed(self.seed, index), prompt),
-            control: choice.matcher.map(Control::new).transpose()?,
+            control: choice.matcher.map(|matcher| Control::new(matcher, choice.held_by)).transpose()?,
             logprobs: self.logprobs,
             echo: self.echo.clone(),
             scoring: score_from.map(|from| Scoring { from, scores: unscored(prompt, tokenizer) }),

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use model::{Adapter, Pooling};
-use protocol::{Event, FinishReason, TokenLogprob};
+use protocol::{Error, Event, FinishReason, TokenLogprob};
 use text::Tokenizer;
 
 use crate::{
@@ -217,7 +217,7 @@ impl Sequence {
     ///
     /// # Errors
     /// The grammar failed.
-    pub(crate) fn open(&mut self, tokenizer: &Tokenizer, out: &mut Vec<Event>) -> Result<(), text::Error> {
+    pub(crate) fn open(&mut self, tokenizer: &Tokenizer, out: &mut Vec<Event>) -> Result<(), Error> {
         let Purpose::Answer(generation) = &mut self.purpose else { return Ok(()) };
         if generation.scoring.is_none() {
             generation.send_echo(out);
@@ -241,7 +241,7 @@ impl Sequence {
         score: Option<TokenLogprob>,
         tokenizer: &Tokenizer,
         out: &mut Vec<Event>,
-    ) -> Result<(), text::Error> {
+    ) -> Result<(), Error> {
         let Purpose::Answer(generation) = &mut self.purpose else { return Ok(()) };
         self.produced = true;
         generation.accept(&mut self.tokens, Token { id, score }, tokenizer, out)?;
@@ -268,12 +268,7 @@ impl Generation {
     }
 
     /// Takes the tokens of a broken stream as if they had just been chosen. They are rows to compute like those of a prompt.
-    fn repeat(
-        &mut self,
-        tokens: &mut Vec<u32>,
-        tokenizer: &Tokenizer,
-        out: &mut Vec<Event>,
-    ) -> Result<(), text::Error> {
+    fn repeat(&mut self, tokens: &mut Vec<u32>, tokenizer: &Tokenizer, out: &mut Vec<Event>) -> Result<(), Error> {
         for id in std::mem::take(&mut self.resume) {
             if self.finished.is_some() {
                 break;
@@ -284,12 +279,7 @@ impl Generation {
     }
 
     /// Appends forced tokens until the grammar leaves a choice. With scores wanted, each waits for its row instead.
-    fn follow(
-        &mut self,
-        tokens: &mut Vec<u32>,
-        tokenizer: &Tokenizer,
-        out: &mut Vec<Event>,
-    ) -> Result<(), text::Error> {
+    fn follow(&mut self, tokens: &mut Vec<u32>, tokenizer: &Tokenizer, out: &mut Vec<Event>) -> Result<(), Error> {
         while self.finished.is_none() {
             match self.control.as_ref().map(Control::state) {
                 Some(&State::Forced(id)) if self.logprobs.is_none() => {
@@ -308,7 +298,7 @@ impl Generation {
         token: Token,
         tokenizer: &Tokenizer,
         out: &mut Vec<Event>,
-    ) -> Result<(), text::Error> {
+    ) -> Result<(), Error> {
         self.send_prompt(out);
         self.generated += 1;
         let honours_end = self.control.is_some() || !self.limits.ignore_eos;

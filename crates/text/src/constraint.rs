@@ -157,8 +157,15 @@ fn refused(problem: &str) -> Error {
     Error::Grammar(format!("the grammar is broken or asks for what is not supported: {}", first_line(problem)))
 }
 
+/// How llguidance says that a grammar took more than its limits allow; a matcher that failed keeps these words and no reason.
+const LIMITS: [&str; 3] = ["Current row has ", "Too many items", "lexer error: "];
+
 fn failed(problem: &str) -> Error {
-    Error::Grammar(format!("the answer cannot go on under its grammar: {}", first_line(problem)))
+    let problem = first_line(problem);
+    if LIMITS.iter().any(|limit| problem.contains(limit)) {
+        return Error::Limit(format!("the grammar takes too much work: {problem}"));
+    }
+    Error::Grammar(format!("the answer cannot go on under its grammar: {problem}"))
 }
 
 /// Tokens that any JSON string may hold. llguidance keeps a trie of the others for such places, so that a mask inside a

@@ -13,4 +13,7 @@ pub enum Error {
     /// The grammar or schema is broken or not supported.
     #[error("{0}")]
     Grammar(String),
+    /// What the grammar takes is more than its limits allow; that shows as late as in the middle of a text.
+    #[error("{0}")]
+    Limit(String),
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kernels::PAGE_TOKENS;
-use protocol::{Error, Event};
+use protocol::Event;
 
 use super::{Core, RequestId};
 use crate::{
@@ -177,7 +177,7 @@ impl<E: Executor> Core<E> {
         let sequences = match job.into_sequences(id, self.executor.pooling(), &self.tokenizer) {
             Ok(sequences) => sequences,
             Err(error) => {
-                self.failures.push((id, grammar_failed(&error)));
+                self.failures.push((id, error));
                 return None;
             }
         };
@@ -197,7 +197,7 @@ impl<E: Executor> Core<E> {
         let opened = sequence.open(&self.tokenizer, &mut self.events);
         self.send(sequence.request);
         if let Err(error) = opened {
-            self.failures.push((sequence.request, grammar_failed(&error)));
+            self.failures.push((sequence.request, error));
         }
     }
 
@@ -291,8 +291,4 @@ impl<'a> Wish<'a> {
     fn reusable(&self) -> &'a [u32] {
         &self.tokens[..self.reusable.min(self.tokens.len() - 1)]
     }
-}
-
-pub(super) fn grammar_failed(error: &text::Error) -> Error {
-    Error::internal(format!("the answer's grammar failed: {error}"))
 }

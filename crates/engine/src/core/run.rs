@@ -7,7 +7,7 @@ use model::Batch;
 use protocol::{FinishReason, TokenLogprob};
 use text::Tokenizer;
 
-use super::{Core, plan::grammar_failed};
+use super::Core;
 use crate::{
     control::Allowed,
     executor::Executor,
@@ -175,7 +175,7 @@ impl<E: Executor> Core<E> {
         let accepted = sequence.accept(token, score, &self.tokenizer, &mut self.events);
         self.send(id);
         if let Err(error) = accepted {
-            self.failures.push((id, grammar_failed(&error)));
+            self.failures.push((id, error));
         }
     }
 

@@ -245,7 +245,7 @@ fn what_cannot_be_served_says_why() {
         let engine = engine(EngineConfig::default());
         let mut wanted = request("hello", 3);
         change(&mut wanted);
-        let error = block_on(engine.generate(wanted)).err().unwrap();
+        let error = block_on(answer(&engine, wanted)).unwrap_err();
         assert_eq!((error.kind, error.param.as_deref()), (kind, Some(param)), "{error}");
         assert!(error.message.contains(words), "{error}");
     };
@@ -262,4 +262,9 @@ fn what_cannot_be_served_says_why() {
     check(&|r| r.prompt = Prompt::Raw(TextOrTokens::Tokens(vec![1; 2048])), invalid, "prompt", "2048 tokens");
     check(&|r| r.prompt = Prompt::Chat(protocol::Chat::default()), invalid, "messages", "/v1/completions");
     check(&|r| r.format = Format::Regex("(".into()), invalid, "response_format", "");
+    // A limit that shows as late as with the first token.
+    let names: Vec<String> = (0..3000).map(|i| format!("r{i}")).collect();
+    let rules: String = names.iter().map(|name| format!("\n{name}: C C C \"{name}\"")).collect();
+    let grammar = format!("start: {}{rules}\nC: /./", names.join(" | "));
+    check(&|r| r.format = Format::Lark(grammar.clone()), invalid, "response_format", "too much work");
 }

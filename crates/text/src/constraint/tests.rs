@@ -172,3 +172,19 @@ fn matchers_move_between_threads() {
     check::<Matcher>();
     check::<Grammars>();
 }
+
+/// So many ways in which an answer may go on are more than is looked at; that shows with the first token.
+#[test]
+fn a_limit_is_told_from_a_mistake() {
+    let check = |ways: usize, fits: bool| {
+        let names: Vec<String> = (0..ways).map(|i| format!("r{i}")).collect();
+        let rules: String = names.iter().map(|name| format!("\n{name}: C C C \"{name}\"")).collect();
+        let grammar = format!("start: {}{rules}\nC: /./", names.join(" | "));
+        let mut matcher = grammars().compile(&Constraint::Lark(grammar)).unwrap();
+        let Next::Mask(mask) = matcher.next().unwrap() else { panic!("many ways") };
+        let went = matcher.commit(allowed(&mask)[0]).and_then(|()| matcher.next());
+        assert!(if fits { went.is_ok() } else { matches!(went, Err(Error::Limit(_))) }, "{ways}: {went:?}");
+    };
+    check(10, true);
+    check(3000, false);
+}
