@@ -228,7 +228,7 @@ fn scope(tenant: Option<String>) -> Scope {
 async fn list(ledger: &Ledger, args: ListArgs) -> anyhow::Result<()> {
     let ListArgs { tenant, kind, model, key, outcome, since, until, limit, before, json } = args;
     let filter = Filter { kind, model, key_id: key, outcome, since, until };
-    let found = ledger.records(&scope(tenant), &filter, Page { before, limit }).await?;
+    let found = ledger.records(&scope(tenant), &filter, Page { before, limit }, ledger::beginnings).await?;
     if json {
         return screen::json(&found);
     }

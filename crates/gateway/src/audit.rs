@@ -95,35 +95,7 @@ pub(crate) async fn records(
     let Wanted { kind, model, key_id, outcome, since, until, before, limit } = asked(wanted)?;
     let filter = Filter { kind, model, key_id, outcome, since, until };
     let page = Page { before, limit: limit.unwrap_or(Page::default().limit) };
-    let Records { records, next } = ledger.records(&caller.scope(), &filter, page).await.map_err(Error::from)?;
-    Ok(Json(Records { records: records.into_iter().map(listed).collect(), next }))
-}
-
-/// Characters of an input or an output in a list: a page of long conversations would be hundreds of megabytes.
-const EXCERPT: usize = 2000;
-
-/// A record as lists show it: beginnings of what came and went, without the steps between; alone it is shown whole.
-fn listed(record: Record) -> Record {
-    let input_text = record.input_text.map(excerpt);
-    let output_decision = record.output_decision.map(|output| match output {
-        Value::String(text) => excerpt(text).into(),
-        other => short(other),
-    });
-    Record { input_text, output_decision, input: None, inference_steps: Vec::new(), ..record }
-}
-
-/// A value that is short enough, or the beginning of its text.
-fn short(value: Value) -> Value {
-    let text = value.to_string();
-    if text.len() <= EXCERPT { value } else { excerpt(text).into() }
-}
-
-fn excerpt(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(EXCERPT) {
-        text.truncate(end);
-        text.push('…');
-    }
-    text
+    Ok(Json(ledger.records(&caller.scope(), &filter, page, ledger::beginnings).await.map_err(Error::from)?))
 }
 
 /// `GET /v1/audit/records/{id}`: one, as a story.
@@ -264,17 +236,6 @@ fn tile_path(path: &str) -> Option<Tile> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_show_beginnings() {
-        let check = |text: &str, expected: &str| assert_eq!(excerpt(text.to_owned()), expected);
-        check("", "");
-        check(&"é".repeat(EXCERPT), &"é".repeat(EXCERPT));
-        check(&"é".repeat(EXCERPT + 1), &("é".repeat(EXCERPT) + "…"));
-        let long = serde_json::json!({ "text": "x".repeat(EXCERPT) });
-        assert!(short(long).as_str().is_some_and(|text| text.starts_with("{\"text\":\"xx")));
-        assert_eq!(short(serde_json::json!([1])), serde_json::json!([1]));
-    }
 
     #[test]
     fn tiles_are_named_as_the_specification_has_it() {

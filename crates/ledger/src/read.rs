@@ -66,6 +66,9 @@ pub struct Records {
     pub next: Option<u64>,
 }
 
+/// Records read at once: a content is sealed as one, so none of it can be read without all of it.
+const AT_ONCE: u32 = 8;
+
 /// An accepted-entry, the settled one where there is one, the sealed contents of both and the keys for them.
 const STORY: &str = "SELECT a.idx, a.body, s.idx, s.body, ca.sealed, COALESCE(ua.id, ''), ua.wrapped,
             cs.sealed, COALESCE(us.id, ''), us.wrapped
@@ -76,8 +79,30 @@ const STORY: &str = "SELECT a.idx, a.body, s.idx, s.body, ca.sealed, COALESCE(ua
      WHERE a.phase = 0";
 
 impl Ledger {
-    /// The records that a filter finds, a page of them, the newest first.
-    pub async fn records(&self, scope: &Scope, filter: &Filter, page: Page) -> Result<Records> {
+    /// The records that a filter finds, a page of them, the newest first; of each what `kept` leaves, such as [`crate::beginnings`]. No more than
+    /// a few whole ones are in memory at a time.
+    pub async fn records(
+        &self,
+        scope: &Scope,
+        filter: &Filter,
+        page: Page,
+        kept: impl Fn(Record) -> Record,
+    ) -> Result<Records> {
+        let (mut records, mut before) = (Vec::new(), page.before);
+        let mut left = page.limit.clamp(1, 1000);
+        while left > 0 {
+            let limit = left.min(AT_ONCE);
+            let part = self.part(scope, filter, Page { before, limit }).await?;
+            let full = part.len() == limit as usize;
+            before = part.last().map(|last| last.log.accepted).filter(|_| full);
+            records.extend(part.into_iter().map(&kept));
+            left = if full { left - limit } else { 0 };
+        }
+        Ok(Records { records, next: before })
+    }
+
+    /// As many of them as `page` says, whole.
+    async fn part(&self, scope: &Scope, filter: &Filter, page: Page) -> Result<Vec<Record>> {
         let mut conditions = Conditions::default();
         conditions.scope(scope);
         conditions.equal("a.kind", filter.kind.map(Kind::name));
@@ -88,13 +113,9 @@ impl Ledger {
         conditions.number("a.at <", filter.until);
         conditions.number("a.idx <", page.before.map(|before| i64::try_from(before).unwrap_or(i64::MAX)));
         let Conditions { sql, args } = conditions;
-        let limit = page.limit.clamp(1, 1000);
-        let sql = format!("{STORY}{sql} ORDER BY a.idx DESC LIMIT {limit}");
+        let sql = format!("{STORY}{sql} ORDER BY a.idx DESC LIMIT {}", page.limit);
         let rows = self.shared.store.rows(built(sql), args).await?;
-        let records: Vec<Record> = rows.iter().map(|row| self.story(row)).collect::<Result<_>>()?;
-        let full = records.len() == usize::try_from(limit).unwrap_or(usize::MAX);
-        let next = records.last().filter(|_| full).map(|last| last.log.accepted);
-        Ok(Records { records, next })
+        rows.iter().map(|row| self.story(row)).collect()
     }
 
     /// One record.

@@ -121,7 +121,7 @@ pub(crate) async fn records(ledger: &Ledger) -> Vec<Record> {
     let (mut all, mut before) = (Vec::new(), None);
     loop {
         let page = Page { before, limit: 1000 };
-        let mut found = ledger.records(&Scope::All, &Filter::default(), page).await.unwrap();
+        let mut found = ledger.records(&Scope::All, &Filter::default(), page, std::convert::identity).await.unwrap();
         all.append(&mut found.records);
         before = found.next;
         if before.is_none() {

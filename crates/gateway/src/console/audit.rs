@@ -90,9 +90,10 @@ async fn find(ledger: &Ledger, view: &View, wanted: &Wanted) -> ledger::Result<R
     if !wanted.q.trim().is_empty()
         && let Some(record) = ledger.record(&scope, wanted.q.trim()).await?
     {
-        return Ok(Records { records: vec![record], next: None });
+        return Ok(Records { records: vec![listed(record)], next: None });
     }
-    ledger.records(&scope, &wanted.filter(), Part { before: wanted.before, limit: SHOWN }).await
+    let part = Part { before: wanted.before, limit: SHOWN };
+    ledger.records(&scope, &wanted.filter(), part, listed).await
 }
 
 fn verify_button(view: &View) -> Markup {
@@ -170,7 +171,7 @@ fn row(view: &View, record: &Record) -> Markup {
         tr {
             th scope="row" { a href=(address(record)) { (moment(record.accepted_at)) } }
             td { (kind_name(view, record.kind)) div.note { (record.model) } }
-            td.said { (excerpt(view, record)) }
+            td.said { (record.input_text.as_deref().unwrap_or(view.t("audit.erased"))) }
             td.number { (number(tokens(record))) }
             td.number { (took(record).map_or("–".to_owned(), milliseconds)) }
             td.number { (money(record.cost)) }
@@ -191,17 +192,18 @@ fn took(record: &Record) -> Option<u64> {
     u64::try_from(record.settled_at? - record.accepted_at).ok()
 }
 
+/// What a row needs of a record: of its contents, the line in [`last_line`].
+fn listed(record: Record) -> Record {
+    let input_text = record.input_text.as_deref().map(last_line);
+    Record { input_text, input: None, output_decision: None, inference_steps: Vec::new(), ..record }
+}
+
 /// The end of what came in, where the question usually is.
-fn excerpt(view: &View, record: &Record) -> String {
-    match &record.input_text {
-        Some(text) => {
-            let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-            let line = line.strip_prefix("user: ").unwrap_or(line);
-            let cut: String = line.chars().take(90).collect();
-            if cut.len() < line.len() { cut + "…" } else { cut }
-        }
-        None => view.t("audit.erased").to_owned(),
-    }
+fn last_line(text: &str) -> String {
+    let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+    let line = line.strip_prefix("user: ").unwrap_or(line);
+    let cut: String = line.chars().take(90).collect();
+    if cut.len() < line.len() { cut + "…" } else { cut }
 }
 
 fn stone(outcome: Option<Outcome>) -> &'static str {

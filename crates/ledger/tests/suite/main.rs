@@ -37,7 +37,7 @@ macro_rules! cases {
 
 cases! {
     records: a_request_is_two_entries_and_reads_as_one_story, a_dropped_request_is_settled_as_aborted,
-        an_id_is_used_once, tenants_see_their_own, what_a_dead_gateway_left_open_is_closed_as_lost;
+        an_id_is_used_once, tenants_see_their_own, a_list_is_read_in_parts, what_a_dead_gateway_left_open_is_closed_as_lost;
     money: a_budget_for_m_admits_exactly_m_of_n, every_balance_is_the_fold_of_what_was_charged;
     tamper: a_log_that_nobody_touched_verifies, whatever_is_touched_is_named, a_cut_off_end_shows_against_a_checkpoint_from_outside,
         a_log_that_was_written_anew_is_not_signed,
