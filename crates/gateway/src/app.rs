@@ -14,6 +14,7 @@ use crate::{
     clock,
     console::Console,
     drain::Drain,
+    intake::Intake,
     rate::Rates,
     reasoning::Paths,
     traces::{self, Export, Traces},
@@ -27,6 +28,7 @@ pub(crate) struct App {
     /// Connections are TLS.
     pub(crate) tls: bool,
     pub(crate) drain: Drain,
+    pub(crate) intake: Intake,
     pub(crate) console: Console,
     pub(crate) paths: Paths,
     pub(crate) auth: Auth,
@@ -66,8 +68,9 @@ impl App {
             })
             .unzip();
         let (drain, console, paths, rates) = (Drain::default(), Console::default(), Paths::default(), Rates::default());
+        let intake = Intake::new(gateway.config.max_body_bytes);
         let (turned, export) = (Turned::default(), Mutex::new(export));
-        Arc::new(Self { gateway, tls, drain, console, paths, auth, rates, turned, traces, export })
+        Arc::new(Self { gateway, tls, drain, intake, console, paths, auth, rates, turned, traces, export })
     }
 
     /// The frame of a reply to the request called `id`.

@@ -11,10 +11,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
-use crate::refusal::Refusal;
+use crate::{intake::Share, refusal::Refusal};
 
 /// Clients write their whole body before they read: a server that hangs up in the middle is a broken pipe to them, not a
-/// 413. So a body that is too long is read to its end and thrown away, up to this many times the limit.
+/// 413 or a 503. So a body that is not wanted is read to its end and thrown away, up to this many times the limit.
 const PATIENCE: usize = 8;
 
 /// How long a body may stand still before it is given up.
@@ -23,37 +23,45 @@ const STALL: Duration = Duration::from_secs(30);
 /// Reads the body.
 pub(crate) async fn read(request: Request, limit: usize) -> Result<Bytes, Refusal> {
     json_only(request.headers())?;
-    whole(request.into_body(), limit).await
+    whole(request.into_body(), limit, |_| true).await
 }
 
-/// The same request with its body at hand, so that whatever takes it up waits for no client.
-pub(crate) async fn gathered(request: Request, limit: usize) -> Result<Request, Refusal> {
+/// The same request with its body at hand, so that whatever takes it up waits for no client. While it comes, it takes of what may be read.
+pub(crate) async fn gathered(request: Request, limit: usize, mut share: Share) -> Result<Request, Refusal> {
     let (parts, body) = request.into_parts();
-    let body = whole(body, limit).await?;
+    let body = whole(body, limit, |bytes| share.grow(bytes)).await?;
     Ok(Request::from_parts(parts, body.into()))
 }
 
-async fn whole(body: Body, limit: usize) -> Result<Bytes, Refusal> {
+async fn whole(body: Body, limit: usize, room: impl FnMut(usize) -> bool) -> Result<Bytes, Refusal> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > limit.saturating_mul(PATIENCE) {
         return Err(too_long(limit));
     }
-    collect(body, limit).await
+    collect(body, limit, room).await
 }
 
-async fn collect(body: Body, limit: usize) -> Result<Bytes, Refusal> {
+async fn collect(body: Body, limit: usize, mut room: impl FnMut(usize) -> bool) -> Result<Bytes, Refusal> {
     let mut chunks = body.into_data_stream();
-    let (mut bytes, mut seen) = (BytesMut::new(), 0);
+    let (mut bytes, mut seen, mut fits) = (BytesMut::new(), 0, true);
     while let Some(chunk) = timeout(STALL, chunks.next()).await.map_err(|_| stalled())? {
         let chunk = chunk.map_err(|e| broken(&e))?;
         seen += chunk.len();
-        if seen <= limit {
+        fits = fits && seen <= limit && room(chunk.len());
+        if fits {
             bytes.extend_from_slice(&chunk);
-        } else if seen > limit.saturating_mul(PATIENCE) {
+        } else {
+            bytes = BytesMut::new();
+        }
+        if seen > limit.saturating_mul(PATIENCE) {
             break;
         }
     }
-    if seen > limit { Err(too_long(limit)) } else { Ok(bytes.freeze()) }
+    match (seen > limit, fits) {
+        (true, _) => Err(too_long(limit)),
+        (false, false) => Err(full()),
+        (false, true) => Ok(bytes.freeze()),
+    }
 }
 
 fn json_only(headers: &HeaderMap) -> Result<(), Refusal> {
@@ -71,6 +79,10 @@ fn too_long(limit: usize) -> Refusal {
     let message =
         format!("The request body is longer than {limit} bytes, the limit of this server; send less at once.");
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
+}
+
+fn full() -> Refusal {
+    Refusal::full("The server reads as many requests as it has room for; try again soon.".to_owned())
 }
 
 fn broken(error: &axum::Error) -> Refusal {
@@ -99,7 +111,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_secs(pause)).await;
                 Ok::<_, Infallible>(chunk)
             });
-            let refused = whole(Body::from_stream(chunks), 9).await.err();
+            let refused = whole(Body::from_stream(chunks), 9, |_| true).await.err();
             assert_eq!(refused.map(|refused| refused.into_response().status()), expected, "{pause} s");
         };
         check(0, None).await;

@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{DefaultBodyLimit, State},
     http::{HeaderMap, header},
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
@@ -55,6 +55,9 @@ impl Console {
     }
 }
 
+/// The longest form, in bytes.
+const FORM: usize = 64 << 10;
+
 /// The pages and what they are made of.
 pub(crate) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
     let pages = Router::new()
@@ -78,6 +81,8 @@ pub(crate) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/console/prefer", post(view::prefer))
         .route("/console/assets/{hash}/{*path}", get(assets::file))
         .merge(pages)
+        // Forms are small, and anybody may send the one for signing in.
+        .layer(DefaultBodyLimit::max(FORM))
 }
 
 /// `GET /`: the playground for people; for programs, where the API is.

@@ -38,6 +38,7 @@ mod draw;
 mod embed;
 mod health;
 mod id;
+mod intake;
 mod internal;
 mod journey;
 mod listen;

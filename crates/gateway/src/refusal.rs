@@ -19,6 +19,12 @@ impl Refusal {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: String) -> Self {
         Self { status, error: Error::new(ErrorKind::Invalid, message).with_code(code) }
     }
+
+    /// There is no room for this now, whoever asks.
+    pub(crate) fn full(message: String) -> Self {
+        let error = Error::new(ErrorKind::Overloaded, message).with_code("server_busy");
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, error }
+    }
 }
 
 /// The error that a response tells of, among its extensions: for layers that say it in another dialect or write it down.

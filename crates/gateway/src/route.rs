@@ -81,7 +81,12 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
 async fn entered(app: &App, request: Request, limit: usize) -> Result<(Request, Entered), Refusal> {
     // Whoever is turned away anyway is told so at once; a worker reads what gateways send by rules of its own.
     let waits = !app.drain.is_draining() && !request.uri().path().starts_with("/internal/v1/");
-    let request = if waits { body::gathered(request, app.gateway.config.max_body_bytes).await? } else { request };
+    if !waits {
+        return Ok((request, app.drain.enter(limit)?));
+    }
+    let caller = request.extensions().get::<Arc<Caller>>().map_or("", |caller| &caller.key_id);
+    let share = app.intake.share(caller);
+    let request = body::gathered(request, app.gateway.config.max_body_bytes, share).await?;
     Ok((request, app.drain.enter(limit)?))
 }
 

@@ -1,11 +1,16 @@
 //! Everything that is not a good request: routes, methods, bodies, headers, panics; and the pages beside the API.
 
+use std::{convert::Infallible, time::Duration};
+
 use axum::{
     body::Body,
     http::{Request, header},
 };
+use bytes::Bytes;
 use expect_test::expect;
+use futures_util::{StreamExt, stream};
 use protocol::Error;
+use tokio::task::JoinSet;
 
 use crate::{check, fake::Fake, get, named, post, send, text};
 
@@ -98,6 +103,50 @@ async fn a_body_over_the_limit() {
     let fits = format!(r#"{{"model":"talker","messages":[{{"role":"user","content":"{}"}}]}}"#, "x".repeat(40));
     assert!(fits.len() <= 100);
     assert_eq!(send(&fake.router(), post(CHAT, &fits)).await.status(), 200);
+}
+
+/// Bodies that are being read have a bound together. Beyond it a request is turned away, and let in once those are done or gone.
+#[tokio::test]
+async fn no_more_is_read_than_there_is_room_for() {
+    let app = Fake::parrot().router();
+    let fine = r#"{"model":"talker","messages":[{"role":"user","content":"Hi"}]}"#;
+    let until = async |status: u16| {
+        for _ in 0..500 {
+            let response = send(&app, post(CHAT, fine)).await;
+            if response.status() == status {
+                return response;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no {status}");
+    };
+    assert_eq!(send(&app, post(CHAT, fine)).await.status(), 200);
+    let most = Bytes::from(vec![b' '; 8 << 20]);
+    let mut slow = JoinSet::new();
+    for _ in 0..8 {
+        let unended = stream::iter([Ok::<_, Infallible>(most.clone())]).chain(stream::pending());
+        let request = Request::post(CHAT).header(header::CONTENT_TYPE, "application/json");
+        let (app, request) = (app.clone(), request.body(Body::from_stream(unended)).unwrap());
+        slow.spawn(async move { send(&app, request).await });
+    }
+    let refused = until(503).await;
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert!(text(refused).await.contains("server_busy"));
+    slow.shutdown().await;
+    until(200).await;
+}
+
+/// Whoever is not signed in sends no more than a form.
+#[tokio::test]
+async fn forms_are_small() {
+    let form = |length: usize| {
+        let request =
+            Request::post("/console/prefer").header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        request.body(Body::from("x".repeat(length))).unwrap()
+    };
+    let app = Fake::parrot().router();
+    assert_ne!(send(&app, form(100)).await.status(), 413);
+    assert_eq!(send(&app, form(100_000)).await.status(), 413);
 }
 
 #[tokio::test]
