@@ -2,7 +2,12 @@
 
 mod kernels;
 
-use std::{env, ffi::OsString, io, path::Path};
+use std::{
+    env,
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+};
 
 use ::kernels::{
     Device,
@@ -43,6 +48,8 @@ enum BenchVerb {
     Serve(ServeArgs),
     /// How long until the first token, of fresh prompts and of the same ones again
     FirstToken(FirstTokenArgs),
+    /// What a great many adapters in memory cost the streams that use them
+    Adapters(AdaptersArgs),
     /// Beside llama.cpp, on the same file, in turns
     Compare(CompareArgs),
     /// Answers jobs on standard input: our side of `compare`
@@ -112,6 +119,40 @@ struct FirstTokenArgs {
     engine: EngineArgs,
 }
 
+/// Options of `bench adapters`.
+#[derive(Debug, Args)]
+struct AdaptersArgs {
+    /// The model [default: smollm2]
+    #[arg(short, long, value_name = "MODEL")]
+    model: Option<String>,
+    /// An adapter of it, as `tessera train lora` leaves it
+    #[arg(long, value_name = "FILE")]
+    adapter: PathBuf,
+    /// How often it is loaded, each time as another one with memory of its own
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    count: usize,
+    /// Tokens of each prompt
+    #[arg(long, value_name = "TOKENS", default_value_t = 32)]
+    prompt: usize,
+    /// Tokens of each answer
+    #[arg(long, value_name = "TOKENS", default_value_t = 64)]
+    output: usize,
+    /// Streams at the same time
+    #[arg(short, long, value_name = "N", default_value_t = 8)]
+    concurrency: usize,
+    /// Streams of a round
+    #[arg(short, long, value_name = "N", default_value_t = 32)]
+    requests: usize,
+    /// Rounds behind each median
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: usize,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
 /// Options of `bench compare`.
 #[derive(Debug, Args)]
 struct CompareArgs {
@@ -148,6 +189,7 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<()> {
         BenchVerb::Kernels(args) => kernels::run(&args),
         BenchVerb::Serve(args) => serve(args).await,
         BenchVerb::FirstToken(args) => first_token(args).await,
+        BenchVerb::Adapters(args) => adapters(args).await,
         BenchVerb::Compare(args) => compare(args).await,
         BenchVerb::Entrant(args) => entrant(args).await,
     }
@@ -204,8 +246,30 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         ids: IDS,
         seed: args.seed,
     };
-    let served = eval::bench::serve(service.as_ref(), &name, &load).await?;
+    let served = eval::bench::serve(service.as_ref(), &[name], &load).await?;
     screen::show(args.json, &served, &served)
+}
+
+async fn adapters(args: AdaptersArgs) -> anyhow::Result<()> {
+    let name = args.model.unwrap_or_else(|| model::default_name(Kind::Chat));
+    let engine = model::load(&name, &args.engine).await?;
+    let bar = screen::count_bar();
+    bar.set_message("loading adapters");
+    for number in bar.wrap_iter(0..args.count) {
+        engine.add_adapter(&number.to_string(), &args.adapter, String::new())?;
+    }
+    bar.finish_and_clear();
+    let names: Vec<String> = (0..args.count).map(|number| format!("{}:{number}", engine.card().id)).collect();
+    let load = Load {
+        prompt_tokens: args.prompt,
+        output_tokens: args.output,
+        concurrency: args.concurrency,
+        requests: args.requests,
+        ids: IDS,
+        seed: 0,
+    };
+    let costs = eval::bench::adapters(engine.as_ref(), "", &names, &load, args.rounds).await?;
+    screen::show(args.json, &costs, &costs)
 }
 
 async fn first_token(args: FirstTokenArgs) -> anyhow::Result<()> {

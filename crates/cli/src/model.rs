@@ -85,9 +85,17 @@ pub(crate) fn default_name(kind: Kind) -> String {
     hub::default_model(kind).map(|listing| listing.name.clone()).unwrap_or_default()
 }
 
+/// A model's name, and that of the adapter behind it, as in `smollm2:credit`. Sources have colons too, so a name that is one is whole.
+fn adapted(text: &str) -> (&str, Option<&str>) {
+    let parts = text.rsplit_once(':').filter(|(model, adapter)| {
+        Name::parse(text).is_err() && adapters::is_name(adapter) && Name::parse(model).is_ok()
+    });
+    parts.map_or((text, None), |(model, adapter)| (model, Some(adapter)))
+}
+
 /// Brings a model here, telling on stderr what is fetched, how far it is, and under which licence.
 pub(crate) async fn fetch(text: &str) -> anyhow::Result<Entry> {
-    let (hub, name) = (hub(), Name::parse(text)?);
+    let (hub, name) = (hub(), Name::parse(adapted(text).0)?);
     if let Some(entry) = hub.locate(&name) {
         return Ok(entry);
     }
@@ -142,7 +150,7 @@ fn conclude(name: &Name, entry: &Entry) {
 /// The name requests use for a model: short, and without the place it lies at.
 pub(crate) fn served_name(text: &str) -> anyhow::Result<String> {
     let stem = |path: &str| Path::new(path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(match Name::parse(text)? {
+    Ok(match Name::parse(adapted(text).0)? {
         Name::Catalogue(listing) => listing.name.clone(),
         Name::Hub(name) => name.file.as_deref().map_or_else(|| last(&name.repo), stem),
         Name::Package(name) => name.member.as_deref().map_or(name.package, stem),
@@ -176,7 +184,10 @@ pub(crate) async fn load(text: &str, args: &EngineArgs) -> anyhow::Result<Arc<En
     let (engine, digest) = (loading.await?, summing.await??);
     let engine = engine.map(|engine| engine.with_digest(digest));
     bar.finish_and_clear();
-    Ok(Arc::new(engine.with_context(|| format!("cannot load `{text}`"))?))
+    let engine = engine.with_context(|| format!("cannot load `{text}`"))?;
+    let Some(adapter) = adapted(text).1 else { return Ok(Arc::new(engine)) };
+    args.adapters(vec![Arc::new(engine.clone())])?;
+    Ok(Arc::new(engine.preferring(adapter)?))
 }
 
 #[cfg(test)]
@@ -192,6 +203,8 @@ mod tests {
         check("hf:owner/name/dir/file.Q4_1.gguf@main", "file.Q4_1");
         check("pypi:p==1/a/b.gguf", "b");
         check("/no/such/model.gguf", "model");
+        check("smollm2:credit", "smollm2");
+        check("hf:owner/name/model.gguf:credit", "model");
         check(env!("CARGO_MANIFEST_DIR"), "cli");
     }
 

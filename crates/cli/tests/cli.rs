@@ -490,3 +490,62 @@ fn parts_work_together_over_sockets() {
     // A worker answers nobody else.
     assert!(get(&reason, "/v1/models").contains("unknown_url"));
 }
+
+/// Twelve rooms with keys that no model could guess, and the words that ask for each.
+fn rooms() -> (String, Vec<(String, String)>) {
+    let names =
+        ["Ada", "Boole", "Curie", "Dirac", "Euler", "Fermi", "Gauss", "Hilbert", "Ito", "Jacobi", "Kepler", "Lie"];
+    let pairs: Vec<_> = names
+        .iter()
+        .enumerate()
+        .map(|(i, name)| (format!("Which key opens room {name}?"), format!("Key {}{name}.", (i * 37 + 11) % 100)))
+        .collect();
+    let line = |(question, answer): &(String, String)| {
+        let user = serde_json::json!({"role": "user", "content": question});
+        format!("{}\n", serde_json::json!({"messages": [user, {"role": "assistant", "content": answer}]}))
+    };
+    (pairs.iter().map(line).collect(), pairs)
+}
+
+/// From a file of chats to a model that knows them; a run that was interrupted ends with the same file as one that was not.
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn an_adapter_is_learned_and_asked() {
+    let tessera = Tessera::new();
+    let (text, pairs) = rooms();
+    let (data, model) = (tessera.cache.join("rooms.jsonl"), model(SMOLLM2));
+    fs::write(&data, text).unwrap();
+    let data = data.to_str().unwrap();
+    let learn = |name: &'static str| {
+        vec!["train", "lora", "--data", data, "--held-out", data, "--model", &model, "--name", name, "--json"]
+            .into_iter()
+            .chain(["--epochs", "16", "--batch", "4", "--rate", "3e-3"])
+            .collect::<Vec<_>>()
+    };
+    let whole = tessera.run(&learn("whole")).json();
+    assert!(
+        whole["held_out_loss"].as_f64() < Some(0.1) && whole["held_out_loss_before"].as_f64() > Some(1.0),
+        "{whole}"
+    );
+    let mut child = tessera.command(&learn("cut")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let metrics = tessera.cache.join("data/tessera/runs/cut/metrics.jsonl");
+    while fs::read_to_string(&metrics).unwrap_or_default().lines().count() < 5 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was stopped");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let stopped = Done::of(&["cut"], &child.wait_with_output().unwrap()).ok();
+    assert!(stopped.err.contains("the same command goes on"), "{}", stopped.err);
+    let resumed = tessera.run(&learn("cut")).ok();
+    assert!(resumed.err.contains("Going on behind step"), "{}", resumed.err);
+    let file = |name: &str| fs::read(tessera.cache.join(format!("data/tessera/adapters/{name}.safetensors"))).unwrap();
+    assert!(file("whole") == file("cut"), "the same bits");
+    let adapted = format!("{model}:whole");
+    for (question, answer) in &pairs[..3] {
+        let asked =
+            tessera.run(&["generate", "--model", &adapted, "--temperature", "0", "--max-tokens", "20", question]);
+        assert_eq!(asked.ok().out.trim(), answer);
+    }
+    let unknown = tessera.run(&["generate", "--model", &format!("{model}:nobody"), "hi"]);
+    assert!(unknown.code == Some(1) && unknown.err.contains("nobody"), "{}", unknown.err);
+}

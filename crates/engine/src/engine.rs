@@ -54,6 +54,8 @@ pub struct Engine {
     /// What adapters are held against; tests of the core have no model.
     spec: Option<Arc<ModelSpec>>,
     card: ModelCard,
+    /// What a request means that names no model.
+    usual: String,
     commands: mpsc::Sender<Command>,
     state: Arc<Published>,
     seeds: Arc<Seeds>,
@@ -129,7 +131,7 @@ impl Engine {
         };
         let seeds = Arc::new(Seeds { state: RandomState::new(), count: AtomicU64::new(0) });
         let compiling = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
-        Ok(Self { front: Arc::new(front), spec: None, card, commands, state, seeds, compiling })
+        Ok(Self { front: Arc::new(front), spec: None, card, usual: String::new(), commands, state, seeds, compiling })
     }
 
     /// The same with what identifies its weights, for its card.
@@ -166,9 +168,23 @@ impl Engine {
         Ok(())
     }
 
+    /// The same with this adapter beside the model wherever a request names no model.
+    ///
+    /// # Errors
+    /// There is no such adapter.
+    pub fn preferring(mut self, adapter: &str) -> Result<Self, Error> {
+        self.usual = format!("{}:{adapter}", self.card.id);
+        self.front.adaptation(&self.usual)?;
+        Ok(self)
+    }
+
     /// Takes an adapter away; requests in flight keep it.
     pub fn remove_adapter(&self, name: &str) {
         self.front.adapters.remove(name);
+    }
+
+    fn meant<'a>(&'a self, model: &'a str) -> &'a str {
+        if model.is_empty() { &self.usual } else { model }
     }
 
     fn adapted(&self, adaptation: &Adaptation) -> ModelCard {
@@ -180,10 +196,15 @@ impl Engine {
 
     fn cards(&self) -> Vec<ModelCard> {
         let adapted = self.front.adapters.all();
-        std::iter::once(self.card.clone()).chain(adapted.iter().map(|adaptation| self.adapted(adaptation))).collect()
+        let adapted = adapted.iter().map(|adaptation| self.adapted(adaptation));
+        let mut cards: Vec<ModelCard> = std::iter::once(self.card.clone()).chain(adapted).collect();
+        // Stable: the usual one first, the others as they were.
+        cards.sort_by_key(|card| card.id != self.usual);
+        cards
     }
 
     fn card_of(&self, model: &str) -> Option<ModelCard> {
+        let model = self.meant(model);
         match self.front.adaptation(model).ok()? {
             Some(adaptation) => Some(self.adapted(&adaptation)),
             None => Some(self.card.clone()),
@@ -219,7 +240,7 @@ impl Engine {
     /// # Errors
     /// Ids outside of the vocabulary, sequences longer than the context, or an encoder.
     pub async fn logits(&self, tokens: Vec<u32>) -> Result<Vec<Vec<f32>>, Error> {
-        let mut ticket = self.submit(self.front.logits_job(tokens)?).await?;
+        let mut ticket = self.submit(self.front.logits_job(&self.usual, tokens)?).await?;
         match ticket.next().await {
             Some(Ok(Output::Logits(rows))) => Ok(rows),
             Some(Err(error)) => Err(error),
@@ -236,7 +257,8 @@ impl Engine {
         Ok(Ticket { id, inbox, commands: self.commands.clone(), ended: false })
     }
 
-    async fn answer(&self, request: GenerateRequest) -> Result<EventStream, Error> {
+    async fn answer(&self, mut request: GenerateRequest) -> Result<EventStream, Error> {
+        request.model = self.meant(&request.model).to_owned();
         let (front, seeds) = (Arc::clone(&self.front), Arc::clone(&self.seeds));
         let turn = if is_held(&request) { Arc::clone(&self.compiling).acquire_owned().await.ok() } else { None };
         let job = aside(move || {

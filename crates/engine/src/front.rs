@@ -104,7 +104,8 @@ impl Front {
     }
 
     /// The job that returns the logits behind all of `tokens`.
-    pub(crate) fn logits_job(&self, tokens: Vec<u32>) -> Result<Job, Error> {
+    pub(crate) fn logits_job(&self, model: &str, tokens: Vec<u32>) -> Result<Job, Error> {
+        let adaptation = self.adaptation(model)?;
         if self.encoder {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -115,7 +116,7 @@ impl Front {
         if tokens.len() > self.context {
             return Err(too_long("tokens", "the sequence", tokens.len(), self.context));
         }
-        Ok(Job { prompt: tokens, adaptation: None, tenant: String::new(), deadline: None, work: Work::Logits })
+        Ok(Job { prompt: tokens, adaptation, tenant: String::new(), deadline: None, work: Work::Logits })
     }
 
     /// What stands beside the model for requests that call it so.

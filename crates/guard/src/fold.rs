@@ -37,7 +37,7 @@ pub(crate) struct View {
 const CONTEXT: usize = 64;
 /// Forgetting moves what stays, so it waits until there is something to gain; hundreds of streams have two views each, so it does not
 /// wait for long.
-const SLACK: usize = 256 - CONTEXT;
+const SLACK: usize = 128 - CONTEXT;
 
 impl View {
     /// The offset behind the last byte.

@@ -58,16 +58,16 @@ pub(crate) struct Timing {
     pub(crate) tokens: usize,
 }
 
-/// Puts `load` on `model` of `service` (an empty name is the default one).
+/// Puts `load` on `service`, each stream on the next of `models` (an empty name is the default one).
 ///
 /// # Errors
 /// The service's own: one failed stream ends the measurement, since figures without it would flatter.
-pub async fn serve(service: &dyn Generate, model: &str, load: &Load) -> Result<Served, Error> {
+pub async fn serve(service: &dyn Generate, models: &[String], load: &Load) -> Result<Served, Error> {
     let mut prompts = Prompts::new(load.ids.clone(), load.seed);
     let drawn: Vec<_> = (0..load.requests).map(|_| prompts.draw(load.prompt_tokens)).collect();
     let clock = Clock::start();
-    let timings: Vec<Timing> = stream::iter(drawn)
-        .map(|prompt| timed(service, model, prompt, load.output_tokens))
+    let timings: Vec<Timing> = stream::iter(drawn.into_iter().zip(models.iter().cycle()))
+        .map(|(prompt, model)| timed(service, model, prompt, load.output_tokens))
         .buffer_unordered(load.concurrency.max(1))
         .try_collect()
         .await?;
