@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use crate::Device;
 use crate::linear::Shared;
-use crate::simd::{Kernel, LANES, Simd, dispatch};
+use crate::simd::{Kernel, LANES, Simd, dispatch, transpose};
 
 /// Vectors of a left panel: rows of the result.
 const LEFT: usize = 8;
@@ -223,21 +223,47 @@ impl<const W: usize> Pack<'_, W> {
         }
     }
 
-    /// Sixteen steps of every vector at a time, so that what is written stays in the first-level cache meanwhile.
+    /// Sixteen steps of sixteen vectors at a time, turned in registers.
     #[inline(always)]
-    fn rows<S: Simd>(self, s: S) {
+    fn rows<S: Simd>(mut self, s: S) {
+        let steps = self.size / W;
+        for vector in (0..self.words.len() / steps.max(1)).step_by(LANES) {
+            for step in (0..steps).step_by(LANES) {
+                let lines = transpose(s, self.lines(s, vector, step));
+                for (step, line) in (step..steps).zip(lines) {
+                    self.put(s, vector, step, line);
+                }
+            }
+        }
+    }
+
+    /// Sixteen steps of each of sixteen vectors, both counted from this task's first on.
+    #[inline(always)]
+    fn lines<S: Simd>(&self, s: S, vector: usize, step: usize) -> [S::F; LANES] {
         let Vectors { data, count, len, .. } = self.vectors;
         let numbers = self.precision.numbers();
-        for (panel, words) in self.words.chunks_exact_mut(self.size).enumerate() {
-            for (block, words) in words.chunks_mut(LANES * W).enumerate() {
-                let columns = block * LANES * numbers..len.min((block + 1) * LANES * numbers);
-                for lane in 0..W {
-                    let vector = self.first + panel * W + lane;
-                    let part = if vector < count { &data[vector * len..][columns.clone()] } else { &[] };
-                    let mut steps = [0.0; LANES];
-                    s.store(steps_of(s, self.precision, part), &mut steps);
-                    words[lane..].iter_mut().step_by(W).zip(steps).for_each(|(word, step)| *word = step);
-                }
+        let columns = step * numbers..len.min((step + LANES) * numbers);
+        let first = self.first + vector;
+        let mut lines = [s.splat(0.0); LANES];
+        for (line, vector) in lines.iter_mut().zip(first..count) {
+            *line = steps_of(s, self.precision, &data[vector * len..][columns.clone()]);
+        }
+        lines
+    }
+
+    /// One step of sixteen vectors, which are half of a panel or two.
+    #[inline(always)]
+    fn put<S: Simd>(&mut self, s: S, vector: usize, step: usize, line: S::F) {
+        let at = |vector: usize| vector / W * self.size + step * W + vector % W;
+        if W >= LANES {
+            return s.store_part(line, &mut self.words[at(vector)..][..LANES]);
+        }
+        let mut lanes = [0.0; LANES];
+        s.store(line, &mut lanes);
+        for (panel, lanes) in lanes.chunks_exact(W).enumerate() {
+            // The last panel may have no second one beside it.
+            if let Some(words) = self.words.get_mut(at(vector + panel * W)..).and_then(|words| words.get_mut(..W)) {
+                words.copy_from_slice(lanes);
             }
         }
     }

@@ -117,6 +117,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The largest lane.
     fn largest(self, x: Self::F) -> f32;
 
+    /// Lanes of `a` and `b` in turns: those of the lower halves, those of the upper ones.
+    fn interleave(self, a: Self::F, b: Self::F) -> [Self::F; 2];
+
     /// The first `x.len()` lanes from `x`, the others zero.
     #[inline(always)]
     fn load_part(self, x: &[f32]) -> Self::F {
@@ -177,6 +180,18 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Out {
         Isa::Avx2 => avx2::run(kernel),
         _ => kernel.run(Scalar),
     }
+}
+
+/// Rows become columns. Each round rotates the bits of every number's place, row and column behind each other, by one.
+#[inline(always)]
+pub(crate) fn transpose<S: Simd>(s: S, mut rows: [S::F; LANES]) -> [S::F; LANES] {
+    for _ in 0..LANES.ilog2() {
+        let before = rows;
+        for i in 0..LANES / 2 {
+            [rows[2 * i], rows[2 * i + 1]] = s.interleave(before[i], before[i + LANES / 2]);
+        }
+    }
+    rows
 }
 
 /// A function of up to three numbers, for [`zip_map`] and [`sum_map`]. Not a closure, since closures cannot be told to be inlined.

@@ -84,6 +84,8 @@ pub(crate) struct Linear {
 pub(crate) struct Scratch {
     pub(crate) left: LeftPanels,
     pub(crate) right: RightPanels,
+    /// Columns of what products read, for the gradients of their weights.
+    seen: RightPanels,
     waist: LeftPanels,
     low: Vec<f32>,
     /// An adapter's input with what is left out of it, or that input's gradient.
@@ -197,7 +199,15 @@ impl Linear {
         }
     }
 
-    /// `dx (+)= dy W`, and the gradients of what learns. `low` is what [`Linear::forward`] left there.
+    /// Packs what the gradients of weights read, once for all products of one input.
+    pub(crate) fn see(&self, Math { dev, precision }: Math<'_>, input: &Input<'_>, scratch: &mut Scratch) {
+        let thinned = matches!(self.part, Part::Adapter(_)) && input.drop.is_some();
+        if !thinned && !matches!(self.part, Part::Frozen) {
+            scratch.seen.pack(dev, precision, Vectors::columns(input.x, self.inputs));
+        }
+    }
+
+    /// `dx (+)= dy W`, and the gradients of what learns, behind [`Linear::see`]. `low` is what [`Linear::forward`] left there.
     pub(crate) fn backward(
         &self,
         math: Math<'_>,
@@ -214,8 +224,7 @@ impl Linear {
             Part::Adapter(adapter) => adapter.backward(math, input, low, &mut back, scratch),
             Part::Whole { weight } => {
                 scratch.left.pack(dev, precision, Vectors::columns(back.dy, self.outputs));
-                scratch.right.pack(dev, precision, Vectors::columns(input.x, self.inputs));
-                gemm(dev, &scratch.left, &scratch.right, &mut back.gradient[weight.clone()], true);
+                gemm(dev, &scratch.left, &scratch.seen, &mut back.gradient[weight.clone()], true);
             }
         }
         if let Some(bias) = &self.learned_bias {
@@ -289,7 +298,7 @@ impl Adapter {
         scratch: &mut Scratch,
     ) {
         let (outputs, inputs) = (self.b.len() / self.rank, self.inputs());
-        let Scratch { left, right, low: dlow, thinned, .. } = scratch;
+        let Scratch { left, right, seen, low: dlow, thinned, .. } = scratch;
         dlow.resize(low.len(), 0.0);
         // `left` holds the rows of `dy` still.
         gemm(dev, left, &self.panels[B_COLUMNS], dlow, false);
@@ -298,8 +307,10 @@ impl Adapter {
         right.pack(dev, precision, Vectors::columns(low, self.rank));
         gemm(dev, left, right, &mut back.gradient[self.b.clone()], true);
         left.pack(dev, precision, Vectors::columns(dlow, self.rank));
-        right.pack(dev, precision, Vectors::columns(self.thin(dev, input, thinned), inputs));
-        gemm(dev, left, right, &mut back.gradient[self.a.clone()], true);
+        if input.drop.is_some() {
+            seen.pack(dev, precision, Vectors::columns(self.thin(dev, input, thinned), inputs));
+        }
+        gemm(dev, left, seen, &mut back.gradient[self.a.clone()], true);
         left.pack(dev, precision, Vectors::rows(dlow, self.rank));
         let Some(drop) = input.drop else { return gemm(dev, left, &self.panels[A_COLUMNS], back.dx, true) };
         thinned.resize(back.dx.len(), 0.0);

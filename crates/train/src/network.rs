@@ -231,7 +231,9 @@ impl Network {
         let Room { scratch, hidden, logits, .. } = &mut self.room;
         let mut dx = vec![0.0; hidden.len()];
         let back = Back { dy: logits, dx: &mut dx, onto: false, gradient: &mut self.params.gradient };
-        self.head.backward(pass.math, &Input { x: hidden, drop: None }, &[], back, scratch);
+        let input = Input { x: hidden, drop: None };
+        self.head.see(pass.math, &input, scratch);
+        self.head.backward(pass.math, &input, &[], back, scratch);
         let width = self.spec.width;
         portion.iter().zip(dx.chunks_exact(width)).for_each(|(row, dx)| {
             dhidden[row * width..][..width].copy_from_slice(dx);

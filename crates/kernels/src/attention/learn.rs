@@ -24,7 +24,7 @@ use super::AttentionSpec;
 use crate::Device;
 use crate::linear::Shared;
 use crate::math::{exp, tanh};
-use crate::simd::{Kernel, LANES, Simd, dispatch};
+use crate::simd::{Kernel, LANES, Simd, dispatch, transpose};
 
 /// Queries and keys of a block.
 const BLOCK: usize = 64;
@@ -176,12 +176,16 @@ impl<'a> Head<'a> {
 
     /// Some rows from `first` on, turned; those that are missing are zero.
     #[inline(always)]
-    fn turn(&self, first: usize, rows: usize, to: &mut Turned) {
-        for row in 0..BLOCK {
-            if row < rows {
-                to.iter_mut().zip(self.row(first + row)).for_each(|(to, x)| to[row] = *x);
-            } else {
-                to[..self.dim].iter_mut().for_each(|to| to[row] = 0.0);
+    fn turn<S: Simd>(&self, s: S, first: usize, rows: usize, to: &mut Turned) {
+        for row in (0..BLOCK).step_by(LANES) {
+            for number in (0..self.dim).step_by(LANES) {
+                let mut lines = [s.splat(0.0); LANES];
+                for (line, row) in lines.iter_mut().zip(row..rows) {
+                    *line = s.load_part(&self.row(first + row)[number..self.dim.min(number + LANES)]);
+                }
+                for (line, to) in transpose(s, lines).into_iter().zip(&mut to[number..self.dim]) {
+                    s.store_part(line, &mut to[row..row + LANES]);
+                }
             }
         }
     }
@@ -314,13 +318,13 @@ impl Kernel for Forward<'_> {
         let kv_head = head / spec.group();
         let (k, v) = (sequence.key(sequence.x.k, kv_head), sequence.key(sequence.x.v, kv_head));
         let (mut q, mut turned, mut scores) = (TURNED, TURNED, SCORES);
-        sequence.query(sequence.x.q, head).turn(first, count, &mut q);
+        sequence.query(sequence.x.q, head).turn(s, first, count, &mut q);
         let mut softmax = Softmax { largest: [f32::NEG_INFINITY; BLOCK], sum: [0.0; BLOCK] };
         let (width, dim) = (spec.heads * spec.head_dim, spec.head_dim);
         let mut out = SUMS;
         for first_key in (sequence.first_key(first)..first + count).step_by(BLOCK) {
             let keys = sequence.block(first_key);
-            k.turn(first_key, keys, &mut turned);
+            k.turn(s, first_key, keys, &mut turned);
             sequence.scores(s, &turned, &q, (first_key, first), &mut scores);
             let shrink = softmax.take(s, &mut scores);
             out.iter_mut().zip(shrink).for_each(|(row, shrink)| row[..dim].iter_mut().for_each(|x| *x *= shrink));
@@ -414,13 +418,13 @@ impl Kernel for Backward<'_> {
         let mut keys = Keys { k: TURNED, v: TURNED, dk: SUMS, dv: SUMS };
         for first_key in (0..sequence.len).step_by(BLOCK) {
             let rows = first_key..first_key + sequence.block(first_key);
-            sequence.key(sequence.x.k, kv_head).turn(first_key, rows.len(), &mut keys.k);
-            sequence.key(sequence.x.v, kv_head).turn(first_key, rows.len(), &mut keys.v);
+            sequence.key(sequence.x.k, kv_head).turn(s, first_key, rows.len(), &mut keys.k);
+            sequence.key(sequence.x.v, kv_head).turn(s, first_key, rows.len(), &mut keys.v);
             (keys.dk, keys.dv) = (SUMS, SUMS);
             for head in heads.clone() {
                 let seeing = |first: &usize| sequence.first_key(*first) <= first_key;
                 for first in (first_key..sequence.len).step_by(BLOCK).take_while(seeing) {
-                    self.load(head, first, &mut queries);
+                    self.load(s, head, first, &mut queries);
                     self.meet(s, &mut keys, &queries, Pair { head, first_key, first });
                 }
             }
@@ -448,12 +452,12 @@ impl Backward<'_> {
     }
 
     #[inline(always)]
-    fn load(&self, head: usize, first: usize, queries: &mut Queries) {
+    fn load<S: Simd>(&self, s: S, head: usize, first: usize, queries: &mut Queries) {
         let sequence = &self.sequence;
         let count = sequence.block(first);
         let (dout, out) = (sequence.query(self.dout, head), sequence.query(self.done.out, head));
-        sequence.query(sequence.x.q, head).turn(first, count, &mut queries.q);
-        dout.turn(first, count, &mut queries.dout);
+        sequence.query(sequence.x.q, head).turn(s, first, count, &mut queries.q);
+        dout.turn(s, first, count, &mut queries.dout);
         // A row that is not there has weights of zero.
         queries.log_sums.fill(f32::INFINITY);
         queries.deltas.fill(0.0);
@@ -484,9 +488,11 @@ impl Backward<'_> {
         gather(s, &ds, k, first_key..first_key + key_rows, rows, &mut dq);
         let add = |i: usize, row: &mut [f32]| row.iter_mut().zip(&dq[i]).for_each(|(row, dq)| *row += dq);
         self.write(self.dq, (spec.heads, head), first..first + rows, add);
-        (p, ds) = (across(&p), across(&ds));
-        gather(s, &p, dout, first..first + rows, key_rows, &mut keys.dv);
-        gather(s, &ds, q, first..first + rows, key_rows, &mut keys.dk);
+        let mut columns = SCORES;
+        across(s, &p, &mut columns);
+        gather(s, &columns, dout, first..first + rows, key_rows, &mut keys.dv);
+        across(s, &ds, &mut columns);
+        gather(s, &columns, q, first..first + rows, key_rows, &mut keys.dk);
     }
 }
 
@@ -519,12 +525,20 @@ fn gather<S: Simd>(s: S, weights: &Scores, x: Head<'_>, from: Range<usize>, rows
     add_product(s, weights.as_flattened(), x.data, (rows, x.dim, from.len()), at, sums.as_flattened_mut(), WIDEST);
 }
 
-fn across(x: &Scores) -> Scores {
-    let mut y = SCORES;
-    for (i, row) in x.iter().enumerate() {
-        row.iter().zip(&mut y).for_each(|(x, y)| y[i] = *x);
+/// Rows become columns.
+#[inline(always)]
+fn across<S: Simd>(s: S, x: &Scores, y: &mut Scores) {
+    for row in (0..BLOCK).step_by(LANES) {
+        for column in (0..BLOCK).step_by(LANES) {
+            let mut lines = [s.splat(0.0); LANES];
+            for (line, x) in lines.iter_mut().zip(&x[row..row + LANES]) {
+                *line = s.load_part(&x[column..column + LANES]);
+            }
+            for (line, y) in transpose(s, lines).into_iter().zip(&mut y[column..column + LANES]) {
+                s.store_part(line, &mut y[row..row + LANES]);
+            }
+        }
     }
-    y
 }
 
 #[cfg(test)]

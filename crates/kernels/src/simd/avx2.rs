@@ -215,6 +215,16 @@ impl Simd for Avx2 {
         unsafe { Pair(_mm256_permute_ps::<0b10_11_00_01>(x.0), _mm256_permute_ps::<0b10_11_00_01>(x.1)) }
     }
     #[inline(always)]
+    fn interleave(self, a: Self::F, b: Self::F) -> [Self::F; 2] {
+        // SAFETY: the token proves the feature.
+        unsafe {
+            [(a.0, b.0), (a.1, b.1)].map(|(a, b)| {
+                let (even, odd) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                Pair(_mm256_permute2f128_ps::<0x20>(even, odd), _mm256_permute2f128_ps::<0x31>(even, odd))
+            })
+        }
+    }
+    #[inline(always)]
     fn sum(self, x: Self::F) -> f32 {
         // SAFETY: the token proves the feature.
         unsafe {

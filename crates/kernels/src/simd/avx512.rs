@@ -213,6 +213,15 @@ impl Simd for Avx512 {
         unsafe { _mm512_permute_ps::<0b10_11_00_01>(x) }
     }
     #[inline(always)]
+    fn interleave(self, a: Self::F, b: Self::F) -> [Self::F; 2] {
+        // SAFETY: the token proves the feature.
+        unsafe {
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+            [_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b)]
+        }
+    }
+    #[inline(always)]
     fn sum(self, x: Self::F) -> f32 {
         // SAFETY: the token proves the feature.
         unsafe {

@@ -170,6 +170,10 @@ impl Simd for Scalar {
         from_fn(|i| x[i ^ 1])
     }
     #[inline(always)]
+    fn interleave(self, a: F, b: F) -> [F; 2] {
+        [0, LANES / 2].map(|half| from_fn(|i| if i % 2 == 0 { a[half + i / 2] } else { b[half + i / 2] }))
+    }
+    #[inline(always)]
     fn sum(self, x: F) -> f32 {
         fold(x, |a, b| a + b)
     }

@@ -25,6 +25,8 @@ impl Kernel for Everything<'_> {
             s.max(a, b),
             s.abs(a),
             s.swap_pairs(a),
+            s.interleave(a, c)[0],
+            s.interleave(a, c)[1],
             s.select(lt, a, b),
             s.select(s.mask(0x1a2b), a, b),
             s.load_f16(&half),
@@ -74,5 +76,28 @@ fn instruction_sets_agree_to_the_bit() {
         for isa in Isa::available() {
             assert_eq!(dispatch(isa, Everything(&a, &b, &c)), expected, "{isa:?}");
         }
+    }
+}
+
+struct Transposed(Vec<f32>);
+
+impl Kernel for Transposed {
+    type Out = Vec<f32>;
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) -> Vec<f32> {
+        let (lines, _) = self.0.as_chunks_mut::<LANES>();
+        let mut rows = [s.splat(0.0); LANES];
+        rows.iter_mut().zip(&*lines).for_each(|(row, line)| *row = s.load(line));
+        transpose(s, rows).into_iter().zip(lines).for_each(|(row, line)| s.store(row, line));
+        self.0
+    }
+}
+
+#[test]
+fn rows_become_columns() {
+    let numbers = |at: fn(usize) -> usize| (0..LANES * LANES).map(|i| at(i) as f32).collect::<Vec<f32>>();
+    for isa in Isa::available() {
+        let columns = dispatch(isa, Transposed(numbers(|i| i)));
+        assert_eq!(columns, numbers(|i| i % LANES * LANES + i / LANES), "{isa:?}");
     }
 }

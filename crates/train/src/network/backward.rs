@@ -44,6 +44,15 @@ impl Network {
         self.put_back(x, dx);
     }
 
+    /// Packs what the gradients of the next products read.
+    fn see(&mut self, pass: Pass<'_>, x: Slot, weight: Weight) {
+        let mut scratch = std::mem::take(&mut self.room.scratch);
+        let drop = pass.drop_adapter(weight);
+        let input = Input { x: self.room.value(x), drop: drop.as_ref() };
+        self.linears[weight].see(pass.math, &input, &mut scratch);
+        self.room.scratch = scratch;
+    }
+
     /// `dx (+)= dy W`, and the gradients of the weight.
     fn product_back(&mut self, pass: Pass<'_>, (x, weight): (Slot, Weight), dy: &[f32], dx: &mut [f32], onto: bool) {
         let linear = &self.linears[weight];
@@ -59,6 +68,7 @@ impl Network {
 
     fn linear_back(&mut self, pass: Pass<'_>, x: Slot, outs: &[(Weight, Slot)]) {
         let mut dx = self.lend_back(x);
+        self.see(pass, x, outs[0].0);
         for (i, &(weight, y)) in outs.iter().enumerate() {
             let dy = self.lend_back(y);
             self.product_back(pass, (x, weight), &dy, &mut dx, i > 0);
@@ -69,6 +79,7 @@ impl Network {
 
     fn onto_back(&mut self, pass: Pass<'_>, op: usize, (x, weight): (Slot, Weight), y: Slot) {
         let (mut dx, dy) = (self.lend_back(x), self.lend_back(y));
+        self.see(pass, x, weight);
         if let Some(drop) = pass.drop_residual(op) {
             let mut block = std::mem::take(&mut self.room.block);
             block.clear();
