@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn rows_get_what_their_adapters_say() {
-        let check = |rank, inputs, outputs, rows: usize| {
+        let check = |rank: usize, inputs: usize, outputs: usize, rows: usize| {
             let mut random = Random::new(rank as u64);
             let x = random.numbers(rows * inputs);
             let pairs: Vec<_> =

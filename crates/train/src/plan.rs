@@ -54,7 +54,11 @@ pub struct Dropout {
     pub residuals: f32,
 }
 
-/// How a teacher's word and the token that followed are mixed.
+/// How a teacher's word and the token that followed are mixed, in samples that have a teacher.
+///
+/// A share of 1 leaves the token that followed to the other samples. So a run is held to its beginning: texts that it shall go on to say as before have
+/// that beginning as their teacher ([`crate::Network::teach`]) and a weight of their own, and [`crate::Trainer::evaluate`] over such texts is the
+/// divergence from there.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Distillation {
