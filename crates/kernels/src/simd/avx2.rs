@@ -218,10 +218,12 @@ impl Simd for Avx2 {
     fn interleave(self, a: Self::F, b: Self::F) -> [Self::F; 2] {
         // SAFETY: the token proves the feature.
         unsafe {
-            [(a.0, b.0), (a.1, b.1)].map(|(a, b)| {
-                let (even, odd) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-                Pair(_mm256_permute2f128_ps::<0x20>(even, odd), _mm256_permute2f128_ps::<0x31>(even, odd))
-            })
+            let low = (_mm256_unpacklo_ps(a.0, b.0), _mm256_unpackhi_ps(a.0, b.0));
+            let high = (_mm256_unpacklo_ps(a.1, b.1), _mm256_unpackhi_ps(a.1, b.1));
+            [
+                Pair(_mm256_permute2f128_ps::<0x20>(low.0, low.1), _mm256_permute2f128_ps::<0x31>(low.0, low.1)),
+                Pair(_mm256_permute2f128_ps::<0x20>(high.0, high.1), _mm256_permute2f128_ps::<0x31>(high.0, high.1)),
+            ]
         }
     }
     #[inline(always)]

@@ -197,8 +197,9 @@ impl Simd for Avx512 {
     fn pair_bf16(self, low: Self::F, high: Self::F) -> Self::I {
         // SAFETY: the token proves the feature; the types differ in name only.
         unsafe {
-            let [low, high] =
-                [low, high].map(|x| _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x))));
+            // Not by `map`: what a closure calls is not inlined, and every instruction becomes a call.
+            let low = _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(low)));
+            let high = _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(high)));
             _mm512_or_si512(low, _mm512_slli_epi32::<16>(high))
         }
     }
