@@ -108,8 +108,8 @@ pub(crate) struct Local {
     pub(crate) chat: Vec<Arc<Engine>>,
     /// Engines of embedding models; they come first where vectors are asked for.
     pub(crate) embed: Vec<Arc<Engine>>,
-    /// Decisions.
-    pub(crate) library: Arc<Library>,
+    /// Decisions, in a process that makes them: they are compiled, and a gateway alone has no use for that.
+    pub(crate) library: Option<Arc<Library>>,
     /// The part that this process is.
     pub(crate) part: WorkerArgs,
 }
@@ -128,8 +128,8 @@ impl Local {
         elsewhere.join(&mut services);
         // In front: a route may bear the name of a model that it tries first.
         services.generate.splice(0..0, routes(settings, &services.generate, elsewhere)?);
-        if self.part.reasons() {
-            let reason = Reason::new(services.generate.clone()).with_library(self.library.clone());
+        if let Some(library) = &self.library {
+            let reason = Reason::new(services.generate.clone()).with_library(library.clone());
             services.decide.insert(0, Arc::new(reason));
         }
         if self.part.answers_clients() {

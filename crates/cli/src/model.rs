@@ -87,9 +87,12 @@ pub(crate) fn default_name(kind: Kind) -> String {
 
 /// A model's name, and that of the adapter behind it, as in `smollm2:credit`. Sources have colons too, so a name that is one is whole.
 fn adapted(text: &str) -> (&str, Option<&str>) {
-    let parts = text.rsplit_once(':').filter(|(model, adapter)| {
-        Name::parse(text).is_err() && adapters::is_name(adapter) && Name::parse(model).is_ok()
-    });
+    let is_model = |text: &str| match Name::parse(text) {
+        Ok(Name::Path(path)) => path.exists(),
+        other => other.is_ok(),
+    };
+    let parts = text.rsplit_once(':');
+    let parts = parts.filter(|(model, adapter)| !is_model(text) && adapters::is_name(adapter) && is_model(model));
     parts.map_or((text, None), |(model, adapter)| (model, Some(adapter)))
 }
 

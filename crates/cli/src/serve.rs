@@ -97,7 +97,8 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let (chat, embed) = (load(&chat).await?, load(&embed).await?);
     let (address, scheme) = (listener.local_addr(), listener.scheme());
     let folder = args.engine.adapters(chat.clone())?;
-    let local = Local { chat, embed, library: args.library.library().into(), part: args.workers };
+    let library = args.workers.reasons().then(|| args.library.library().into());
+    let local = Local { chat, embed, library, part: args.workers };
     let gateway = compose::gateway(local, settings, ledger).await?;
     if gateway.public {
         screen::note(format_args!("Serving {} at {scheme}://{address}/v1 (Ctrl-C stops)", offered(&gateway)));

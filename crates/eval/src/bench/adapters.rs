@@ -52,9 +52,8 @@ pub async fn adapters(
 impl std::fmt::Display for Adapted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let head = ["", "median", "min", "max", "n"].map(str::to_owned);
-        let row = |name: &str, s: Spread| {
-            [name.to_owned(), figure(s.median), figure(s.min), figure(s.max), s.n.to_string()]
-        };
+        let row =
+            |name: &str, s: Spread| [name.to_owned(), figure(s.median), figure(s.min), figure(s.max), s.n.to_string()];
         let adapted = format!("one of {} adapters each, tok/s", self.adapters);
         let lines = [head, row("alone, tok/s", self.alone), row(&adapted, self.adapted), row("ratio", self.ratio)];
         writeln!(f, "{} streams at once", self.concurrency)?;
