@@ -1,10 +1,9 @@
 //! Adapters beside matrices, while serving: `y += B (A x)` (LoRA, Hu et al. 2021), every row with an adapter of its own or none, so that rows of
 //! many adapters share one pass over the base (as in Punica, Chen et al. 2023).
 //!
-//! Numbers are f16, sums f32. A row is computed alone and in one order: `A x` in sixteen lanes along the columns, folded in halves; then every
+//! Numbers are signed bytes with a scale for every rank on either side, sums f32: what a step has to read of the adapters of its rows is what they
+//! cost, and at eight bits the rounding is far below what they change. A row is computed alone and in one order: `A x` in sixteen lanes along the columns, folded in halves; then every
 //! output takes the ranks in ascending order. So its bits depend on nothing beside it, and are the same on every instruction set.
-
-use half::f16;
 
 use crate::linear::Shared;
 use crate::simd::{Kernel, LANES, Simd, dispatch};
@@ -24,13 +23,15 @@ pub struct LowRank {
     inputs: usize,
     outputs: usize,
     /// `[rank][inputs]`, every rank filled up with zeros to whole vectors.
-    a: Vec<[u16; LANES]>,
+    a: Vec<[i8; LANES]>,
     /// `[outputs / 16][rank][16]`.
-    b: Vec<[u16; LANES]>,
+    b: Vec<[i8; LANES]>,
+    /// What a rank's bytes are worth: of its row of `a` times its column of `b`.
+    scales: Vec<f32>,
 }
 
 impl LowRank {
-    /// Takes `a`, `[rank][inputs]`, and `scale` times `b`, `[outputs][rank]`, rounded to f16.
+    /// Takes `a`, `[rank][inputs]`, and `scale` times `b`, `[outputs][rank]`, rounded to bytes.
     ///
     /// # Panics
     /// When `rank` is 0 or above [`MOST_RANKS`], or `a` or `b` are not whole rows of it.
@@ -38,13 +39,15 @@ impl LowRank {
         assert!((1..=MOST_RANKS).contains(&rank), "a rank of {rank}, not 1 to {MOST_RANKS}");
         assert!(a.len().is_multiple_of(rank) && b.len().is_multiple_of(rank), "not rows of rank {rank}");
         let (inputs, outputs) = (a.len() / rank, b.len() / rank);
-        let bits = |x: f32| f16::from_f32(x).to_bits();
-        let line = |x: &[f32]| std::array::from_fn(|i| x.get(i).map_or(0, |x| bits(*x)));
-        let a = a.chunks_exact(inputs.max(1)).flat_map(|row| row.chunks(LANES)).map(line).collect();
-        let scaled = |out: usize, r: usize| b.get(out * rank + r).map_or(0, |x| bits(x * scale));
-        let places = (0..outputs.div_ceil(LANES)).flat_map(|block| (0..rank).map(move |r| (block, r)));
-        let b = places.map(|(block, r)| std::array::from_fn(|i| scaled(block * LANES + i, r))).collect();
-        Self { rank, inputs, outputs, a, b }
+        let rows: Vec<Bytes> = a.chunks_exact(inputs.max(1)).map(|row| Bytes::of(row.iter().copied())).collect();
+        let column = |r: usize| Bytes::of(b.iter().skip(r).step_by(rank).map(|x| x * scale));
+        let columns: Vec<Bytes> = (0..rank).map(column).collect();
+        let scales = rows.iter().zip(&columns).map(|(row, column)| row.scale * column.scale).collect();
+        let lines = |bytes: &Bytes| bytes.bytes.chunks(LANES).map(line).collect::<Vec<_>>();
+        let a = rows.iter().flat_map(lines).collect();
+        let columns: Vec<_> = columns.iter().map(lines).collect();
+        let b = (0..outputs.div_ceil(LANES)).flat_map(|block| columns.iter().map(move |lines| lines[block])).collect();
+        Self { rank, inputs, outputs, a, b, scales }
     }
 
     /// Columns of its input.
@@ -61,6 +64,24 @@ impl LowRank {
     pub fn bytes(&self) -> usize {
         size_of_val(&self.a[..]) + size_of_val(&self.b[..])
     }
+}
+
+/// Numbers as bytes: each is its byte times the scale.
+struct Bytes {
+    bytes: Vec<i8>,
+    scale: f32,
+}
+
+impl Bytes {
+    fn of(numbers: impl Iterator<Item = f32> + Clone) -> Self {
+        let scale = numbers.clone().fold(0.0, |most: f32, x| most.max(x.abs())) / 127.0;
+        let byte = |x: f32| if scale > 0.0 { (x / scale).round_ties_even() as i8 } else { 0 };
+        Self { bytes: numbers.map(byte).collect(), scale }
+    }
+}
+
+fn line(bytes: &[i8]) -> [i8; LANES] {
+    std::array::from_fn(|i| bytes.get(i).copied().unwrap_or_default())
 }
 
 /// Outputs that one pass takes.
@@ -117,10 +138,11 @@ impl Kernel for Row<'_> {
         for (low, a) in rest.iter_mut().zip(a_rest.chunks_exact(vectors)) {
             [*low] = dots(s, x, a);
         }
+        low.iter_mut().zip(&part.scales).for_each(|(low, scale)| *low *= scale);
         for (out, b) in out.chunks_mut(LANES).zip(part.b.chunks_exact(part.rank)) {
             let mut sum = s.load_part(out);
             for (b, low) in b.iter().zip(&*low) {
-                sum = s.fma(s.load_f16(b), s.splat(*low), sum);
+                sum = s.fma(s.load_i8(b), s.splat(*low), sum);
             }
             s.store_part(sum, out);
         }
@@ -129,13 +151,13 @@ impl Kernel for Row<'_> {
 
 /// The products of `x` with `N` rows.
 #[inline(always)]
-fn dots<S: Simd, const N: usize>(s: S, x: &[f32], rows: &[[u16; LANES]]) -> [f32; N] {
+fn dots<S: Simd, const N: usize>(s: S, x: &[f32], rows: &[[i8; LANES]]) -> [f32; N] {
     let vectors = rows.len() / N;
     let mut sums = [s.splat(0.0); N];
     for (at, x) in x.chunks(LANES).enumerate() {
         let x = s.load_part(x);
         for (r, sum) in sums.iter_mut().enumerate() {
-            *sum = s.fma(s.load_f16(&rows[r * vectors + at]), x, *sum);
+            *sum = s.fma(s.load_i8(&rows[r * vectors + at]), x, *sum);
         }
     }
     let mut dots = [0.0; N];
@@ -169,6 +191,12 @@ mod tests {
         .unwrap()
     }
 
+    /// Numbers as eight bits keep them.
+    fn eight(numbers: impl Iterator<Item = f32> + Clone) -> Vec<f64> {
+        let scale = f64::from(numbers.clone().map(f32::abs).fold(0.0, f32::max)) / 127.0;
+        numbers.map(|x| (f64::from(x) / scale).round_ties_even() * scale).collect()
+    }
+
     #[test]
     fn rows_get_what_their_adapters_say() {
         let check = |rank: usize, inputs: usize, outputs: usize, rows: usize| {
@@ -178,13 +206,13 @@ mod tests {
                 (0..2).map(|_| (random.numbers(rank * inputs), random.numbers(outputs * rank))).collect();
             let parts: Vec<_> = pairs.iter().map(|(a, b)| LowRank::new(rank, a, b, 0.5)).collect();
             let got = outcome(&x, &parts, rows);
-            let exact = |x: f32| f64::from(f16::from_f32(x).to_f32());
             for (i, got) in got.iter().enumerate() {
                 let (row, out) = (i / outputs, i % outputs);
                 let (a, b) = &pairs[row % 2];
                 let low = |r: usize| {
-                    let terms = a[r * inputs..][..inputs].iter().zip(&x[row * inputs..]);
-                    terms.map(|(a, x)| exact(*a) * f64::from(*x)).sum::<f64>() * exact(b[out * rank + r] * 0.5)
+                    let a = eight(a[r * inputs..][..inputs].iter().copied());
+                    let b = eight(b.iter().skip(r).step_by(rank).map(|x| x * 0.5));
+                    a.iter().zip(&x[row * inputs..]).map(|(a, x)| a * f64::from(*x)).sum::<f64>() * b[out]
                 };
                 let want = 1.0 + if row.is_multiple_of(3) { 0.0 } else { (0..rank).map(low).sum() };
                 assert!((f64::from(*got) - want).abs() < 1e-4 * (1.0 + want.abs()), "{row}, {out}: {got}, not {want}");

@@ -36,6 +36,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load(self, x: &[f32; LANES]) -> Self::F;
     fn store(self, x: Self::F, to: &mut [f32; LANES]);
     fn load_f16(self, x: &[u16; LANES]) -> Self::F;
+    fn load_i8(self, x: &[i8; LANES]) -> Self::F;
     /// Asks for the cache lines of `x`. A hint: it changes nothing but time.
     fn prefetch<T, const N: usize>(self, x: &[T; N]);
     /// Rounds to nearest even.

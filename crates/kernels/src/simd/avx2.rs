@@ -58,6 +58,15 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> Self::F {
+        // SAFETY: the token proves the feature; the reference proves sixteen numbers.
+        unsafe {
+            let all = _mm_loadu_si128(x.as_ptr().cast());
+            let (low, high) = (_mm256_cvtepi8_epi32(all), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(all)));
+            Pair(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
+        }
+    }
+    #[inline(always)]
     fn prefetch<T, const N: usize>(self, x: &[T; N]) {
         super::prefetch_lines(x);
     }

@@ -56,6 +56,10 @@ impl Simd for Scalar {
         x.map(|bits| f16::from_bits(bits).to_f32())
     }
     #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> F {
+        x.map(f32::from)
+    }
+    #[inline(always)]
     fn prefetch<T, const N: usize>(self, _: &[T; N]) {}
     #[inline(always)]
     fn store_f16(self, x: F, to: &mut [u16; LANES]) {

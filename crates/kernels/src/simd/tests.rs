@@ -30,6 +30,7 @@ impl Kernel for Everything<'_> {
             s.select(lt, a, b),
             s.select(s.mask(0x1a2b), a, b),
             s.load_f16(&half),
+            s.load_i8(&half.map(|x| x as i8)),
             s.load_part(&self.0[..5]),
             s.as_float(s.add_int(i, j)),
             s.as_float(s.sub_int(i, j)),
