@@ -35,6 +35,9 @@ pub struct GenerateRequest {
     pub deadline: Option<Duration>,
     /// Tenant for fair queueing: tenants with waiting work take turns.
     pub tenant: String,
+    /// Who asks, for choices that must stay the same for the same one: an end user, a key; empty where nobody is known.
+    #[serde(default)]
+    pub unit: String,
     /// Tokens that an earlier, broken stream of the same request already generated, one list per choice (empty: from the
     /// start). They count as generated: the answer goes on behind them as it would have there, and their text is sent
     /// again from the start, so that whoever resumes drops what was delivered.
@@ -59,6 +62,7 @@ impl GenerateRequest {
             score_from: 0,
             deadline: None,
             tenant: String::new(),
+            unit: String::new(),
             resume: Vec::new(),
             report_tokens: false,
         }

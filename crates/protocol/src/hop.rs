@@ -51,12 +51,23 @@ pub enum Reason {
     Only,
     /// The stream broke with another one and went on here.
     Resumed,
+    /// It is the version that a rollout's weights gave this caller.
+    Assigned,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Named, Self::Alias, Self::First, Self::Fallback, Self::Balanced, Self::Turn, Self::Only, Self::Resumed];
+    pub const ALL: [Self; 9] = [
+        Self::Named,
+        Self::Alias,
+        Self::First,
+        Self::Fallback,
+        Self::Balanced,
+        Self::Turn,
+        Self::Only,
+        Self::Resumed,
+        Self::Assigned,
+    ];
 
     /// Its word, as it is recorded and shown.
     pub fn word(self) -> &'static str {
@@ -69,6 +80,7 @@ impl Reason {
             Self::Turn => "turn",
             Self::Only => "only",
             Self::Resumed => "resumed",
+            Self::Assigned => "assigned",
         }
     }
 }

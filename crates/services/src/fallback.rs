@@ -81,7 +81,7 @@ impl Fallback {
 }
 
 impl Target {
-    fn card(&self) -> Option<ModelCard> {
+    pub(crate) fn card(&self) -> Option<ModelCard> {
         self.service.card(&self.model)
     }
 }

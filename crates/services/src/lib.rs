@@ -12,6 +12,7 @@
 //! - [`Rotating`]: the same for vectors, in turn.
 //! - [`Migrating`]: a stream that breaks goes on elsewhere.
 //! - [`Guarded`]: what goes in and comes out is checked by a policy.
+//! - [`rollout::Rollout`]: versions under one name, each for its share of the callers.
 //! - [`Named`]: several services of text as one, by the names of their models.
 //!
 //! One line divides every request in two: its **first byte**, the first piece of an answer. Before it nothing was delivered, so a
@@ -32,6 +33,7 @@ mod migrating;
 mod named;
 pub mod remote;
 mod retry;
+pub mod rollout;
 mod rotating;
 pub mod upstream;
 

@@ -10,5 +10,6 @@ mod guarded;
 mod guarded_calls;
 mod migrating;
 mod recordings;
+mod rollout;
 mod server;
 mod sockets;
