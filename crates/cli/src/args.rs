@@ -2,12 +2,14 @@
 
 use clap::{Command, Parser, Subcommand};
 
-use crate::{audit, bench, chat, config, decide, embed, eval, generate, keys, models, serve, solve, train, up};
+use crate::{
+    audit, bench, chat, config, decide, embed, eval, generate, keys, models, rollout, serve, solve, train, up,
+};
 
 /// How the help sorts the verbs.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Run", &["up", "serve", "chat", "generate", "decide", "solve", "embed"]),
-    ("Govern", &["config", "keys", "audit"]),
+    ("Govern", &["config", "keys", "rollout", "audit"]),
     ("Improve", &["train", "eval"]),
     ("Inspect", &["models", "bench"]),
 ];
@@ -48,6 +50,8 @@ pub(crate) enum Verb {
     Keys(keys::KeysArgs),
     /// Check, show, write and import settings.
     Config(config::ConfigArgs),
+    /// Show the versions behind a name and their weights.
+    Rollout(rollout::RolloutArgs),
     /// Fetch, list, inspect and remove models.
     Models(models::ModelsArgs),
     /// Read, prove and verify the log of requests; erase, back up, restore.

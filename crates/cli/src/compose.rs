@@ -18,7 +18,10 @@ use ledger::Ledger;
 use parking_lot::Mutex;
 use protocol::{Embed, Generate};
 use reason::{Library, Reason};
-use services::{Balanced, Fallback, Guarded, Limits, Named, Target};
+use services::{
+    Balanced, Fallback, Guarded, Limits, Named, Target,
+    rollout::{Bounds, Rollout, Shadow},
+};
 
 use crate::elsewhere::{Elsewhere, WorkerArgs};
 
@@ -128,6 +131,9 @@ impl Local {
         elsewhere.join(&mut services);
         // In front: a route may bear the name of a model that it tries first.
         services.generate.splice(0..0, routes(settings, &services.generate, elsewhere)?);
+        services.rollouts = rollouts(settings, &services.generate, elsewhere)?;
+        let rollouts = services.rollouts.iter().map(|rollout| rollout.clone() as Arc<dyn Generate>);
+        services.generate.splice(0..0, rollouts.collect::<Vec<_>>());
         if let Some(library) = &self.library {
             let reason = Reason::new(services.generate.clone()).with_library(library.clone());
             services.decide.insert(0, Arc::new(reason));
@@ -189,20 +195,48 @@ fn routes(
     services: &[Arc<dyn Generate>],
     elsewhere: &Elsewhere,
 ) -> anyhow::Result<Vec<Arc<dyn Generate>>> {
-    let any: Arc<dyn Generate> = Arc::new(Named::new(services.to_vec()));
-    let target = |model: &String| {
-        let offers = |service: &&Arc<dyn Generate>| service.card(model).is_some();
-        // Workers may offer it later.
-        let later = || elsewhere.has_workers().then(|| any.clone());
-        let service = services.iter().find(offers).cloned().or_else(later);
-        Some(Target { service: service?, model: model.clone() })
-    };
     let route = |route: &settings::Route| {
         let missing = |model| format!("the route {} leads to {model}, which nobody offers", route.model);
-        let targets = route.targets.iter().map(|model| target(model).with_context(|| missing(model)));
+        let targets = route.targets.iter();
+        let targets = targets.map(|model| target(model, services, elsewhere).with_context(|| missing(model)));
         Ok(routed(route, targets.collect::<anyhow::Result<_>>()?))
     };
     settings.routes.iter().map(route).collect()
+}
+
+/// The model among these services; workers may offer later what nobody offers now.
+fn target(model: &str, services: &[Arc<dyn Generate>], elsewhere: &Elsewhere) -> Option<Target> {
+    let offers = |service: &&Arc<dyn Generate>| service.card(model).is_some();
+    let later = || elsewhere.has_workers().then(|| Arc::new(Named::new(services.to_vec())) as Arc<dyn Generate>);
+    let service = services.iter().find(offers).cloned().or_else(later);
+    Some(Target { service: service?, model: model.to_owned() })
+}
+
+/// The settings' rollouts over these services.
+fn rollouts(
+    settings: &Settings,
+    services: &[Arc<dyn Generate>],
+    elsewhere: &Elsewhere,
+) -> anyhow::Result<Vec<Arc<Rollout>>> {
+    let rollout = |rollout: &settings::Rollout| {
+        let missing = |model| format!("the rollout {} leads to {model}, which nobody offers", rollout.model);
+        let target = |model| target(model, services, elsewhere).with_context(|| missing(model));
+        let versions = rollout.versions.iter().map(|(model, weight)| Ok((target(model)?, *weight)));
+        let versions: Vec<_> = versions.collect::<anyhow::Result<_>>()?;
+        let shadow = Some(&rollout.shadow).filter(|model| !model.is_empty());
+        let shadow = shadow.map(|model| Ok::<_, anyhow::Error>(Shadow::new(target(model)?, bounds(rollout))));
+        Ok(Arc::new(Rollout::new(&rollout.model, versions, shadow.transpose()?)))
+    };
+    settings.rollouts.iter().map(rollout).collect()
+}
+
+fn bounds(rollout: &settings::Rollout) -> Bounds {
+    Bounds {
+        share: rollout.shadow_share,
+        at_once: rollout.shadow_at_once,
+        tokens_per_hour: rollout.shadow_tokens_per_hour,
+        time: rollout.shadow_timeout.0,
+    }
 }
 
 fn routed(route: &settings::Route, targets: Vec<Target>) -> Arc<dyn Generate> {

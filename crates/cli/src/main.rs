@@ -22,6 +22,7 @@ mod keys;
 mod model;
 mod models;
 mod remote;
+mod rollout;
 mod sampling;
 mod screen;
 mod serve;
@@ -84,6 +85,7 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Train(args) => train::run(args).await,
         Verb::Eval(args) => eval::run(args).await,
         Verb::Models(args) => models::run(args).await,
+        Verb::Rollout(args) => rollout::run(args).await,
         Verb::Audit(args) => Box::pin(audit::run(args)).await,
         Verb::Bench(args) => bench::run(args).await,
     }

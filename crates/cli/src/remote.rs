@@ -1,4 +1,4 @@
-//! A server of ours that decides: what OpenAI's API lacks, and so no upstream offers.
+//! A server of ours and what OpenAI's API lacks, and so no upstream offers: its decisions, its rollouts.
 
 use std::{collections::VecDeque, fmt, time::Duration};
 
@@ -7,14 +7,12 @@ use protocol::{
     Conclusion, DecideRequest, Decision, Error, ErrorKind, Step, StepEvent, StepStream, openai::ErrorBody,
     reasoning::DecisionBody, sse::Decoder,
 };
-use reqwest::{Client, Response};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use serde::Deserialize;
 use serde_json::Value;
 
 /// Has the server at `url` decide, step by step. A key is taken from `TESSERA_API_KEY`.
 pub(crate) async fn decide(url: &str, request: DecideRequest) -> anyhow::Result<StepStream> {
-    hub::install_tls();
-    let client = Client::builder().connect_timeout(Duration::from_secs(10)).build()?;
     let body = DecisionBody {
         decision: request.decision,
         text: request.text,
@@ -24,16 +22,31 @@ pub(crate) async fn decide(url: &str, request: DecideRequest) -> anyhow::Result<
         user: None,
         stream: true,
     };
-    let base = url.trim_end_matches('/').trim_end_matches("/v1");
-    let builder = client.post(format!("{base}/v1/reasoning/decisions")).header("content-type", "application/json");
-    let key = std::env::var("TESSERA_API_KEY").ok().filter(|key| !key.is_empty());
-    let builder = key.map_or_else(|| builder.try_clone(), |key| builder.try_clone().map(|b| b.bearer_auth(key)));
-    let builder = builder.ok_or_else(|| anyhow::anyhow!("the request cannot be sent"))?;
+    let builder = asking(Method::POST, url, "/v1/reasoning/decisions")?.header("content-type", "application/json");
     let response = accepted(builder.body(serde_json::to_string(&body)?).send().await.map_err(broken)?).await?;
     let reader = Reader { response, decoder: Decoder::default(), events: VecDeque::new(), over: false };
     Ok(Box::pin(stream::try_unfold(reader, |mut reader| async {
         Ok(reader.next().await?.map(|event| (event, reader)))
     })))
+}
+
+/// What the server at `url` says under a path. A key is taken from `TESSERA_API_KEY`.
+pub(crate) async fn get(url: &str, path: &str) -> anyhow::Result<Value> {
+    let response = accepted(asking(Method::GET, url, path)?.send().await.map_err(broken)?).await?;
+    Ok(serde_json::from_slice(&response.bytes().await.map_err(broken)?)?)
+}
+
+/// A request with the caller's key, if there is one.
+fn asking(method: Method, url: &str, path: &str) -> anyhow::Result<RequestBuilder> {
+    hub::install_tls();
+    let client = Client::builder().connect_timeout(Duration::from_secs(10)).build()?;
+    let base = url.trim_end_matches('/').trim_end_matches("/v1");
+    let builder = client.request(method, format!("{base}{path}"));
+    let key = std::env::var("TESSERA_API_KEY").ok().filter(|key| !key.is_empty());
+    Ok(match key {
+        Some(key) => builder.bearer_auth(key),
+        None => builder,
+    })
 }
 
 async fn accepted(response: Response) -> Result<Response, Error> {

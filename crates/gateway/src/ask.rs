@@ -23,7 +23,7 @@ use crate::{
     body,
     id::{ClientId, RequestId},
     journey::{Journey, Stage},
-    record::{Record, Work},
+    record::{self, Record, Work},
     refusal::Refusal,
     sse,
     stream::Events,
@@ -119,9 +119,11 @@ impl Ask {
     /// The call with what the gateway adds to its requests: names, the tenant and the deadline.
     pub(crate) fn prepared(&self, mut call: Call) -> Call {
         let RequestId(id) = &self.id;
+        let unit = self.caller.unit(record::end_user(&call.recorded));
         let several = call.requests.len() > 1;
         for (i, request) in call.requests.iter_mut().enumerate() {
             request.id = if several { format!("{id}-{i}") } else { id.clone() };
+            request.unit.clone_from(&unit);
             request.deadline = self.app.gateway.config.deadline;
             // While nobody says who asks, the end user whom the request names keeps its place in the queue.
             if self.caller.is_known() {

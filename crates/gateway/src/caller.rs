@@ -100,6 +100,16 @@ impl Caller {
         !self.key_id.is_empty()
     }
 
+    /// Who asks, for what must stay the same for the same one: the end user whom a request names, else the key. Empty while nobody
+    /// says who asks.
+    pub(crate) fn unit(&self, end_user: &str) -> String {
+        match (end_user.is_empty(), self.is_known()) {
+            (false, _) => format!("user {} {end_user}", self.tenant),
+            (true, true) => format!("key {}", self.key_id),
+            (true, false) => String::new(),
+        }
+    }
+
     /// Whether they may ask this model.
     pub fn may_use(&self, model: &str) -> Result<(), Error> {
         if self.role == Role::Auditor {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use guard::Guard;
 use protocol::{Decide, Draw, Embed, Error, Generate};
+use services::rollout::Rollout;
 
 use crate::settings::Api;
 
@@ -20,6 +21,8 @@ pub struct Services {
     pub draw: Vec<Arc<dyn Draw>>,
     /// Reasoning services, asked in order for the decision a request names.
     pub decide: Vec<Arc<dyn Decide>>,
+    /// Rollouts among the text services: to be looked at, not to be asked.
+    pub rollouts: Vec<Arc<Rollout>>,
     /// What judges texts that no decorator of a service judges: at `/v1/moderations`, and before decisions, images and vectors.
     pub guard: Guard,
     /// Who is behind those that are not in this process: to be looked at, not to be asked.

@@ -50,6 +50,7 @@ mod rate;
 mod reasoning;
 mod record;
 mod refusal;
+mod rollouts;
 mod route;
 pub mod settings;
 mod sse;

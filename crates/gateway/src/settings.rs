@@ -144,6 +144,14 @@ mod tests {
         );
         check("[[workers]]\nurl = \"http://x\"", "line 1", "secret");
         check("[[routes]]\nmodel = \"m\"", "line 1", "targets");
+        check("[[rollouts]]\nmodel = \"m\"\nversions = { a = 0 }", "line 3", "weight");
+        check("[[rollouts]]\nversions = { a = 1 }", "line 1", "model");
+        check(
+            "[[routes]]\nmodel = \"m\"\ntargets = [\"a\"]\n[[rollouts]]\nmodel = \"m\"\nversions = { a = 1 }",
+            "line 5",
+            "another rollout",
+        );
+        check("[[rollouts]]\nmodel = \"m\"\nversions = { a = 1 }\nshadow_share = 2.0", "line 4", "between 0 and 1");
         check("[tracing]\nsample = 2.0", "line 2", "between 0 and 1");
         check("[auth.oidc]\nissuer = \"https://i\"", "line 1", "roles");
         check("[ledger]\ncurrency = \"euro\"", "line 2", "three letters");

@@ -396,6 +396,7 @@ fn name(reason: Reason) -> &'static str {
         Reason::Turn => "hop.turn",
         Reason::Only => "hop.only",
         Reason::Resumed => "hop.resumed",
+        Reason::Assigned => "hop.assigned",
         _ => "hop.named",
     }
 }

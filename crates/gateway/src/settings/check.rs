@@ -2,7 +2,7 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Mistake, Route, Settings, Upstream, line_at};
+use super::{Mistake, Rollout, Route, Settings, Upstream, line_at};
 
 /// A mistake at a path such as `upstreams`, `0`, `url`.
 pub(super) type Wrong = (Vec<String>, String);
@@ -30,6 +30,9 @@ pub(super) fn check(settings: &Settings) -> Vec<Wrong> {
     }
     for (i, route) in settings.routes.iter().enumerate() {
         self::route(settings, i, route, &mut wrong);
+    }
+    for (i, rollout) in settings.rollouts.iter().enumerate() {
+        self::rollout(settings, i, rollout, &mut wrong);
     }
     wrong
 }
@@ -110,6 +113,26 @@ fn route(settings: &Settings, i: usize, route: &Route, wrong: &mut Vec<Wrong>) {
     }
     if settings.routes[..i].iter().any(|other| other.model == route.model) {
         add(wrong, &["routes", &place, "model"], format!("is `{}`, which another route stands for", route.model));
+    }
+}
+
+fn rollout(settings: &Settings, i: usize, rollout: &Rollout, wrong: &mut Vec<Wrong>) {
+    let place = i.to_string();
+    let mut say = |key: &str, what: String| add(wrong, &["rollouts", &place, key], what);
+    if rollout.model.is_empty() {
+        say("model", "is required: the name requests use".to_owned());
+    }
+    let others = settings.routes.iter().map(|route| &route.model);
+    if others.chain(settings.rollouts[..i].iter().map(|other| &other.model)).any(|other| *other == rollout.model) {
+        say("model", format!("is `{}`, which a route or another rollout stands for", rollout.model));
+    }
+    if rollout.versions.values().all(|weight| *weight == 0) {
+        say("versions", "give no version any weight: write { a-model = 90, another = 10 }".to_owned());
+    }
+    for (key, share) in [("tolerated_failures", rollout.tolerated_failures), ("shadow_share", rollout.shadow_share)] {
+        if !(0.0..=1.0).contains(&share) {
+            say(key, format!("is {share}, but must be between 0 and 1"));
+        }
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Settings {
     pub workers: Vec<Worker>,
     /// Names that stand for one of several models.
     pub routes: Vec<Route>,
+    /// Names that stand for versions, each for its share of the callers.
+    pub rollouts: Vec<Rollout>,
     /// Traces to an OpenTelemetry collector.
     pub tracing: Tracing,
 }
@@ -377,6 +379,47 @@ pub enum Strategy {
     Fallback,
     /// The less busy one of two drawn ones.
     Balance,
+}
+
+/// A name that stands for versions, each for its share of the callers. A caller (the end user whom a request names, else the key) keeps
+/// its version while the weights stay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rollout {
+    /// The name requests use. It may be that of one of the versions.
+    pub model: String,
+    /// The versions, by the names of their models here (a model, one with an adapter, a route), and their weights.
+    pub versions: BTreeMap<String, u32>,
+    /// How much more often than the version of most callers another one may fail, as a share of its requests, and still be fine.
+    pub tolerated_failures: f64,
+    /// How much longer its callers may wait for the first piece of an answer.
+    pub tolerated_wait: Span,
+    /// A model that is asked what the others were asked; its answers are compared and counted, and nobody gets them. Empty is none.
+    pub shadow: String,
+    /// The share of requests that it is asked, 0 to 1.
+    pub shadow_share: f64,
+    /// Requests it is asked at the same time; what comes meanwhile is left out.
+    pub shadow_at_once: usize,
+    /// Tokens it may take in an hour, prompts and answers together; 0 is no limit.
+    pub shadow_tokens_per_hour: u64,
+    /// How long one of its answers may take.
+    pub shadow_timeout: Span,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self {
+            model: String::new(),
+            versions: BTreeMap::new(),
+            tolerated_failures: 0.01,
+            tolerated_wait: Span(Duration::from_millis(200)),
+            shadow: String::new(),
+            shadow_share: 0.1,
+            shadow_at_once: 1,
+            shadow_tokens_per_hour: 100_000,
+            shadow_timeout: Span(Duration::from_secs(120)),
+        }
+    }
 }
 
 /// Traces to an OpenTelemetry collector. Changes need a restart.

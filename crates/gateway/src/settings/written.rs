@@ -209,8 +209,9 @@ mod tests {
         let [tenant] = all.tenants.values().collect::<Vec<_>>()[..] else { panic!("one tenant") };
         assert_eq!(*tenant, super::super::Tenant::default());
         assert_eq!(all.upstreams, [super::super::Upstream::default()]);
+        assert_eq!(all.rollouts, [super::super::Rollout::default()]);
         let plain = Settings { tenants: [].into(), prices: [].into(), upstreams: vec![], workers: vec![], ..all };
-        assert_eq!(Settings { routes: vec![], ..plain }, Settings::default());
+        assert_eq!(Settings { routes: vec![], rollouts: vec![], ..plain }, Settings::default());
     }
 
     #[test]

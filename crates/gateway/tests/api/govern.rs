@@ -23,7 +23,10 @@ use guard::Guard;
 use ledger::{Grant, Ledger, Role};
 use protocol::Generate;
 use serde_json::{Value, json};
-use services::{Balanced, Fallback, Guarded, Limits, Target};
+use services::{
+    Balanced, Fallback, Guarded, Limits, Target,
+    rollout::{Bounds, Rollout, Shadow},
+};
 
 use crate::{
     fake::{Fake, Step, says, started},
@@ -517,4 +520,90 @@ async fn the_log_can_be_read() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("nothing was signed");
+}
+
+/// A version that fails beside one that does not, behind the door: what is listed says so once enough is known.
+#[tokio::test]
+async fn a_version_that_fails_is_listed_as_worse() {
+    let fake = Fake::new(|request| match request.model.as_str() {
+        "talker" => Ok(crate::fake::parrot(request)),
+        _ => Err(protocol::Error::new(protocol::ErrorKind::Upstream, "It broke.")),
+    });
+    let version = |model: &str| Target { service: Arc::new(fake.clone()), model: model.to_owned() };
+    let versions = vec![(version("talker"), 60), (version("broken"), 40)];
+    let rollout = Arc::new(Rollout::new("story", versions, None));
+    let generate = vec![rollout.clone() as Arc<dyn Generate>];
+    let place =
+        Place::over(fake.gateway_of(Services { generate, rollouts: vec![rollout], ..Services::default() }), "").await;
+    let (mut answered, mut failed) = (0, 0);
+    for user in 0..400 {
+        match place.chat("", hello(json!({ "model": "story", "user": user.to_string() }))).await.status().as_u16() {
+            200 => answered += 1,
+            502 => failed += 1,
+            other => panic!("{other}"),
+        }
+    }
+    let listed = place.get("", "/v1/rollouts").await.1["rollouts"][0].clone();
+    let [good, bad] = [0, 1].map(|place| listed["versions"][place].clone());
+    assert_eq!((&good["requests"], &bad["failed"]), (&json!(answered), &json!(failed)), "{listed}");
+    assert_eq!(bad["failures_beside"]["standing"], "worse", "{listed}");
+    assert!(bad["failures_beside"]["low"].as_f64().unwrap() > 0.5, "{listed}");
+    assert!(good["failures_beside"].is_null() && bad["wait_beside"].is_null(), "{listed}");
+    let records = place.records("").await;
+    let broken = place.record("", records.iter().find(|record| record["outcome"] == "failed").unwrap()).await;
+    assert_eq!(broken["route"]["hops"][0]["model"], "broken", "a failure's record names its version, too: {broken}");
+}
+
+/// Two versions behind one name, the parrot twice, and a shadow that hears all.
+fn rolled_out(weights: [u32; 2]) -> Gateway {
+    let fake = Fake::parrot();
+    let target = || Target { service: Arc::new(fake.clone()), model: "talker".to_owned() };
+    let alias =
+        |name: &str| Target { service: Arc::new(Fallback::new(name, vec![target()], None)), model: name.to_owned() };
+    let bounds = Bounds { share: 1.0, at_once: 64, tokens_per_hour: 0, time: Duration::from_secs(5) };
+    let shadow = Shadow::new(target(), bounds);
+    let versions = vec![(alias("old"), weights[0]), (alias("new"), weights[1])];
+    let rollout = Arc::new(Rollout::new("story", versions, Some(shadow)));
+    let generate = vec![rollout.clone() as Arc<dyn Generate>];
+    fake.gateway_of(Services { generate, rollouts: vec![rollout], ..Services::default() })
+}
+
+#[tokio::test]
+async fn a_record_says_which_version_of_a_rollout_answered_and_why() {
+    let place = Place::over(rolled_out([1, 1]), "").await;
+    let auditor = place.key("acme", Role::Auditor, |_| ()).await;
+    let user = place.key("acme", Role::User, |_| ()).await;
+    let mut seen = Vec::new();
+    for n in 0..24 {
+        // A named end user keeps its version whatever key it comes with; without one the key counts.
+        let body = hello(json!({ "model": "story", "user": format!("user {}", n / 2) }));
+        assert_eq!(place.chat(&user, body).await.status(), 200);
+    }
+    for listed in place.records(&auditor).await {
+        let record = place.record(&auditor, &listed).await;
+        let hop = &record["route"]["hops"][0];
+        assert_eq!((&hop["asked"], &hop["reason"]), (&json!("story"), &json!("assigned")), "{record}");
+        assert!(record["route"]["why"].as_str().unwrap().starts_with("assigned"), "{record}");
+        seen.push(hop["model"].as_str().unwrap().to_owned());
+    }
+    assert!(seen.chunks(2).all(|twice| twice[0] == twice[1]), "{seen:?}");
+    assert!(seen.iter().any(|arm| arm == "old") && seen.iter().any(|arm| arm == "new"), "{seen:?}");
+    assert_eq!(place.get(&user, "/v1/rollouts").await.0, 403);
+    let mut listed = Value::Null;
+    for _ in 0..200 {
+        listed = place.get(&auditor, "/v1/rollouts").await.1["rollouts"][0].clone();
+        if listed["shadow"]["same"] == 24 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((&listed["model"], &listed["trustworthy"]), (&json!("story"), &json!(true)), "{listed}");
+    for (place, name) in ["old", "new"].into_iter().enumerate() {
+        let (version, answers) = (&listed["versions"][place], seen.iter().filter(|arm| *arm == name).count());
+        assert_eq!((&version["model"], &version["weight"]), (&json!(name), &json!(1)), "{listed}");
+        assert_eq!((&version["requests"], &version["failed"]), (&json!(answers), &json!(0)), "{listed}");
+        assert_eq!(version["callers"], json!(answers / 2), "{listed}");
+        assert!(version["failures_beside"].is_null(), "too little is known: {listed}");
+    }
+    assert_eq!((&listed["shadow"]["same"], &listed["shadow"]["likeness"]), (&json!(24), &json!(1.0)), "{listed}");
 }

@@ -251,6 +251,7 @@ pub(super) const TEXTS: &[(&str, &str, &str)] = &[
     ("hop.fallback", "others failed before", "前者失败后的备选"),
     ("hop.balanced", "the less busy one", "负载较低者"),
     ("hop.turn", "its turn", "轮到它"),
+    ("hop.assigned", "this caller's version of the rollout", "灰度发布分给此调用方的版本"),
     ("hop.only", "the only one that could answer", "唯一可用者"),
     ("hop.resumed", "the stream went on here", "流在此续接"),
     ("hop.failed", "failed before: {}", "此前失败：{}"),

@@ -1,0 +1,112 @@
+//! `tessera rollout`: the rollouts of a running server, and how large one must be.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use services::rollout::{ERROR, sequence};
+
+use crate::{remote, screen};
+
+/// Options of `rollout`.
+#[derive(Debug, Args)]
+pub(crate) struct RolloutArgs {
+    #[command(subcommand)]
+    verb: RolloutVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum RolloutVerb {
+    /// List the versions with their weights, what was counted of them, and how they stand beside the first of most callers
+    List(AskArgs),
+    /// Say how many requests two equal parts need until a difference between them shows
+    Size(SizeArgs),
+    /// Show one rollout as JSON, its shadow included
+    Show {
+        /// The name that requests use
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+struct AskArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ServerArgs {
+    /// The server; TESSERA_API_KEY is an auditor's or an admin's key for it
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+}
+
+#[derive(Debug, Args)]
+struct SizeArgs {
+    /// How often the better version fails, 0 to 1
+    #[arg(long, value_name = "SHARE")]
+    rate: f64,
+    /// How much more often the other one fails
+    #[arg(long, value_name = "SHARE")]
+    difference: f64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub(crate) async fn run(args: RolloutArgs) -> anyhow::Result<()> {
+    match args.verb {
+        RolloutVerb::List(AskArgs { server, json }) => {
+            let found = rollouts(&server).await?;
+            screen::show(json, &found, screen::table(&table(&found)))
+        }
+        RolloutVerb::Size(args) => size(&args),
+        RolloutVerb::Show { name, server } => {
+            let found = rollouts(&server).await?;
+            let named = found.iter().find(|rollout| rollout["model"] == *name);
+            screen::json(named.ok_or_else(|| anyhow::anyhow!("no rollout is called {name}"))?)
+        }
+    }
+}
+
+fn size(args: &SizeArgs) -> anyhow::Result<()> {
+    let SizeArgs { rate, difference, json } = *args;
+    anyhow::ensure!(
+        rate >= 0.0 && difference > 0.0 && rate + difference < 1.0,
+        "--rate and --difference are shares, and their sum is less than 1"
+    );
+    let requests = sequence::needed(rate, difference, ERROR);
+    let text = format!("{requests} requests, half to each version: found in 4 of 5 trials, wrongly in 1 of 20 at most");
+    screen::show(json, &json!({ "requests": requests, "power": 0.8, "error": ERROR }), text)
+}
+
+async fn rollouts(server: &ServerArgs) -> anyhow::Result<Vec<Value>> {
+    let found = remote::get(&server.url, "/v1/rollouts").await?;
+    Ok(found["rollouts"].as_array().cloned().unwrap_or_default())
+}
+
+fn table(rollouts: &[Value]) -> Vec<Vec<String>> {
+    let head = ["NAME", "VERSION", "WEIGHT", "CALLERS", "REQUESTS", "FAILED", "FAILURES", "WAIT"];
+    let head = head.map(str::to_owned).to_vec();
+    let rows = rollouts.iter().flat_map(|rollout| {
+        rollout["versions"].as_array().into_iter().flatten().map(|version| {
+            let counted = ["model", "weight", "callers", "requests", "failed"].map(|key| told(&version[key]));
+            let standing = ["failures_beside", "wait_beside"].map(|key| told(&version[key]["standing"]));
+            std::iter::once(told(&rollout["model"])).chain(counted).chain(standing).collect()
+        })
+    });
+    std::iter::once(head).chain(rows).collect()
+}
+
+fn told(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
