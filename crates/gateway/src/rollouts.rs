@@ -39,7 +39,7 @@ struct RolloutBody {
     shadow: Option<ShadowBody>,
 }
 
-/// A version, and what was counted of it here since its weights or the settings last changed.
+/// A version, and what was counted of it here since the settings last changed.
 #[derive(Debug, Serialize, JsonSchema)]
 struct VersionBody {
     /// Its model.

@@ -15,24 +15,22 @@ mod trial;
 use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use protocol::{Error, Event, EventStream, Generate, GenerateRequest, Hop, ModelCard, Reason};
-
 use tokio::time::Instant;
 
 use crate::Target;
-pub use assignment::assigned;
-pub use shadow::{Bounds, Compared, Shadow};
+use assignment::assigned;
 use trial::Trial;
+
+pub use shadow::{Bounds, Compared, Shadow};
 pub use trial::{Difference, ERROR, Figures, Moments, Standing};
 
 /// Several versions under one name.
 #[derive(Debug)]
 pub struct Rollout {
     name: String,
-    versions: Vec<Target>,
-    /// One for each version.
-    weights: RwLock<Vec<u32>>,
+    versions: Vec<(Target, u32)>,
     trial: Arc<Mutex<Trial>>,
     shadow: Option<Arc<Shadow>>,
 }
@@ -51,9 +49,9 @@ pub struct Version {
 impl Rollout {
     /// `name` stands for these versions, each with its weight.
     pub fn new(name: impl Into<String>, versions: Vec<(Target, u32)>, shadow: Option<Shadow>) -> Self {
-        let (versions, weights): (_, Vec<u32>) = versions.into_iter().unzip();
+        let weights: Vec<u32> = versions.iter().map(|(_, weight)| *weight).collect();
         let trial = Arc::new(Mutex::new(Trial::new(&weights)));
-        Self { name: name.into(), versions, weights: RwLock::new(weights), trial, shadow: shadow.map(Arc::new) }
+        Self { name: name.into(), versions, trial, shadow: shadow.map(Arc::new) }
     }
 
     /// What requests name.
@@ -63,28 +61,20 @@ impl Rollout {
 
     /// The versions as they stand.
     pub fn versions(&self) -> Vec<Version> {
-        let (weights, trial) = (self.weights.read(), self.trial.lock());
-        let rows = self.versions.iter().zip(weights.iter().zip(&trial.figures));
-        rows.map(|(version, (weight, figures))| Version {
-            model: version.model.clone(),
+        let trial = self.trial.lock();
+        let rows = self.versions.iter().zip(&trial.figures);
+        let version = |((target, weight), figures): (&(Target, u32), &Figures)| Version {
+            model: target.model.clone(),
             weight: *weight,
             figures: *figures,
-        })
-        .collect()
+        };
+        rows.map(version).collect()
     }
 
     /// How likely it is, at every look, that callers are spread as they are under the weights; below [`ERROR`] no comparison of the
     /// versions should be believed.
     pub fn mismatch(&self) -> f64 {
         self.trial.lock().mismatch()
-    }
-
-    /// From now on these weights hold, and counting begins anew. A weight that is missing is 0.
-    pub fn weigh(&self, weights: &[u32]) {
-        let of = |i| weights.get(i).copied().unwrap_or_default();
-        let weights: Vec<u32> = (0..self.versions.len()).map(of).collect();
-        *self.trial.lock() = Trial::new(&weights);
-        *self.weights.write() = weights;
     }
 
     /// Who hears what the others are asked, and how its answers compared so far.
@@ -94,8 +84,7 @@ impl Rollout {
 
     /// The place of the version of whoever asks.
     fn version(&self, request: &GenerateRequest) -> Result<usize, Error> {
-        let weights = self.weights.read();
-        let arms = self.versions.iter().map(|version| &*version.model).zip(weights.iter().copied());
+        let arms = self.versions.iter().map(|(version, weight)| (&*version.model, *weight));
         let missing = || Error::internal(format!("The rollout `{}` gives no version any weight.", self.name));
         assigned(&self.name, unit(request), arms).ok_or_else(missing)
     }
@@ -105,7 +94,7 @@ impl Rollout {
         let place = self.version(&request)?;
         self.trial.lock().exposed(place, unit(&request));
         let mut ear = Ear { trial: self.trial.clone(), version: place, asked: Some(Instant::now()) };
-        let version = &self.versions[place];
+        let (version, _) = &self.versions[place];
         let request = GenerateRequest { model: version.model.clone(), ..request };
         let watcher = self.shadow.as_ref().and_then(|shadow| Shadow::watch(shadow, &request));
         let events = match (version.service.generate(request).await, watcher) {
@@ -156,7 +145,7 @@ impl Ear {
 impl Generate for Rollout {
     /// One model: what the version of most callers is, under this name.
     fn models(&self) -> Vec<ModelCard> {
-        let mut versions: Vec<_> = self.versions.iter().zip(self.weights.read().iter().copied()).collect();
+        let mut versions: Vec<_> = self.versions.iter().collect();
         versions.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
         let card = versions.into_iter().find_map(|(version, _)| version.card());
         card.map(|card| ModelCard { id: self.name.clone(), ..card }).into_iter().collect()
@@ -164,7 +153,7 @@ impl Generate for Rollout {
 
     /// Ready while one of them is.
     fn ready(&self) -> Result<(), Error> {
-        let mut states = self.versions.iter().map(|version| version.service.ready());
+        let mut states = self.versions.iter().map(|(version, _)| version.service.ready());
         let first = states.next().unwrap_or(Ok(()));
         if states.any(|state| state.is_ok()) { Ok(()) } else { first }
     }
@@ -176,7 +165,7 @@ impl Generate for Rollout {
     fn count(&self, request: GenerateRequest) -> BoxFuture<'_, Result<usize, Error>> {
         match self.version(&request) {
             Ok(place) => {
-                let version = &self.versions[place];
+                let (version, _) = &self.versions[place];
                 version.service.count(GenerateRequest { model: version.model.clone(), ..request })
             }
             Err(error) => async { Err(error) }.boxed(),

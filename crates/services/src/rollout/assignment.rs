@@ -8,7 +8,7 @@
 use sha2::{Digest, Sha256};
 
 /// The place of the arm that `unit` gets under the rollout `name`, of arms with their weights; `None` if none has any.
-pub fn assigned<'a>(name: &str, unit: &str, arms: impl Iterator<Item = (&'a str, u32)>) -> Option<usize> {
+pub(super) fn assigned<'a>(name: &str, unit: &str, arms: impl Iterator<Item = (&'a str, u32)>) -> Option<usize> {
     let waits = arms.enumerate().filter(|(_, (_, weight))| *weight > 0);
     let waits = waits.map(|(i, (arm, weight))| (i, -drawn(&[name, arm, unit]).ln() / f64::from(weight)));
     waits.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i)

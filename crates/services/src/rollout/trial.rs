@@ -1,7 +1,7 @@
 //! What is known of the versions beside each other: who got which, how often each failed, how long its callers waited; and what may
 //! be concluded from that at any time.
 //!
-//! Counted is since the weights last changed, in this process. Callers who hang up before anything came count nowhere; neither do
+//! Counted is since the rollout was made, in this process. Callers who hang up before anything came count nowhere; neither do
 //! errors that are the request's own fault.
 
 use std::{

@@ -32,9 +32,9 @@ fn said(all: &[Event]) -> String {
 #[tokio::test]
 async fn a_caller_keeps_its_version_until_the_weights_move_it() {
     let (old, new) = (Fake::new([Ok(says("old"))]), Fake::new([Ok(says("new"))]));
-    let versions = vec![(version(&old, "m:old"), 90), (version(&new, "m:new"), 10)];
-    let rollout = Rollout::new("m", versions, None);
-    let answers = async || {
+    let answers = async |weights: [u32; 2]| {
+        let versions = vec![(version(&old, "m:old"), weights[0]), (version(&new, "m:new"), weights[1])];
+        let rollout = Rollout::new("m", versions, None);
         let mut answers = Vec::new();
         for unit in 0..200 {
             let unit = format!("key {unit}");
@@ -48,18 +48,15 @@ async fn a_caller_keeps_its_version_until_the_weights_move_it() {
         }
         answers
     };
-    let before = answers().await;
+    let before = answers([90, 10]).await;
     let few = before.iter().filter(|told| *told == "new").count();
     assert!((5..40).contains(&few), "{few} of 200 at a tenth");
-    rollout.weigh(&[50, 50]);
-    let after = answers().await;
+    let after = answers([50, 50]).await;
     assert!(before.iter().zip(&after).all(|(before, after)| before == "old" || after == "new"), "nobody flips back");
-    rollout.weigh(&[0, 1]);
-    assert!(answers().await.iter().all(|told| told == "new"));
-    rollout.weigh(&[]);
-    let nobody = rollout.generate(of("key 1")).await.err().map(|error| error.kind);
-    assert_eq!(nobody, Some(ErrorKind::Internal));
+    assert!(answers([0, 1]).await.iter().all(|told| told == "new"));
     assert!(old.asked.lock().iter().all(|request| request.model == "m:old"));
+    let nobody = Rollout::new("m", vec![(version(&old, "m:old"), 0)], None).generate(of("key 1")).await;
+    assert_eq!(nobody.err().map(|error| error.kind), Some(ErrorKind::Internal));
 }
 
 /// Whom nobody knows is somebody else every time.
@@ -216,7 +213,7 @@ async fn a_bad_version_is_known_in_time_and_a_good_one_never_is() {
     check(100, 100, [50, 50], None).await;
 }
 
-/// What is counted of a version: callers once, ends and failures, the time to the first piece; and all of it anew behind new weights.
+/// What is counted of a version: callers once, ends and failures, the time to the first piece.
 #[tokio::test(start_paused = true)]
 async fn versions_are_counted() {
     let fake = Fake::new([slow(2), slow(4), breaks(ErrorKind::Upstream), Err(error(ErrorKind::Invalid))]);
@@ -227,6 +224,4 @@ async fn versions_are_counted() {
     let figures = rollout.versions()[0].figures;
     assert_eq!((figures.callers, figures.requests, figures.failed), (3, 3, 1));
     assert_eq!((figures.wait.n, figures.wait.mean), (2, 3.0));
-    rollout.weigh(&[2]);
-    assert_eq!(rollout.versions()[0].figures, services::rollout::Figures::default());
 }
