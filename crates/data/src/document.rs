@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Error;
 
@@ -38,6 +38,26 @@ pub enum Form {
     Text(String),
 }
 
+impl Form {
+    /// It ends where an answer should stand, and nothing in it is to be learned.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Chat { messages, .. } => !messages.iter().any(learned),
+            Self::Completion { completion, .. } => completion.is_empty(),
+            Self::Text(_) => false,
+        }
+    }
+
+    /// Puts an answer to the end of what is open.
+    pub fn answer(&mut self, text: String) {
+        match self {
+            Self::Chat { messages, .. } => messages.push(json!({"role": "assistant", "content": text})),
+            Self::Completion { completion, .. } => *completion = text,
+            Self::Text(_) => {}
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Line {
     messages: Option<Vec<Value>>,
@@ -48,11 +68,23 @@ struct Line {
     text: Option<String>,
 }
 
-/// The documents of a file.
+/// The documents of a file, in each of which there is something to learn.
 ///
 /// # Errors
 /// A file that cannot be read or holds nothing, or its first line that is no document.
 pub fn read(path: &Path) -> Result<Vec<Document>, Error> {
+    read_by(path, parse)
+}
+
+/// The same, some of which may be prompts whose answers are missing: `{"prompt": ".."}`, or a chat that ends with the user's turn.
+///
+/// # Errors
+/// As those of [`read`].
+pub fn read_open(path: &Path) -> Result<Vec<Document>, Error> {
+    read_by(path, parse_open)
+}
+
+fn read_by(path: &Path, parse: fn(&str) -> Result<Form, String>) -> Result<Vec<Document>, Error> {
     let text = fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let documents = lines.map(|(at, text)| {
@@ -69,14 +101,21 @@ pub fn read(path: &Path) -> Result<Vec<Document>, Error> {
 /// # Errors
 /// What is wrong with it, for a person.
 pub fn parse(line: &str) -> Result<Form, String> {
+    match parse_open(line)? {
+        Form::Completion { completion, .. } if completion.is_empty() => {
+            Err("its completion is missing or empty: there is nothing to learn".to_owned())
+        }
+        form if form.is_open() => Err("no message is the assistant's: there is nothing to learn".to_owned()),
+        form => Ok(form),
+    }
+}
+
+fn parse_open(line: &str) -> Result<Form, String> {
     let line: Line = serde_json::from_str(line).map_err(|error| format!("it is no JSON object of ours ({error})"))?;
     match line {
         Line { messages: Some(messages), tools, prompt: None, completion: None, text: None } => chat(messages, tools),
-        Line { prompt: Some(prompt), completion: Some(completion), messages: None, text: None, .. } => {
-            if completion.is_empty() {
-                return Err("its completion is empty: there is nothing to learn".to_owned());
-            }
-            Ok(Form::Completion { prompt, completion })
+        Line { prompt: Some(prompt), completion, messages: None, text: None, .. } => {
+            Ok(Form::Completion { prompt, completion: completion.unwrap_or_default() })
         }
         Line { text: Some(text), messages: None, prompt: None, completion: None, .. } if !text.is_empty() => {
             Ok(Form::Text(text))
@@ -100,8 +139,9 @@ fn chat(messages: Vec<Value>, tools: Vec<Value>) -> Result<Form, String> {
             return Err(format!("message {} has neither a text as `content` nor `tool_calls`", at + 1));
         }
     }
-    if !messages.iter().any(learned) {
-        return Err("no message is the assistant's: there is nothing to learn".to_owned());
+    let asks = messages.last().is_some_and(|last| last["role"] == "user" || last["role"] == "tool");
+    if !messages.iter().any(learned) && !asks {
+        return Err("it ends with nobody who asks, and no message is the assistant's: there is nothing to learn".to_owned());
     }
     Ok(Form::Chat { messages: messages.into_iter().map(turn).collect(), tools })
 }
@@ -144,6 +184,7 @@ mod tests {
         check(r#"{"text":""}"#, "must have either");
         check(r#"{"text":"a","prompt":"b"}"#, "must have either");
         check(r#"{"prompt":"a","completion":""}"#, "nothing to learn");
+        check(r#"{"prompt":"a"}"#, "nothing to learn");
         check("[1]", "no JSON object");
         check("{", "no JSON object");
         check(&format!(r#"{{"messages":[{user}]}}"#), "nothing to learn");
@@ -153,6 +194,22 @@ mod tests {
         );
         check(r#"{"messages":[{"role":"robot","content":"Hi"}]}"#, "the role of message 1 is \"robot\"");
         check(r#"{"messages":[{"role":"assistant","content":[1]}]}"#, "message 1 has neither");
+    }
+
+    #[test]
+    fn what_is_open_is_answered() {
+        let check = |line: &str, open: bool| {
+            let mut form = parse_open(line).unwrap();
+            assert_eq!(form.is_open(), open, "{line}");
+            form.answer("Ho".to_owned());
+            assert!(!form.is_open(), "{line}");
+        };
+        check(r#"{"messages":[{"role":"user","content":"Hi"}]}"#, true);
+        check(r#"{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Ho"}]}"#, false);
+        check(r#"{"prompt":"a"}"#, true);
+        check(r#"{"prompt":"a","completion":"b"}"#, false);
+        check(r#"{"text":"a"}"#, false);
+        assert!(parse_open(r#"{"messages":[{"role":"system","content":"Hi"}]}"#).is_err(), "nobody asks");
     }
 
     #[test]

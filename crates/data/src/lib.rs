@@ -10,6 +10,6 @@ mod document;
 mod encode;
 mod error;
 
-pub use document::{Document, Form, parse, read};
+pub use document::{Document, Form, parse, read, read_open};
 pub use encode::{Encoded, Encoder};
 pub use error::Error;

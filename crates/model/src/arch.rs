@@ -78,6 +78,11 @@ pub(crate) fn supported() -> String {
     FAMILIES.map(|f| f.name).join(", ")
 }
 
+/// A family by its name.
+pub(crate) fn family_named(name: &str) -> Option<&'static Family> {
+    FAMILIES.into_iter().find(|family| family.name == name)
+}
+
 /// The family of a checkpoint, by what it calls itself.
 pub(crate) fn family_of(checkpoint: &Checkpoint) -> Result<&'static Family, Error> {
     let found = checkpoint.fields.architecture();
@@ -93,6 +98,12 @@ impl Family {
     /// The spec of a checkpoint of this family.
     pub(crate) fn spec(&self, checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
         (self.fill)(checkpoint).map_err(|problem| checkpoint.blame(problem))
+    }
+
+    /// What a part is called in Hugging Face's files, in a layer if it is in one.
+    pub(crate) fn hugging_face_name(&self, part: Part, layer: usize) -> Option<String> {
+        let name = self.parts.iter().find(|name| name.part == part)?;
+        Some(name.hf.replace("{}", &layer.to_string()))
     }
 
     /// The full name of a part's tensor in a checkpoint: the one that is there, else the first that could be.

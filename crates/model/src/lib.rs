@@ -11,6 +11,7 @@ mod checkpoint;
 mod decoder;
 mod encoder;
 mod error;
+mod export;
 mod fields;
 pub mod gguf;
 mod inspect;
@@ -25,6 +26,7 @@ mod workspace;
 
 pub use adapter::{Adapter, FORMAT, OpenedAdapter, adapted_layers};
 pub use error::{Error, Problem};
+pub use export::{hugging_face_config, hugging_face_name, hugging_face_row};
 pub use inspect::{Inspection, inspect};
 pub use model::{Batch, Model};
 pub use spec::{LayerSpec, ModelSpec, Norms, Pooling};

@@ -14,7 +14,7 @@ pub use constraint::{Constraint, Grammars, Matcher, Next};
 pub use decode::Decoder;
 pub use error::Error;
 pub use template::{ChatTemplate, Rendered};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Tokenizer, Trimmed, tokenizer_config, tokenizer_json, trim};
 pub use tools::{
     Tool, ToolChoice, ToolEvent, ToolFormat, ToolParser, fold_tools, tool_grammar, tool_or_json_grammar, tool_prompt,
 };

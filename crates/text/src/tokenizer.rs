@@ -3,7 +3,8 @@
 //! What a GGUF file stores is tokenised by the two implementations here (`byte_level`, `sentencepiece`), because the
 //! `tokenizers` crate cannot express merging by score, and holds a vocabulary of 49k tokens in several times the memory;
 //! a `tokenizer.json` and WordPiece are run by that crate (`library`). All kinds share how tokens that stand for
-//! themselves are cut out of a text first (`special`), and the texts of tokens (`table`).
+//! themselves are cut out of a text first (`special`), and the texts of tokens (`table`). A vocabulary can be `written` as a
+//! `tokenizer.json`, and such a file cut down to what a domain needs (`trim`).
 
 mod byte_level;
 mod library;
@@ -12,6 +13,8 @@ mod sentencepiece;
 mod special;
 mod split;
 mod table;
+mod trim;
+mod written;
 
 use std::sync::Arc;
 
@@ -23,6 +26,8 @@ use self::sentencepiece::SentencePiece;
 pub(crate) use self::special::Specials;
 use self::special::{Part, Special};
 use self::table::{Kind, Tokens};
+pub use self::trim::{Trimmed, trim};
+pub use self::written::{tokenizer_config, tokenizer_json};
 use crate::template::Rendered;
 use crate::{Decoder, Error, Vocabulary};
 

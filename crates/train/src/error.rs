@@ -28,6 +28,12 @@ pub enum Error {
     /// The network has no adapters.
     #[error("no adapters learned: there is nothing to save")]
     NoAdapters,
+    /// A student of these sizes cannot be cut out of the network.
+    #[error("student: {0}")]
+    Student(String),
+    /// A model of this kind cannot be written down.
+    #[error(transparent)]
+    Model(#[from] model::Problem),
     /// What went wrong before went wrong again after going back.
     #[error(
         "step {step}: {why}, as before the run went back to step {from}: \

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::Path;
 
+use half::bf16;
 use safetensors::{Dtype, View};
 
 use crate::Error;
@@ -13,11 +14,12 @@ use crate::Error;
 struct Numbers<'a> {
     numbers: &'a [f32],
     shape: Vec<usize>,
+    dtype: Dtype,
 }
 
 impl View for Numbers<'_> {
     fn dtype(&self) -> Dtype {
-        Dtype::F32
+        self.dtype
     }
 
     fn shape(&self) -> &[usize] {
@@ -25,16 +27,30 @@ impl View for Numbers<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        self.numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into()
+        match self.dtype {
+            Dtype::BF16 => self.numbers.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect::<Vec<u8>>(),
+            _ => self.numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        }
+        .into()
     }
 
     fn data_len(&self) -> usize {
-        size_of_val(self.numbers)
+        self.numbers.len() * if self.dtype == Dtype::BF16 { 2 } else { 4 }
     }
 }
 
-/// Writes tensors, each with its name and shape.
+/// Writes tensors, each with its name and shape, in f32.
 pub(crate) fn write<'a>(
+    path: &Path,
+    tensors: impl Iterator<Item = (String, Vec<usize>, &'a [f32])>,
+    metadata: HashMap<String, String>,
+) -> Result<(), Error> {
+    write_as(Dtype::F32, path, tensors, metadata)
+}
+
+/// The same in f32 or bf16.
+pub(crate) fn write_as<'a>(
+    dtype: Dtype,
     path: &Path,
     tensors: impl Iterator<Item = (String, Vec<usize>, &'a [f32])>,
     metadata: HashMap<String, String>,
@@ -43,11 +59,15 @@ pub(crate) fn write<'a>(
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");
     let beside = Path::new(&beside);
-    let views = tensors.map(|(name, shape, numbers)| (name, Numbers { numbers, shape }));
+    let views = tensors.map(|(name, shape, numbers)| (name, Numbers { numbers, shape, dtype }));
     safetensors::serialize_to_file(views, Some(metadata), beside).map_err(|e| io(std::io::Error::other(e)))?;
     File::open(beside).and_then(|file| file.sync_all()).map_err(io)?;
     fs::rename(beside, path).map_err(io)?;
-    // The name is on the disk when its directory is.
+    sync_parent(path).map_err(io)
+}
+
+/// A name is on the disk when its directory is.
+pub(crate) fn sync_parent(path: &Path) -> std::io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)
+    File::open(directory)?.sync_all()
 }

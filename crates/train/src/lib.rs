@@ -4,6 +4,8 @@
 //! beside the kernels, over buffers that are made once. What learns lies in one flat vector, [`Params`]: everything, or low-rank adapters beside
 //! frozen weights, which may be quantised.
 //!
+//! A [`Student`] is a smaller network cut out of another, and a checkpoint that everybody reads.
+//!
 //! A [`Trainer`] is a run: it takes a network over [`Sample`]s by a [`Plan`], step by step, and is saved and taken up again to the bit.
 //!
 //! Invariant: the same spec as inference, and the same loss; a step depends on its seed and data only, never on threads.
@@ -20,6 +22,7 @@ mod params;
 mod plan;
 mod random;
 mod sample;
+mod student;
 mod tape;
 mod trainer;
 mod watch;
@@ -33,5 +36,6 @@ pub use optimizer::{Method, Optimizer, Rule};
 pub use params::{Entry, Kind, Params};
 pub use plan::{Distillation, Dropout, Length, Plan, Schedule};
 pub use sample::{Sample, check};
+pub use student::{Cut, Files, Size, Student};
 pub use trainer::{Outcome, Step, Trainer};
 pub use watch::Trouble;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
 mod adapters;
+mod students;
 mod trainer;
 
 use std::collections::BTreeMap;

@@ -57,16 +57,21 @@ pub(crate) struct Splitter {
 impl Splitter {
     /// By the name in a GGUF file.
     pub(crate) fn named(name: &str) -> Result<Self, Error> {
-        let (_, expressions, whole_words) =
-            TABLE.iter().find(|(names, ..)| names.contains(&name)).ok_or_else(|| unknown(name))?;
+        let (expressions, whole_words) = expressions(name)?;
         let stages = expressions.iter().map(|expression| Stage::new(expression)).collect::<Result<_, _>>()?;
-        Ok(Self { stages, whole_words: *whole_words })
+        Ok(Self { stages, whole_words })
     }
 
     /// Calls `word` with the words of the text, in order.
     pub(crate) fn split<'t>(&self, text: &'t str, word: &mut dyn FnMut(&'t str)) {
         split_by(&self.stages, text, word);
     }
+}
+
+/// The expressions behind a name in a GGUF file, and whether words that are tokens are taken whole.
+pub(crate) fn expressions(name: &str) -> Result<(&'static [&'static str], bool), Error> {
+    let row = TABLE.iter().find(|(names, ..)| names.contains(&name));
+    row.map(|(_, expressions, whole_words)| (*expressions, *whole_words)).ok_or_else(|| unknown(name))
 }
 
 fn split_by<'t>(stages: &[Stage], text: &'t str, word: &mut dyn FnMut(&'t str)) {

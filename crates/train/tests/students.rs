@@ -1,0 +1,127 @@
+//! Students: cut out of a network, saved, loaded again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kernels::{Device, Precision};
+use model::Model;
+use serde_json::json;
+use train::{Batch, Cut, Files, Learned, Network, Sample, Size, Student};
+
+use super::{batch, golden_path, load};
+
+fn network(dev: &Device, model: &Model) -> Network {
+    Network::new(dev, model, Learned::All, Precision::F32)
+}
+
+/// A folder of this test's own.
+fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("tessera-student-{name}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&folder);
+    folder
+}
+
+/// Saves and loads a student.
+fn again(dev: &Device, student: &Student, folder: &Path) -> Model {
+    let files = Files { tokenizer: json!({"a": 1}), tokenizer_config: json!({}), card: json!({"teacher": "x"}) };
+    student.save(&files, folder).unwrap();
+    // A second time, over the first.
+    student.save(&files, folder).unwrap();
+    assert!(fs::read_to_string(folder.join("card.json")).unwrap().contains("teacher"));
+    let model = Model::load(dev, folder, &|_, _| {}).unwrap();
+    fs::remove_dir_all(folder).unwrap();
+    model
+}
+
+/// Samples as the batch has them.
+fn samples(batch: &Batch) -> Vec<Sample> {
+    let mut start = 0;
+    let sample = |len: &usize| {
+        let tokens = batch.tokens[start..start + len].to_vec();
+        start += len;
+        Sample { weights: vec![1.0; *len], tokens, teacher: None }
+    };
+    batch.lens.iter().map(sample).collect()
+}
+
+/// A loss of the whole network, saved and loaded: only bf16 is between the two.
+#[test]
+fn a_network_is_saved_as_it_is() {
+    let dev = Device::new(2);
+    let check = |name: &str, path: &Path| {
+        let model = Model::load(&dev, path, &|_, _| {}).unwrap();
+        let batch = batch(model.spec().vocab, &[40, 90]);
+        let mut own = network(&dev, &model);
+        let student = Student::new(&own, &Cut::nothing(model.spec())).unwrap();
+        let loaded = again(&dev, &student, &folder(&format!("whole-{name}")));
+        assert_eq!(loaded.spec().layers.len(), model.spec().layers.len());
+        let (want, got) = (own.losses(&dev, &batch).total, network(&dev, &loaded).losses(&dev, &batch).total);
+        assert!((want - got).abs() < 2e-3 * want, "{name}: {got}, not {want}");
+    };
+    check("llama", &golden_path("llama"));
+    check("qwen2", &golden_path("qwen2"));
+    // What rotates together lies side by side here, and apart in what is saved.
+    check("gguf", &golden_path("llama").join("model.gguf"));
+}
+
+#[test]
+fn kinds_that_a_file_could_not_name_are_refused() {
+    let dev = Device::new(1);
+    for family in ["gemma3", "llama3"] {
+        let model = load(&dev, family);
+        assert!(Student::new(&network(&dev, &model), &Cut::nothing(model.spec())).is_err(), "{family}");
+    }
+}
+
+/// A channel, a head and a token that do nothing go first, and nothing changes without them.
+#[test]
+fn what_does_nothing_is_cut_away_and_not_missed() {
+    let dev = Device::new(2);
+    let model = load(&dev, "llama");
+    let spec = model.spec().clone();
+    let batch = batch(spec.vocab, &[40, 90]);
+    let mut teacher = network(&dev, &model);
+    let (idle, mute) = ([3, 10], 1);
+    for entry in teacher.params.entries().to_vec() {
+        let cols = entry.shape[1];
+        let silent = |col: usize| match entry.name.rsplit('.').next() {
+            Some("down") => idle.contains(&col),
+            Some("out") => col / (cols / spec.layers[0].attention.kv_heads) == mute,
+            _ => false,
+        };
+        let numbers = &mut teacher.params.values[entry.range.clone()];
+        numbers.iter_mut().enumerate().filter(|(i, _)| silent(i % cols)).for_each(|(_, x)| *x = 0.0);
+    }
+    teacher.refresh(&dev);
+    let size = Size { ffn: Some(spec.layers[0].ffn - 2), kv_heads: Some(1), ..Size::default() };
+    let cut = Cut::choose(&mut teacher, &dev, &samples(&batch), size).unwrap();
+    assert!(cut.inner.iter().all(|inner| idle.iter().all(|channel| !inner.contains(channel))), "{:?}", cut.inner);
+    assert!(cut.kv_heads.iter().all(|heads| *heads == [1 - mute]), "{:?}", cut.kv_heads);
+    let loaded = again(&dev, &Student::new(&teacher, &cut).unwrap(), &folder("cut"));
+    let (want, got) = (teacher.losses(&dev, &batch).total, network(&dev, &loaded).losses(&dev, &batch).total);
+    assert!((want - got).abs() < 2e-3 * want, "{got}, not {want}");
+}
+
+#[test]
+fn all_sizes_shrink_at_once_and_tokens_are_renamed() {
+    let dev = Device::new(2);
+    let model = load(&dev, "llama");
+    let mut teacher = network(&dev, &model);
+    let batch = batch(model.spec().vocab, &[40, 90]);
+    let size = Size { layers: Some(2), width: Some(8), ffn: Some(12), kv_heads: Some(1) };
+    let mut cut = Cut::choose(&mut teacher, &dev, &samples(&batch), size).unwrap();
+    cut.tokens = (0..model.spec().vocab).step_by(2).collect();
+    let student = Student::new(&teacher, &cut).unwrap();
+    let loaded = again(&dev, &student, &folder("small"));
+    let spec = loaded.spec();
+    let layer = &spec.layers[0];
+    let sizes = [spec.layers.len(), spec.width, spec.vocab, layer.ffn, layer.attention.heads, layer.attention.kv_heads];
+    assert_eq!(sizes, [2, 8, 31, 12, 2, 1]);
+    let (mut rows, mut theirs) = (vec![0.0; 8], vec![0.0; 16]);
+    loaded.weights().embedding.matrix().row(5, &mut rows);
+    model.weights().embedding.matrix().row(10, &mut theirs);
+    let picked: Vec<f32> = cut.channels.iter().map(|channel| theirs[*channel]).collect();
+    assert!(rows.iter().zip(&picked).all(|(a, b)| (a - b).abs() < 0.01 * b.abs() + 1e-4), "{rows:?} {picked:?}");
+    let too_large = Size { layers: Some(3), ..Size::default() };
+    assert!(Cut::choose(&mut teacher, &dev, &samples(&batch), too_large).is_err());
+}
