@@ -141,7 +141,9 @@ fn chat(messages: Vec<Value>, tools: Vec<Value>) -> Result<Form, String> {
     }
     let asks = messages.last().is_some_and(|last| last["role"] == "user" || last["role"] == "tool");
     if !messages.iter().any(learned) && !asks {
-        return Err("it ends with nobody who asks, and no message is the assistant's: there is nothing to learn".to_owned());
+        return Err(
+            "it ends with nobody who asks, and no message is the assistant's: there is nothing to learn".to_owned()
+        );
     }
     Ok(Form::Chat { messages: messages.into_iter().map(turn).collect(), tools })
 }

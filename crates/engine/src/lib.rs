@@ -38,5 +38,5 @@ pub use engine::Engine;
 pub use error::Error;
 pub use executor::{Executor, ModelExecutor};
 pub use job::{Answers, Choice, Job, Work};
-pub use load::words;
+pub use load::{tokenizer_files, words};
 pub use meters::Stats;

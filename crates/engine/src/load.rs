@@ -4,6 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use kernels::Device;
 use model::{Model, TokenizerSource};
+use serde_json::{Value, json};
 use text::{ChatTemplate, Tokenizer};
 
 use crate::{Engine, EngineConfig, Error, executor::ModelExecutor};
@@ -40,6 +41,30 @@ pub fn words(model: &mut Model, path: &Path) -> Result<(Arc<Tokenizer>, Option<C
     }
     let template = model.chat_template().map(|source| ChatTemplate::new(source, &tokenizer));
     Ok((tokenizer, template.transpose().map_err(text_error)?))
+}
+
+/// A model's tokenizer as `tokenizer.json` and `tokenizer_config.json`, wherever it came from; the chat template stands in the latter.
+///
+/// # Errors
+/// It is of a kind that is not written.
+pub fn tokenizer_files(model: &Model, path: &Path) -> Result<[Value; 2], Error> {
+    let text_error = |source| Error::Text { path: path.to_owned(), source };
+    let broken = |error: serde_json::Error| text_error(text::Error::Tokenizer(error.to_string()));
+    match model.tokenizer_source() {
+        TokenizerSource::Vocabulary(vocabulary) => {
+            let vocabulary = plain(vocabulary.clone());
+            let said = |id: Option<u32>| id.and_then(|id| vocabulary.tokens.get(id as usize)).map(String::as_str);
+            let config = text::tokenizer_config(said(vocabulary.bos), said(vocabulary.eos), model.chat_template());
+            Ok([text::tokenizer_json(&vocabulary).map_err(text_error)?, config])
+        }
+        TokenizerSource::Json { tokenizer, config } => {
+            let mut config = config.as_deref().map_or_else(|| Ok(json!({})), serde_json::from_slice).map_err(broken)?;
+            if let Some(template) = model.chat_template() {
+                config["chat_template"] = template.into();
+            }
+            Ok([serde_json::from_slice(tokenizer).map_err(broken)?, config])
+        }
+    }
 }
 
 fn threads(config: &EngineConfig) -> usize {
