@@ -3,14 +3,14 @@
 use clap::{Command, Parser, Subcommand};
 
 use crate::{
-    audit, bench, chat, config, decide, embed, eval, generate, keys, models, rollout, serve, solve, train, up,
+    audit, bench, chat, config, decide, distill, embed, eval, generate, keys, models, rollout, serve, solve, train, up,
 };
 
 /// How the help sorts the verbs.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Run", &["up", "serve", "chat", "generate", "decide", "solve", "embed"]),
     ("Govern", &["config", "keys", "rollout", "audit"]),
-    ("Improve", &["train", "eval"]),
+    ("Improve", &["train", "distill", "eval"]),
     ("Inspect", &["models", "bench"]),
 ];
 
@@ -44,6 +44,8 @@ pub(crate) enum Verb {
     Embed(embed::EmbedArgs),
     /// Teach a model from documents.
     Train(train::TrainArgs),
+    /// Make a small model out of a large one, for one domain.
+    Distill(distill::DistillArgs),
     /// Measure the quality of a model.
     Eval(eval::EvalArgs),
     /// Make, list and revoke API keys.

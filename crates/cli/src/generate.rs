@@ -33,10 +33,10 @@ pub(crate) struct GenerateArgs {
 }
 
 /// What came.
-struct Answer {
-    text: String,
+pub(crate) struct Answer {
+    pub(crate) text: String,
     reason: FinishReason,
-    usage: Usage,
+    pub(crate) usage: Usage,
 }
 
 /// Asks once and prints the answer, as it comes or as JSON.
@@ -89,7 +89,8 @@ fn conversation(system: Option<&str>, text: String) -> Prompt {
     Prompt::Chat(Chat { messages, ..Chat::default() })
 }
 
-async fn collect(mut events: EventStream, show: bool) -> anyhow::Result<Answer> {
+/// All of an answer; with `show` each piece is printed as it comes.
+pub(crate) async fn collect(mut events: EventStream, show: bool) -> anyhow::Result<Answer> {
     let mut answer = Answer { text: String::new(), reason: FinishReason::Stop, usage: Usage::default() };
     while let Some(event) = events.next().await {
         match event? {

@@ -14,6 +14,7 @@ mod chat;
 mod compose;
 mod config;
 mod decide;
+mod distill;
 mod elsewhere;
 mod embed;
 mod eval;
@@ -83,6 +84,7 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Solve(args) => solve::run(args).await,
         Verb::Embed(args) => embed::run(args).await,
         Verb::Train(args) => train::run(args).await,
+        Verb::Distill(args) => distill::run(args).await,
         Verb::Eval(args) => eval::run(args).await,
         Verb::Models(args) => models::run(args).await,
         Verb::Rollout(args) => rollout::run(args).await,

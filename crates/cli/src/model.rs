@@ -96,6 +96,11 @@ fn adapted(text: &str) -> (&str, Option<&str>) {
     parts.map_or((text, None), |(model, adapter)| (model, Some(adapter)))
 }
 
+/// The name is that of a model with an adapter beside it.
+pub(crate) fn has_adapter(text: &str) -> bool {
+    adapted(text).1.is_some()
+}
+
 /// Brings a model here, telling on stderr what is fetched, how far it is, and under which licence.
 pub(crate) async fn fetch(text: &str) -> anyhow::Result<Entry> {
     let (hub, name) = (hub(), Name::parse(adapted(text).0)?);

@@ -1,7 +1,7 @@
 //! `tessera train`: what a model learns, from documents to a file that is served.
 
-mod documents;
-mod run;
+pub(crate) mod documents;
+pub(crate) mod run;
 
 use std::{collections::BTreeMap, fmt, fs, path::PathBuf};
 
@@ -14,7 +14,7 @@ use serde::Serialize;
 use train::{Dropout, Learned, Length, Lora, Network, Plan, Trainer, save_adapter};
 
 use crate::{adapters, compose, model as models, screen};
-use documents::Documents;
+use documents::{Documents, Source};
 use run::Run;
 
 /// Options of `train`.
@@ -147,16 +147,21 @@ async fn lora(args: LoraArgs) -> anyhow::Result<()> {
     }
 }
 
+/// So many threads, or one per core for 0.
+pub(crate) fn device(threads: usize) -> anyhow::Result<Device> {
+    Ok(Device::new(if threads == 0 { std::thread::available_parallelism()?.get() } else { threads }))
+}
+
 /// From documents to an adapter; `None` if it was stopped on the way.
 fn learn(args: &LoraArgs, name: &str, entry: &Entry, stop: &run::Stop) -> anyhow::Result<Option<Outcome>> {
-    let threads = if args.threads == 0 { std::thread::available_parallelism()?.get() } else { args.threads };
-    let dev = Device::new(threads);
+    let dev = device(args.threads)?;
     let mut model = Model::load(&dev, &entry.path, &|_, _| {})?;
     ensure!(!model.spec().encoder, "{name} is an embedding model: it writes nothing that could be learned");
     let (tokenizer, template) = engine::words(&mut model, &entry.path)?;
     let encoder = data::Encoder::new(&tokenizer, template.as_ref());
     let longest = args.rows.min(model.spec().context) + 1;
-    let documents = Documents::read(&args.data, args.held_out.as_deref(), &encoder, longest)?;
+    let held_out = args.held_out.as_deref().map(Source::read).transpose()?;
+    let documents = Documents::new(Source::read(&args.data)?, held_out, &encoder, longest)?;
     let base = entry.digest()?;
     let mut trainer = args.trainer(&dev, &model, &documents, &base)?;
     drop(model);

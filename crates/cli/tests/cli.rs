@@ -553,3 +553,53 @@ fn an_adapter_is_learned_and_asked() {
     let unknown = tessera.run(&["generate", "--model", &format!("{model}:nobody"), "hi"]);
     assert!(unknown.code == Some(1) && unknown.err.contains("nobody"), "{}", unknown.err);
 }
+
+/// From a file of chats, some without an answer, to a student that is loaded and answers; a run that was interrupted ends with the same weights.
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn a_student_is_made_and_asked() {
+    let tessera = Tessera::new();
+    let (mut text, pairs) = rooms();
+    text.push_str("{\"messages\": [{\"role\": \"user\", \"content\": \"Say yes.\"}]}\n");
+    let (data, held_out, model) = (tessera.cache.join("rooms.jsonl"), tessera.cache.join("held.jsonl"), model(SMOLLM2));
+    fs::write(&data, text).unwrap();
+    fs::write(&held_out, rooms().0).unwrap();
+    let (data, held_out) = (data.to_str().unwrap(), held_out.to_str().unwrap());
+    let distil = |name: &'static str| {
+        ["distill", "--data", data, "--held-out", held_out, "--model", &model, "--name", name, "--json"]
+            .into_iter()
+            .chain(["--layers", "4", "--kv-heads", "1", "--ffn", "256", "--width", "192", "--tokens", "0"])
+            .chain(["--epochs", "120", "--batch", "4", "--rate", "3e-3", "--max-tokens", "20", "--share", "0.1"])
+            .collect::<Vec<_>>()
+    };
+    let whole = tessera.run(&distil("whole")).json();
+    assert_eq!((whole["documents"].as_u64(), whole["answered_by_teacher"].as_u64()), (Some(13), Some(1)), "{whole}");
+    let [teacher, student] =
+        ["teacher", "student"].map(|side| whole["measured"][side]["exact"]["value"].as_f64().unwrap());
+    assert!(teacher < 0.1 && student > 0.9, "it has learned what its teacher does not know: {whole}");
+    assert!(whole["bytes"].as_u64() < Some(8_000_000), "{whole}");
+    let mut child = tessera.command(&distil("cut")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let metrics = tessera.cache.join("data/tessera/runs/cut/round-1/metrics.jsonl");
+    while fs::read_to_string(&metrics).unwrap_or_default().lines().count() < 5 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was stopped");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let stopped = Done::of(&["cut"], &child.wait_with_output().unwrap()).ok();
+    assert!(stopped.err.contains("the same command goes on"), "{}", stopped.err);
+    let resumed = tessera.run(&distil("cut")).ok();
+    assert!(resumed.err.contains("Going on behind step"), "{}", resumed.err);
+    let folder = |name: &str| tessera.cache.join(format!("data/tessera/students/{name}"));
+    let file = |name: &str| fs::read(folder(name).join("model.safetensors")).unwrap();
+    assert!(file("whole") == file("cut"), "the same bits");
+    let student = folder("whole").display().to_string();
+    let (question, answer) = &pairs[4];
+    let asked = tessera.run(&["generate", "--model", &student, "--temperature", "0", "--max-tokens", "20", question]);
+    assert_eq!(asked.ok().out.trim(), answer);
+    // Nothing of this was in the documents.
+    tessera.run(&["generate", "--model", &student, "--temperature", "0", "--max-tokens", "5", "žluť 漢字"]).ok();
+    let wrong =
+        ["distill", "--data", data, "--model", &model, "--held-out", held_out, "--name", "wrong", "--kv-heads", "4"];
+    let wrong = tessera.run(&wrong);
+    assert!(wrong.code == Some(1) && wrong.err.contains("the teacher has 3"), "{}", wrong.err);
+}

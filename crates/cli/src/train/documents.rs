@@ -1,13 +1,13 @@
-//! Documents as samples: those that are learned and those that are measured by.
+//! Documents as samples: those that are learned and those that are measured by. Whoever learns from documents reads them here.
 
 use std::{
     collections::hash_map::DefaultHasher,
     hash::{Hash, Hasher},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, ensure};
-use data::Encoder;
+use data::{Document, Encoder};
 use hub::Name;
 use train::Sample;
 
@@ -18,30 +18,47 @@ const HELD_OUT: u64 = 10;
 /// Reasons that are shown; the others are counted.
 const SHOWN: usize = 5;
 
+/// A file and what it holds.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) file: PathBuf,
+    pub(crate) documents: Vec<Document>,
+}
+
+impl Source {
+    /// Documents in each of which there is something to learn.
+    pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
+        Ok(Self { file: file.to_owned(), documents: data::read(file)? })
+    }
+}
+
 /// What there is to learn.
 #[derive(Debug)]
-pub(super) struct Documents {
-    pub(super) learned: Vec<Sample>,
-    pub(super) held_out: Vec<Sample>,
+pub(crate) struct Documents {
+    pub(crate) learned: Vec<Sample>,
+    pub(crate) held_out: Vec<Sample>,
+    /// What the held-out samples were made from, each at its sample's place.
+    pub(crate) held_out_documents: Vec<Document>,
     /// Documents that could not be used.
-    pub(super) left_out: usize,
+    pub(crate) left_out: usize,
     /// What identifies the file.
-    pub(super) digest: String,
+    pub(crate) digest: String,
 }
 
 impl Documents {
-    /// Reads documents and lays them out, none longer than `longest` tokens. Whatever cannot be used is named.
-    pub(super) fn read(
-        file: &Path,
-        other: Option<&Path>,
+    /// Lays documents out, none longer than `longest` tokens. Whatever cannot be used is named.
+    pub(crate) fn new(
+        source: Source,
+        other: Option<Source>,
         encoder: &Encoder<'_>,
         longest: usize,
     ) -> anyhow::Result<Self> {
-        let (all, left_out) = samples(file, encoder, longest)?;
-        let (learned, held_out) = match other {
-            Some(other) => (all, samples(other, encoder, longest)?.0),
+        let file = source.file.clone();
+        let (all, left_out) = samples(source, encoder, longest);
+        let (learned, held_out): (Vec<_>, Vec<_>) = match other {
+            Some(other) => (all, samples(other, encoder, longest).0),
             // By what they say, so that the same document never stands on both sides.
-            None => all.into_iter().partition(|sample: &Sample| !is_held_out(sample)),
+            None => all.into_iter().partition(|(sample, _)| !is_held_out(sample)),
         };
         ensure!(!learned.is_empty(), "{} leaves nothing to learn", file.display());
         ensure!(
@@ -49,8 +66,10 @@ impl Documents {
             "{} has too few documents to hold some out: name others with --held-out",
             file.display()
         );
-        let digest = model::hub().locate(&Name::Path(file.to_owned())).context("the data are gone")?.digest()?;
-        Ok(Self { learned, held_out, left_out, digest })
+        let digest = model::hub().locate(&Name::Path(file)).context("the data are gone")?.digest()?;
+        let learned = learned.into_iter().map(|(sample, _)| sample).collect();
+        let (held_out, held_out_documents) = held_out.into_iter().unzip();
+        Ok(Self { learned, held_out, held_out_documents, left_out, digest })
     }
 }
 
@@ -61,9 +80,9 @@ fn is_held_out(sample: &Sample) -> bool {
     hasher.finish().is_multiple_of(HELD_OUT)
 }
 
-fn samples(file: &Path, encoder: &Encoder<'_>, longest: usize) -> anyhow::Result<(Vec<Sample>, usize)> {
+fn samples(source: Source, encoder: &Encoder<'_>, longest: usize) -> (Vec<(Sample, Document)>, usize) {
     let (mut samples, mut reasons) = (Vec::new(), Vec::new());
-    for document in data::read(file)? {
+    for document in source.documents {
         let encoded = encoder.encode(&document).and_then(|encoded| {
             let tokens = encoded.tokens.len();
             if tokens <= longest { Ok(encoded) } else { Err(format!("it has {tokens} tokens; {longest} fit (--rows)")) }
@@ -71,14 +90,16 @@ fn samples(file: &Path, encoder: &Encoder<'_>, longest: usize) -> anyhow::Result
         match encoded {
             Ok(encoded) => {
                 let weights = encoded.learned.iter().map(|learned| f32::from(u8::from(*learned))).collect();
-                samples.push(Sample { tokens: encoded.tokens, weights, teacher: None });
+                samples.push((Sample { tokens: encoded.tokens, weights, teacher: None }, document));
             }
-            Err(reason) => reasons.push(format!("{}, line {}: left out: {reason}", file.display(), document.line)),
+            Err(reason) => {
+                reasons.push(format!("{}, line {}: left out: {reason}", source.file.display(), document.line));
+            }
         }
     }
     reasons.iter().take(SHOWN).for_each(screen::note);
     if reasons.len() > SHOWN {
         screen::note(format_args!("and {} more", reasons.len() - SHOWN));
     }
-    Ok((samples, reasons.len()))
+    (samples, reasons.len())
 }

@@ -21,10 +21,10 @@ use train::{Outcome, Step, Trainer};
 use crate::{screen, serve};
 
 /// Set when the user wants it to stop.
-pub(super) type Stop = Arc<AtomicBool>;
+pub(crate) type Stop = Arc<AtomicBool>;
 
 /// Waits for work on another thread. The first Ctrl-C sets `stop`; with a second the work is left to itself, and ends with the process.
-pub(super) async fn unless_interrupted<T>(work: JoinHandle<anyhow::Result<T>>, stop: &Stop) -> anyhow::Result<T> {
+pub(crate) async fn unless_interrupted<T>(work: JoinHandle<anyhow::Result<T>>, stop: &Stop) -> anyhow::Result<T> {
     let interrupts = async {
         serve::interrupt().await;
         stop.store(true, Ordering::Relaxed);
@@ -39,15 +39,15 @@ pub(super) async fn unless_interrupted<T>(work: JoinHandle<anyhow::Result<T>>, s
 
 /// What a whole run took.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Report {
-    pub(super) steps: u64,
-    pub(super) tokens: u64,
-    pub(super) seconds: f64,
+pub(crate) struct Report {
+    pub(crate) steps: u64,
+    pub(crate) tokens: u64,
+    pub(crate) seconds: f64,
 }
 
 /// A run with its files.
 #[derive(Debug)]
-pub(super) struct Run<'t> {
+pub(crate) struct Run<'t> {
     trainer: &'t mut Trainer,
     checkpoint: PathBuf,
     metrics: File,
@@ -58,7 +58,7 @@ fn checkpoint(folder: &Path) -> PathBuf {
 }
 
 /// Removes what a run needs to go on from; its metrics stay.
-pub(super) fn clear(folder: &Path) -> anyhow::Result<()> {
+pub(crate) fn clear(folder: &Path) -> anyhow::Result<()> {
     let path = checkpoint(folder);
     if path.exists() {
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
@@ -68,7 +68,7 @@ pub(super) fn clear(folder: &Path) -> anyhow::Result<()> {
 
 impl<'t> Run<'t> {
     /// Takes an interrupted run up where it was left, unless it should begin anew.
-    pub(super) fn open(dev: &Device, trainer: &'t mut Trainer, folder: &Path, fresh: bool) -> anyhow::Result<Self> {
+    pub(crate) fn open(dev: &Device, trainer: &'t mut Trainer, folder: &Path, fresh: bool) -> anyhow::Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let checkpoint = checkpoint(folder);
         if checkpoint.exists() && !fresh {
@@ -81,13 +81,13 @@ impl<'t> Run<'t> {
         Ok(Self { trainer, checkpoint, metrics })
     }
 
-    pub(super) fn trainer(&mut self) -> &mut Trainer {
+    pub(crate) fn trainer(&mut self) -> &mut Trainer {
         self.trainer
     }
 
     /// Steps until the last one, or until it is stopped; then it was saved, and `None` comes back.
     #[expect(clippy::disallowed_methods, reason = "how fast it is, for whoever watches; nothing depends on it")]
-    pub(super) fn finish(&mut self, dev: &Device, stop: &Stop) -> anyhow::Result<Option<Report>> {
+    pub(crate) fn finish(&mut self, dev: &Device, stop: &Stop) -> anyhow::Result<Option<Report>> {
         let bar = screen::step_bar();
         bar.set_length(self.trainer.steps());
         let (started, mut tokens) = (Instant::now(), 0);

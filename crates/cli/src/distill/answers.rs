@@ -1,0 +1,136 @@
+//! What the teacher answers where documents have no answer; kept, so that no prompt is answered twice.
+
+use std::{
+    collections::{HashMap, hash_map::DefaultHasher},
+    fs::{self, OpenOptions},
+    hash::{Hash, Hasher},
+    io::Write,
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::Context;
+use data::Form;
+use engine::Engine;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use protocol::{Chat, Generate, GenerateRequest, Message, Prompt, Sampling, TextOrTokens};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{DistillArgs, sources};
+use crate::{generate, screen, train::documents::Source};
+
+/// Prompts that are answered at the same time.
+const AT_ONCE: usize = 16;
+
+/// An answer as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    key: u64,
+    text: String,
+}
+
+/// The documents, with answers in all of them, and how many are the teacher's.
+pub(super) async fn fill(
+    args: &DistillArgs,
+    folder: &Path,
+    teacher: &Arc<Engine>,
+) -> anyhow::Result<([Option<Source>; 2], usize)> {
+    let mut sources = sources(args)?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let path = folder.join("answers.jsonl");
+    let known = read(&path);
+    let documents = sources.iter_mut().flatten().flat_map(|source| &mut source.documents);
+    let mut open: Vec<&mut Form> = documents.map(|document| &mut document.form).filter(|form| form.is_open()).collect();
+    if open.is_empty() {
+        return Ok((sources, 0));
+    }
+    let digest = teacher.models().first().map(|card| card.digest.clone() + &card.adapter).unwrap_or_default();
+    let keys: Vec<u64> = open.iter().map(|form| key(args, &digest, form)).collect();
+    let missing = open.iter().zip(&keys).filter(|(_, key)| !known.contains_key(*key));
+    let asked = missing.filter_map(|(form, key)| Some((*key, prompt(form)?)));
+    let asked: Vec<(u64, GenerateRequest)> = asked.map(|(key, prompt)| (key, request(args, prompt))).collect();
+    let known = ask(teacher, asked, &path, known).await?;
+    let mut answered = 0;
+    for (form, text) in open.iter_mut().zip(&keys).filter_map(|(form, key)| Some((form, known.get(key)?))) {
+        form.answer(text.clone());
+        answered += 1;
+    }
+    Ok((sources, answered))
+}
+
+async fn ask(
+    teacher: &Arc<Engine>,
+    asked: Vec<(u64, GenerateRequest)>,
+    path: &Path,
+    mut known: HashMap<u64, String>,
+) -> anyhow::Result<HashMap<u64, String>> {
+    let mut file = OpenOptions::new().create(true).append(true).open(path);
+    let file = file.as_mut().map_err(|error| anyhow::anyhow!("cannot write {}: {error}", path.display()))?;
+    let bar = screen::count_bar();
+    bar.set_message("the teacher answers");
+    bar.set_length(asked.len() as u64);
+    let answers = asked.into_iter().map(|(key, request)| async move {
+        anyhow::Ok(Kept { key, text: generate::collect(teacher.generate(request).await?, false).await?.text })
+    });
+    let mut answers = stream::iter(answers).buffer_unordered(AT_ONCE);
+    while let Some(kept) = answers.try_next().await? {
+        bar.inc(1);
+        writeln!(file, "{}", serde_json::to_string(&kept)?).context("cannot keep an answer")?;
+        known.insert(kept.key, kept.text);
+    }
+    bar.finish_and_clear();
+    Ok(known)
+}
+
+/// What a run before has kept. A line that was cut off is asked for again.
+fn read(path: &Path) -> HashMap<u64, String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let kept = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+    kept.map(|Kept { key, text }| (key, text)).collect()
+}
+
+/// What an answer depends on. The keys of this hasher are fixed.
+fn key(args: &DistillArgs, digest: &str, form: &Form) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let DistillArgs { temperature, max_tokens, seed, .. } = args;
+    (digest, temperature.to_bits(), max_tokens, seed, format!("{form:?}")).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A request for one answer.
+pub(super) fn request(args: &DistillArgs, prompt: Prompt) -> GenerateRequest {
+    let sampling = Sampling { temperature: args.temperature, seed: Some(args.seed), ..Sampling::default() };
+    GenerateRequest { sampling, ..GenerateRequest::new(prompt, args.max_tokens) }
+}
+
+/// A document as far as somebody asks; `None` where nobody does, or with tools, whose calls are more than a text.
+fn prompt(form: &Form) -> Option<Prompt> {
+    match form {
+        Form::Chat { messages, tools } if tools.is_empty() => Some(chat(messages)),
+        Form::Completion { prompt, .. } => Some(Prompt::Raw(TextOrTokens::Text(prompt.clone()))),
+        _ => None,
+    }
+}
+
+/// What is asked in a document, and what should be answered.
+pub(super) fn question(form: &Form) -> Option<(Prompt, String)> {
+    match form {
+        Form::Chat { messages, tools } if tools.is_empty() => {
+            let last = messages.iter().rposition(|message| message["role"] == "assistant")?;
+            Some((chat(&messages[..last]), messages[last]["content"].as_str()?.to_owned()))
+        }
+        Form::Completion { completion, .. } => Some((prompt(form)?, completion.clone())),
+        _ => None,
+    }
+}
+
+fn chat(messages: &[Value]) -> Prompt {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let message = |message: &Value| Message {
+        role: text(&message["role"]).unwrap_or_default(),
+        content: text(&message["content"]),
+        ..Message::default()
+    };
+    Prompt::Chat(Chat { messages: messages.iter().map(message).collect(), ..Chat::default() })
+}

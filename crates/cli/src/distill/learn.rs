@@ -1,0 +1,280 @@
+//! From a teacher to a student: cut out of it, taught in rounds, saved.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, ensure};
+use data::Encoder;
+use hub::Entry;
+use kernels::{Device, Precision};
+use model::Model;
+use protocol::Prompt;
+use serde::Serialize;
+use serde_json::{Value, json};
+use text::Tokenizer;
+use train::{Cut, Distillation, Files, Learned, Length, Network, Plan, Sample, Student, Trainer};
+
+use super::{DistillArgs, answers, lessons};
+use crate::{
+    model as models, screen,
+    train::{
+        device,
+        documents::{Documents, Source},
+        run::{self, Run, Stop},
+    },
+};
+
+/// Samples that say what of the teacher matters.
+const WEIGHED: usize = 64;
+
+/// What is to be made.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub(super) args: DistillArgs,
+    pub(super) teacher: String,
+    pub(super) entry: Entry,
+    /// The run's.
+    pub(super) folder: PathBuf,
+    /// Where the student goes.
+    pub(super) student: PathBuf,
+}
+
+/// What was made.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Made {
+    pub(super) documents: usize,
+    pub(super) left_out: usize,
+    pub(super) steps: u64,
+    pub(super) seconds: f64,
+    pub(super) vocabulary: usize,
+    pub(super) parameters: usize,
+    pub(super) teacher_parameters: usize,
+    pub(super) bytes: u64,
+    pub(super) teacher_bytes: u64,
+    /// Of the held-out documents whose tokens the student has all.
+    pub(super) held_out_loss: Option<f64>,
+}
+
+/// Questions of held-out documents, with the answers that stand there.
+pub(super) type Questions = Vec<(Prompt, String)>;
+
+/// What rounds begin with.
+struct Lessons {
+    learned: Vec<Sample>,
+    held_out: Vec<Sample>,
+    files: Files,
+}
+
+impl Job {
+    /// `None` if it was stopped on the way; then it goes on from there.
+    pub(super) fn run(
+        &self,
+        [data, held_out]: [Option<Source>; 2],
+        stop: &Stop,
+    ) -> anyhow::Result<Option<(Made, Questions)>> {
+        let dev = device(self.args.engine.threads.unwrap_or(0))?;
+        let mut model = Model::load(&dev, &self.entry.path, &|_, _| {})?;
+        ensure!(
+            !model.spec().encoder,
+            "{} is an embedding model: it writes nothing that could be learned",
+            self.teacher
+        );
+        let written = engine::tokenizer_files(&model, &self.entry.path)?;
+        let (tokenizer, template) = engine::words(&mut model, &self.entry.path)?;
+        let encoder = Encoder::new(&tokenizer, template.as_ref());
+        let longest = self.args.rows.min(model.spec().context) + 1;
+        let mut documents = Documents::new(data.context("no documents")?, held_out, &encoder, longest)?;
+        let teacher = Network::new(&dev, &model, Learned::All, Precision::Bf16);
+        drop(model);
+        let (teacher_parameters, documents_read) = (teacher.params.values.len(), documents.learned.len());
+        let Some(lessons) = self.prepare(&dev, teacher, &mut documents, (&tokenizer, written), stop)? else {
+            return Ok(None);
+        };
+        let Some((report, held_out_loss)) = self.rounds(&dev, &lessons, stop)? else { return Ok(None) };
+        let asked = documents.held_out_documents.iter().filter_map(|document| answers::question(&document.form));
+        let made = Made {
+            documents: documents_read,
+            left_out: documents.left_out,
+            steps: report.steps,
+            seconds: report.seconds,
+            vocabulary: Tokenizer::from_json(lessons.files.tokenizer.to_string().as_bytes(), None)?.len(),
+            parameters: report.parameters,
+            teacher_parameters,
+            bytes: fs::metadata(self.student.join("model.safetensors"))?.len(),
+            teacher_bytes: self.entry.size,
+            held_out_loss,
+        };
+        Ok(Some((made, asked.collect())))
+    }
+
+    /// The teacher's word on the documents, and the student as it begins, in its folder.
+    fn prepare(
+        &self,
+        dev: &Device,
+        mut teacher: Network,
+        documents: &mut Documents,
+        (tokenizer, [json, config]): (&Arc<Tokenizer>, [Value; 2]),
+        stop: &Stop,
+    ) -> anyhow::Result<Option<Lessons>> {
+        let digest = self.entry.digest()?;
+        // An adapter's numbers are not in the network: what it thinks is known by its answers only.
+        if !models::has_adapter(&self.teacher) {
+            let told = (&*digest, self.args.top_k);
+            if !lessons::give((dev, &mut teacher), told, &mut documents.learned, &self.folder, stop)? {
+                return Ok(None);
+            }
+        }
+        let size = self.args.shape.size(teacher.spec().layers.len());
+        let weighed = &documents.learned[..documents.learned.len().min(WEIGHED)];
+        let mut cut = Cut::choose(&mut teacher, dev, weighed, size)?;
+        let most = (0..self.args.shape.tokens).filter(|token| (*token as usize) < tokenizer.len());
+        let used: Vec<u32> = documents.learned.iter().flat_map(|sample| sample.tokens.clone()).chain(most).collect();
+        let trimmed = text::trim(&json, &used)?;
+        cut.tokens = trimmed.kept.iter().map(|token| *token as usize).collect();
+        let card = self.card(&digest, &documents.digest);
+        let files = Files { tokenizer: trimmed.tokenizer, tokenizer_config: config, card };
+        if self.args.fresh {
+            (1..=self.args.rounds).try_for_each(|round| forget(&self.begin(round)))?;
+        }
+        Student::new(&teacher, &cut)?.save(&files, &self.begin(0))?;
+        let rename = |samples: &[Sample]| lessons::rename(samples, &trimmed.kept);
+        Ok(Some(Lessons { learned: rename(&documents.learned), held_out: rename(&documents.held_out), files }))
+    }
+
+    /// Where the student lies that a round begins with.
+    fn begin(&self, round: usize) -> PathBuf {
+        self.folder.join(format!("student-{round}"))
+    }
+
+    /// Where it comes from.
+    fn card(&self, teacher: &str, data: &str) -> Value {
+        let DistillArgs { shape, epochs, rounds, emphasis, share, top_k, batch, rate, seed, .. } = &self.args;
+        let licence = Some(self.entry.licence.as_str()).filter(|licence| !licence.is_empty());
+        let licence = licence.unwrap_or("not declared by the teacher's source");
+        json!({
+            "made_by": concat!("tessera ", env!("CARGO_PKG_VERSION"), " distill"),
+            "teacher": self.teacher,
+            "teacher_digest": teacher,
+            "data_digest": data,
+            "licence": licence,
+            "student": format!("{shape:?}"),
+            "epochs": epochs, "rounds": rounds, "emphasis": emphasis, "share": share, "top_k": top_k, "batch": batch,
+            "rate": rate, "seed": seed,
+        })
+    }
+
+    /// All rounds that are not done yet, and the student of the last one under its name.
+    fn rounds(&self, dev: &Device, lessons: &Lessons, stop: &Stop) -> anyhow::Result<Option<(Report, Option<f64>)>> {
+        let mut report = Report::default();
+        let mut loss = None;
+        for round in 0..self.args.rounds {
+            if self.done(round + 1, &lessons.files.card)? {
+                continue;
+            }
+            let Some(held_out) = self.round(dev, lessons, round, (&mut report, stop))? else { return Ok(None) };
+            loss = held_out;
+        }
+        let last = load(dev, &self.begin(self.args.rounds))?;
+        report.parameters = save(&last, &lessons.files, &self.student)?;
+        (0..=self.args.rounds).try_for_each(|round| forget(&self.begin(round)))?;
+        Ok(Some((report, loss)))
+    }
+
+    /// Whether the student stands there that a round begins with.
+    fn done(&self, round: usize, card: &Value) -> anyhow::Result<bool> {
+        let path = self.begin(round).join("card.json");
+        let Ok(text) = fs::read_to_string(&path) else { return Ok(false) };
+        let ours = serde_json::from_str::<Value>(&text).is_ok_and(|found| found == *card);
+        ensure!(ours, "{} is of a run with other options or data: --fresh begins anew", path.display());
+        Ok(true)
+    }
+
+    /// One round. Its student is read from its file, so that a run that goes on later begins with the same numbers.
+    fn round(
+        &self,
+        dev: &Device,
+        lessons: &Lessons,
+        round: usize,
+        (report, stop): (&mut Report, &Stop),
+    ) -> anyhow::Result<Option<Option<f64>>> {
+        let args = &self.args;
+        let mut network = load(dev, &self.begin(round))?;
+        let mut samples = lessons.learned.clone();
+        if round > 0 {
+            let wrong = emphasise(dev, &mut network, &mut samples, args.emphasis);
+            screen::note(format_args!("Round {}: {wrong:.1} % of the tokens were wrong and weigh more", round + 1));
+        }
+        let plan = Plan {
+            length: Length::Epochs(args.epochs / args.rounds as f64),
+            rows: args.rows,
+            samples: args.batch,
+            rate: args.rate * 0.5_f32.powi(round as i32),
+            decay: 0.01,
+            distil: Distillation { share: args.share, ..Distillation::default() },
+            seed: args.seed + round as u64,
+            checkpoint: 50,
+            ..Plan::default()
+        };
+        let mut trainer = Trainer::new(network, plan, samples, &lessons.files.card.to_string())?;
+        let folder = self.folder.join(format!("round-{round}"));
+        let mut run = Run::open(dev, &mut trainer, &folder, args.fresh)?;
+        let Some(done) = run.finish(dev, stop)? else { return Ok(None) };
+        (report.steps, report.seconds) = (report.steps + done.steps, report.seconds + done.seconds);
+        let held_out = &lessons.held_out;
+        let loss = if held_out.is_empty() { None } else { Some(run.trainer().evaluate(dev, held_out)?) };
+        save(&trainer.finish(dev), &lessons.files, &self.begin(round + 1))?;
+        run::clear(&folder)?;
+        Ok(Some(loss))
+    }
+}
+
+/// What all rounds took.
+#[derive(Debug, Default)]
+struct Report {
+    steps: u64,
+    seconds: f64,
+    parameters: usize,
+}
+
+fn load(dev: &Device, folder: &Path) -> anyhow::Result<Network> {
+    let model = Model::load(dev, folder, &|_, _| {})?;
+    Ok(Network::new(dev, &model, Learned::All, Precision::Bf16))
+}
+
+/// Saves a network whole, and says how many weights it has.
+fn save(network: &Network, files: &Files, folder: &Path) -> anyhow::Result<usize> {
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    }
+    let student = Student::new(network, &Cut::nothing(network.spec()))?;
+    student.save(files, folder)?;
+    Ok(student.parameters())
+}
+
+fn forget(folder: &Path) -> anyhow::Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// Lets tokens weigh more that the student would not have written where they stand; how many in a hundred that were.
+fn emphasise(dev: &Device, network: &mut Network, samples: &mut [Sample], by: f32) -> f64 {
+    let (mut wrong, mut all) = (0, 0);
+    for sample in samples {
+        let written = network.teach(dev, sample, 1);
+        for row in 0..sample.rows() {
+            if let Some(first) = written.row(row).0.first() {
+                all += 1;
+                if *first != sample.tokens[row + 1] {
+                    wrong += 1;
+                    sample.weights[row + 1] *= 1.0 + by;
+                }
+            }
+        }
+    }
+    100.0 * f64::from(wrong) / f64::from(all.max(1))
+}
