@@ -579,7 +579,7 @@ fn a_student_is_made_and_asked() {
     assert!(teacher < 0.1 && student > 0.9, "it has learned what its teacher does not know: {whole}");
     assert!(whole["bytes"].as_u64() < Some(8_000_000), "{whole}");
     let mut child = tessera.command(&distil("cut")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let metrics = tessera.cache.join("data/tessera/runs/cut/round-1/metrics.jsonl");
+    let metrics = tessera.cache.join("data/tessera/runs/cut/round-0/metrics.jsonl");
     while fs::read_to_string(&metrics).unwrap_or_default().lines().count() < 5 {
         assert!(child.try_wait().unwrap().is_none(), "it ended before it was stopped");
         std::thread::sleep(std::time::Duration::from_millis(20));

@@ -29,7 +29,7 @@ pub struct Plan {
     pub clip: f32,
     /// Decay of the average over weights that is kept beside them, such as 0.999; 0 keeps none.
     pub ema: f32,
-    /// A gradient longer than so many times the median of the last ones is not learned from; 0 learns from all.
+    /// A gradient longer than so many times the median of the last ones, and longer than `clip`, is not learned from; 0 learns from all.
     pub spike: f64,
     /// After so many steps in a row that were not learned from, the run goes back to its last checkpoint. With 0 it never does, and keeps no copy of
     /// what it would go back to in memory.

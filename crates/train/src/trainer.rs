@@ -119,7 +119,7 @@ impl Trainer {
         let batches = self.batches();
         let loss = batches.iter().map(|batch| self.network.learn(dev, batch).total).sum();
         let gradient = Optimizer::length(dev, &self.network.params);
-        let trouble = self.state.lengths.trouble(loss, gradient, self.plan.spike);
+        let trouble = self.state.lengths.trouble(loss, gradient, (self.plan.spike, self.plan.clip));
         self.state.step += 1;
         let number = self.state.step;
         let outcome = match trouble {

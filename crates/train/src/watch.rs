@@ -44,8 +44,9 @@ impl Lengths {
         self.0.push_back(length);
     }
 
-    /// What is wrong with a step, if anything; `spike` as in [`crate::Plan`].
-    pub(crate) fn trouble(&self, loss: f64, length: f64, spike: f64) -> Option<Trouble> {
+    /// What is wrong with a step, if anything; `spike` and `clip` as in [`crate::Plan`]. A gradient that is not even cut is short enough, however short
+    /// those before were: they are when nearly everything is known.
+    pub(crate) fn trouble(&self, loss: f64, length: f64, (spike, clip): (f64, f32)) -> Option<Trouble> {
         if !loss.is_finite() {
             return Some(Trouble::Loss);
         }
@@ -53,7 +54,7 @@ impl Lengths {
             return Some(Trouble::Gradient);
         }
         let times = length / self.median()?;
-        (spike > 0.0 && times > spike).then_some(Trouble::Spike(times))
+        (spike > 0.0 && times > spike && length > f64::from(clip)).then_some(Trouble::Spike(times))
     }
 
     fn median(&self) -> Option<f64> {
@@ -85,9 +86,10 @@ mod tests {
             (64, 1.0, 19.0, None),
         ];
         for (n, loss, length, want) in cases {
-            assert_eq!(lengths(n).trouble(loss, length, 10.0), want, "{n} before, loss {loss}, length {length}");
+            assert_eq!(lengths(n).trouble(loss, length, (10.0, 1.0)), want, "{n} before, loss {loss}, length {length}");
         }
-        assert_eq!(lengths(9).trouble(1.0, 1e9, 0.0), None, "0 learns from all");
+        assert_eq!(lengths(9).trouble(1.0, 1e9, (0.0, 1.0)), None, "0 learns from all");
+        assert_eq!(lengths(9).trouble(1.0, 30.0, (10.0, 30.0)), None, "a gradient that is not cut");
     }
 
     #[test]
@@ -95,7 +97,7 @@ mod tests {
         let mut lengths = Lengths::default();
         (0..REMEMBERED).for_each(|_| lengths.push(1.0));
         (0..REMEMBERED).for_each(|_| lengths.push(100.0));
-        assert_eq!(lengths.trouble(1.0, 500.0, 10.0), None);
+        assert_eq!(lengths.trouble(1.0, 500.0, (10.0, 1.0)), None);
         assert!(lengths.sound());
     }
 }

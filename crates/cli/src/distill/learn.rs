@@ -175,7 +175,7 @@ impl Job {
                 continue;
             }
             let Some(held_out) = self.round(dev, lessons, round, (&mut report, stop))? else { return Ok(None) };
-            loss = held_out;
+            loss = held_out.or(loss);
         }
         let last = load(dev, &self.begin(self.args.rounds))?;
         report.parameters = save(&last, &lessons.files, &self.student)?;
@@ -205,6 +205,15 @@ impl Job {
         let mut samples = lessons.learned.clone();
         if round > 0 {
             let wrong = emphasise(dev, &mut network, &mut samples, args.emphasis);
+            if wrong == 0.0 {
+                // Going on would only shake what is learned: the optimizer takes a gradient of nearly nothing for a direction.
+                screen::note(format_args!(
+                    "Round {}: no token was wrong, so there is nothing more to learn",
+                    round + 1
+                ));
+                save(&network, &lessons.files, &self.begin(round + 1))?;
+                return Ok(Some(None));
+            }
             screen::note(format_args!("Round {}: {wrong:.1} % of the tokens were wrong and weigh more", round + 1));
         }
         let plan = Plan {
