@@ -186,7 +186,7 @@ fn load_counts_every_stream() {
     service.tokens("a b c");
     let load =
         eval::bench::Load { prompt_tokens: 3, output_tokens: 2, concurrency: 4, requests: 10, ids: 0..3, seed: 0 };
-    let served = run(eval::bench::serve(&service, "", &load)).unwrap();
+    let served = run(eval::bench::serve(&service, &[String::new()], &load)).unwrap();
     assert_eq!((served.first_token_ms.n, served.inter_token_ms.n), (10, 10));
     assert!(served.tokens_per_second > 0.0);
 }

@@ -192,6 +192,9 @@ impl Embed for Lengths {
             TextOrTokens::Tokens(ids) => ids.len(),
         };
         let dimensions = request.dimensions.unwrap_or(2);
+        if dimensions > 4096 {
+            return async { Err(Error::invalid("dimensions", "the vectors have 4096 numbers")) }.boxed();
+        }
         let vectors = request.inputs.iter().map(|input| vec![length(input) as f32; dimensions]).collect();
         let prompt_tokens = request.inputs.iter().map(length).sum();
         async move { Ok(Embeddings { vectors, prompt_tokens, ..Embeddings::default() }) }.boxed()
