@@ -19,7 +19,7 @@ use train::Size;
 use crate::{
     adapters, compose,
     model::{self, EngineArgs},
-    screen, size,
+    screen,
     train::{
         documents::Source,
         run::{self, Stop},
@@ -170,9 +170,4 @@ pub(crate) async fn run(args: DistillArgs) -> anyhow::Result<()> {
 fn sources(args: &DistillArgs) -> anyhow::Result<[Option<Source>; 2]> {
     let read = |file: &PathBuf| anyhow::Ok(Source { file: file.clone(), documents: data::read_open(file)? });
     Ok([Some(read(&args.data)?), args.held_out.as_ref().map(read).transpose()?])
-}
-
-/// A size for people.
-fn megabytes(bytes: u64) -> String {
-    size::show(bytes)
 }

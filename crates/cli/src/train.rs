@@ -166,8 +166,9 @@ fn learn(args: &LoraArgs, name: &str, entry: &Entry, stop: &run::Stop) -> anyhow
     let mut trainer = args.trainer(&dev, &model, &documents, &base)?;
     drop(model);
     let folder = compose::home("XDG_DATA_HOME", ".local/share")?.join("runs").join(&args.name);
+    // In front of an interrupted run's numbers: it is the base that is measured.
+    let before = trainer.evaluate(&dev, &documents.held_out)?;
     let mut run = Run::open(&dev, &mut trainer, &folder, args.fresh)?;
-    let before = run.trainer().evaluate(&dev, &documents.held_out)?;
     screen::note(format_args!("Held-out loss before learning: {before:.3}; Ctrl-C stops and keeps what was learned"));
     let Some(report) = run.finish(&dev, stop)? else { return Ok(None) };
     let held_out_loss = run.trainer().evaluate(&dev, &documents.held_out)?;

@@ -507,6 +507,22 @@ fn rooms() -> (String, Vec<(String, String)>) {
     (pairs.iter().map(line).collect(), pairs)
 }
 
+/// A run that is interrupted behind its fifth step, and the same command again, to the end.
+fn interrupted(tessera: &Tessera, args: &[&str], metrics: &str) -> Done {
+    let mut child = tessera.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let metrics = tessera.cache.join("data/tessera/runs").join(metrics);
+    while fs::read_to_string(&metrics).unwrap_or_default().lines().count() < 5 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was stopped");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let stopped = Done::of(args, &child.wait_with_output().unwrap()).ok();
+    assert!(stopped.err.contains("the same command goes on"), "{}", stopped.err);
+    let resumed = tessera.run(args).ok();
+    assert!(resumed.err.contains("Going on behind step"), "{}", resumed.err);
+    resumed
+}
+
 /// From a file of chats to a model that knows them; a run that was interrupted ends with the same file as one that was not.
 #[test]
 #[ignore = "needs models: run by cargo xtask test"]
@@ -527,17 +543,8 @@ fn an_adapter_is_learned_and_asked() {
         whole["held_out_loss"].as_f64() < Some(0.1) && whole["held_out_loss_before"].as_f64() > Some(1.0),
         "{whole}"
     );
-    let mut child = tessera.command(&learn("cut")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let metrics = tessera.cache.join("data/tessera/runs/cut/metrics.jsonl");
-    while fs::read_to_string(&metrics).unwrap_or_default().lines().count() < 5 {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it was stopped");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    let stopped = Done::of(&["cut"], &child.wait_with_output().unwrap()).ok();
-    assert!(stopped.err.contains("the same command goes on"), "{}", stopped.err);
-    let resumed = tessera.run(&learn("cut")).ok();
-    assert!(resumed.err.contains("Going on behind step"), "{}", resumed.err);
+    let resumed = interrupted(&tessera, &learn("cut"), "cut/metrics.jsonl").json();
+    assert_eq!(resumed["held_out_loss_before"], whole["held_out_loss_before"], "what the base gives");
     let numbers = |name: &str| {
         let file = fs::read(tessera.cache.join(format!("data/tessera/adapters/{name}.safetensors"))).unwrap();
         let header = u64::from_le_bytes(*file.first_chunk().unwrap()) as usize;
@@ -578,17 +585,7 @@ fn a_student_is_made_and_asked() {
         ["teacher", "student"].map(|side| whole["measured"][side]["exact"]["value"].as_f64().unwrap());
     assert!(teacher < 0.1 && student > 0.9, "it has learned what its teacher does not know: {whole}");
     assert!(whole["bytes"].as_u64() < Some(8_000_000), "{whole}");
-    let mut child = tessera.command(&distil("cut")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let metrics = tessera.cache.join("data/tessera/runs/cut/round-0/metrics.jsonl");
-    while fs::read_to_string(&metrics).unwrap_or_default().lines().count() < 5 {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it was stopped");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    let stopped = Done::of(&["cut"], &child.wait_with_output().unwrap()).ok();
-    assert!(stopped.err.contains("the same command goes on"), "{}", stopped.err);
-    let resumed = tessera.run(&distil("cut")).ok();
-    assert!(resumed.err.contains("Going on behind step"), "{}", resumed.err);
+    interrupted(&tessera, &distil("cut"), "cut/round-0/metrics.jsonl");
     let folder = |name: &str| tessera.cache.join(format!("data/tessera/students/{name}"));
     let file = |name: &str| fs::read(folder(name).join("model.safetensors")).unwrap();
     assert!(file("whole") == file("cut"), "the same bits");

@@ -7,8 +7,8 @@ use eval::{Estimate, wilson};
 use protocol::{Generate, Prompt};
 use serde::Serialize;
 
-use super::{DistillArgs, answers, learn::Questions, megabytes};
-use crate::{generate, model, screen};
+use super::{DistillArgs, answers, learn::Questions};
+use crate::{generate, model, screen, size};
 
 /// Questions that are asked at most.
 const ASKED: usize = 200;
@@ -102,7 +102,7 @@ impl Measured {
                 format!("{:.0}", side.tokens_per_second),
                 format!("{:.3}", side.seconds_per_answer),
                 format!("{:.1} M", parameters[at] as f64 / 1e6),
-                megabytes(bytes[at]),
+                size::show(bytes[at]),
             ]
         };
         let rows =
