@@ -53,11 +53,13 @@ impl Wire {
 impl Answer {
     /// An answer whose first event has come.
     pub(super) async fn begin(
-        response: Response,
+        mut response: Response,
         wire: Wire,
         idle: Option<Duration>,
         deadline: Option<Instant>,
     ) -> Result<Self, Error> {
+        // Headers are slices of the buffer that they were read into: 8 kB for as long as the answer lasts.
+        response.headers_mut().clear();
         let (frames, events) = (Decoder::default(), VecDeque::new());
         // Until then it is the caller who limits the time.
         let mut answer = Self { response, frames, wire, events, idle: None, deadline, read: false, over: false };
