@@ -121,7 +121,7 @@ impl Job {
     ) -> anyhow::Result<Option<Lessons>> {
         let digest = self.entry.digest()?;
         // An adapter's numbers are not in the network: what it thinks is known by its answers only.
-        if !models::has_adapter(&self.teacher) {
+        if self.args.share > 0.0 && !models::has_adapter(&self.teacher) {
             let told = (&*digest, self.args.top_k);
             if !lessons::give((dev, &mut teacher), told, &mut documents.learned, &self.folder, stop)? {
                 return Ok(None);
