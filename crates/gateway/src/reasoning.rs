@@ -17,10 +17,11 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::{Stream, StreamExt, future, stream};
+use ledger::{Content, Scope};
 use protocol::{
     Conclusion, Decide, DecideRequest, Error, ErrorKind, SolveRequest, Step, StepEvent, StepStream, Usage,
     openai::ErrorBody,
-    reasoning::{Answer, DecisionBody, DecisionList, DecisionPath, PathBody, SolutionPath, SolveBody},
+    reasoning::{Answer, DecisionBody, DecisionList, DecisionPath, PathBody, SolutionPath, SolveBody, no_such_path},
 };
 use serde_json::{Value, json};
 
@@ -32,7 +33,7 @@ use crate::{
     record::{self, Record},
     refusal::Refusal,
 };
-use paths::Kept;
+use paths::{Found, Kept};
 pub(crate) use paths::Paths;
 
 pub(crate) fn routes() -> Vec<Route> {
@@ -344,13 +345,27 @@ fn sse(app: &App, events: impl Stream<Item = Shown> + Send + 'static) -> Respons
     Sse::new(events.map(|shown| Ok::<_, Infallible>(shown.frame()))).keep_alive(comments).into_response()
 }
 
+impl App {
+    /// The path of this name, if the caller may see it. Whose content was erased from the ledger is not shown from memory either.
+    async fn path(&self, caller: &Caller, id: &str) -> Result<Found, Error> {
+        let found = self.paths.find(caller, id)?;
+        let Some(ledger) = &self.gateway.ledger else { return Ok(found) };
+        let record = ledger.record(&Scope::All, id).await.map_err(Error::from)?;
+        if record.is_some_and(|record| record.content == Content::Erased) {
+            self.paths.forget(id);
+            return Err(no_such_path(id));
+        }
+        Ok(found)
+    }
+}
+
 /// `GET /v1/reasoning/{id}`.
 async fn replay(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Arc<Caller>>,
     Path(id): Path<String>,
 ) -> Result<Json<PathBody>, Refusal> {
-    Ok(Json(app.paths.find(&caller, &id)?.answer().body()))
+    Ok(Json(app.path(&caller, &id).await?.answer().body()))
 }
 
 /// `GET /v1/reasoning/{id}/events`: from the beginning, and on as long as it grows.
@@ -359,7 +374,7 @@ async fn follow(
     Extension(caller): Extension<Arc<Caller>>,
     Path(id): Path<String>,
 ) -> Result<Response, Refusal> {
-    let path = app.paths.find(&caller, &id)?;
+    let path = app.path(&caller, &id).await?;
     let cut = Box::pin(app.drain.cut());
     let batches = stream::unfold((path, cut, 0, false), |(mut path, mut cut, seen, over)| async move {
         if over {

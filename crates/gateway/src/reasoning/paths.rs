@@ -73,9 +73,20 @@ impl Paths {
         let found = memory.paths.iter().rev().find(fits);
         found.map(|(path, _)| Found(path.answer.subscribe())).ok_or_else(|| no_such_path(id))
     }
+
+    /// Drops the paths of this name.
+    pub(super) fn forget(&self, id: &str) {
+        self.0.lock().forget(id);
+    }
 }
 
 impl Memory {
+    fn forget(&mut self, id: &str) {
+        let fits = |path: &Trodden| path.answer.borrow().request_id == id;
+        self.bytes -= self.paths.iter().filter(|(path, _)| fits(path)).map(|(_, size)| size).sum::<usize>();
+        self.paths.retain(|(path, _)| !fits(path));
+    }
+
     fn trim(&mut self) {
         while self.paths.len() > PATHS || (self.bytes > BYTES && self.paths.len() > 1) {
             self.bytes -= self.paths.pop_front().map_or(0, |(_, size)| size);

@@ -309,8 +309,11 @@ async fn a_person_can_be_erased() {
     let admin = place.key("house", Role::Admin, |_| ()).await;
     let ask = async |path: &str, body: Value| {
         let response = send(&place.app, with(&key, path, Some(body))).await;
-        assert_eq!(response.status(), 200, "{path}: {}", text(response).await);
+        assert_eq!(response.status(), 200, "{path}");
+        let body: Value = serde_json::from_str(&text(response).await).unwrap();
+        body["request_id"].as_str().unwrap_or_default().to_owned()
     };
+    let replayed = async |id: &str| send(&place.app, with(&key, &format!("/v1/reasoning/{id}"), None)).await.status();
     let ann = "ann@example.com";
     ask("/v1/chat/completions", hello(json!({ "user": ann, "stop": ["Ann Lee"] }))).await;
     ask("/v1/chat/completions", hello(json!({ "safety_identifier": ann }))).await;
@@ -318,7 +321,8 @@ async fn a_person_can_be_erased() {
     let messages = json!([{ "role": "user", "content": "Ann Lee" }]);
     let message = json!({ "model": "talker", "max_tokens": 9, "messages": messages, "metadata": { "user_id": ann } });
     ask("/v1/messages", message).await;
-    ask("/v1/reasoning/decisions", json!({ "decision": "small", "text": "Ann Lee 2", "user": ann })).await;
+    let path = ask("/v1/reasoning/decisions", json!({ "decision": "small", "text": "Ann Lee 2", "user": ann })).await;
+    assert_eq!(replayed(&path).await, 200);
     ask("/v1/reasoning/solve", json!({ "problem": "Ann Lee has 2 hens", "chains": 1, "user": ann })).await;
     ask("/v1/chat/completions", hello(json!({}))).await;
     let before = place.records(&admin).await;
@@ -327,6 +331,7 @@ async fn a_person_can_be_erased() {
     assert_eq!(place.record(&admin, &before[6]).await["input"]["stop"], json!(["Ann Lee"]));
     assert!(before.iter().all(|record| !record["parameters"].to_string().contains("Ann")), "{before:?}");
     place.ledger.erase("acme", ann).await.unwrap();
+    assert_eq!(replayed(&path).await, 404, "what is erased is not replayed from memory either");
     let after = place.records(&admin).await;
     let contents: Vec<_> = after.iter().map(|record| record["content"].as_str().unwrap()).collect();
     assert_eq!(contents, ["intact", "erased", "erased", "erased", "erased", "erased", "erased"]);
