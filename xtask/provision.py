@@ -111,4 +111,5 @@ def main():
     shutil.rmtree(wheels, ignore_errors=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

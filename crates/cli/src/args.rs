@@ -3,14 +3,14 @@
 use clap::{Command, Parser, Subcommand};
 
 use crate::{
-    audit, bench, chat, config, decide, distill, embed, eval, generate, keys, models, rollout, serve, solve, train, up,
+    audit, bench, chat, config, data, decide, distill, embed, eval, generate, keys, models, rollout, serve, solve, train, up,
 };
 
 /// How the help sorts the verbs.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Run", &["up", "serve", "chat", "generate", "decide", "solve", "embed"]),
     ("Govern", &["config", "keys", "rollout", "audit"]),
-    ("Improve", &["train", "distill", "eval"]),
+    ("Improve", &["data", "train", "distill", "eval"]),
     ("Inspect", &["models", "bench"]),
 ];
 
@@ -42,6 +42,8 @@ pub(crate) enum Verb {
     Solve(solve::SolveArgs),
     /// Turn texts into vectors.
     Embed(embed::EmbedArgs),
+    /// Make data sets out of files, traffic and documents; compare them, follow them.
+    Data(data::DataArgs),
     /// Teach a model from documents.
     Train(train::TrainArgs),
     /// Make a small model out of a large one, for one domain.

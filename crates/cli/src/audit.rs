@@ -18,10 +18,7 @@ use ledger::{
 use protocol::Hop;
 use serde_json::json;
 
-use crate::{
-    compose::{self, FileArgs},
-    screen,
-};
+use crate::{compose::LedgerArgs, screen};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -29,13 +26,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[derive(Debug, Args)]
 pub(crate) struct AuditArgs {
     #[command(flatten)]
-    file: FileArgs,
-    /// Where the ledger is, sqlite:PATH or postgres://USER@HOST/DATABASE; without it the one of the settings
-    #[arg(long, env = "TESSERA_LEDGER", value_name = "URL", hide_env_values = true)]
-    ledger: Option<String>,
-    /// The file with the ledger's secrets; without it the one of the settings
-    #[arg(long, env = "TESSERA_LEDGER_KEYS", value_name = "FILE")]
-    ledger_keys: Option<PathBuf>,
+    ledger: LedgerArgs,
     #[command(subcommand)]
     verb: AuditVerb,
 }
@@ -180,9 +171,7 @@ struct EraseArgs {
 
 /// Does it.
 pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<()> {
-    let usual = compose::ledger_settings(&args.file.load()?)?;
-    let settings =
-        Settings { url: args.ledger.unwrap_or(usual.url), keys: args.ledger_keys.unwrap_or(usual.keys), ..usual };
+    let settings = args.ledger.settings()?;
     match args.verb {
         AuditVerb::Verify(VerifyArgs { proof: Some(file), public_key: Some(key), json, .. }) => {
             proof(&file, &key, json)
@@ -413,7 +402,8 @@ fn outcome(name: &str) -> Result<Outcome, String> {
     Outcome::ALL.into_iter().find(|outcome| outcome.name() == name).ok_or_else(|| format!("one of {}", names()))
 }
 
-fn moment(text: &str) -> Result<i64, String> {
+/// Microseconds since 1970, of a day or a moment as people write it.
+pub(crate) fn moment(text: &str) -> Result<i64, String> {
     parse_timestamp(text).ok_or_else(|| "a day (2026-11-26) or a moment (2026-11-26T12:00:00Z) in UTC".to_owned())
 }
 

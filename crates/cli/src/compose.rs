@@ -45,6 +45,28 @@ impl FileArgs {
     }
 }
 
+/// Where the ledger is, for whoever reads it beside a gateway or without one.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LedgerArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Where the ledger is, sqlite:PATH or postgres://USER@HOST/DATABASE; without it the one of the settings
+    #[arg(long, env = "TESSERA_LEDGER", value_name = "URL", hide_env_values = true)]
+    ledger: Option<String>,
+    /// The file with the ledger's secrets; without it the one of the settings
+    #[arg(long, env = "TESSERA_LEDGER_KEYS", value_name = "FILE")]
+    ledger_keys: Option<PathBuf>,
+}
+
+impl LedgerArgs {
+    /// What these options and the settings behind them come to.
+    pub(crate) fn settings(&self) -> anyhow::Result<ledger::Settings> {
+        let usual = ledger_settings(&self.file.load()?)?;
+        let url = self.ledger.clone().unwrap_or(usual.url);
+        Ok(ledger::Settings { url, keys: self.ledger_keys.clone().unwrap_or(usual.keys), ..usual })
+    }
+}
+
 /// Opens the ledger that the settings name.
 pub(crate) async fn ledger(settings: &Settings) -> anyhow::Result<Ledger> {
     Ledger::open(ledger_settings(settings)?).await.context("cannot open the ledger")

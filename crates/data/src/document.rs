@@ -56,13 +56,72 @@ impl Form {
             Self::Text(_) => {}
         }
     }
+
+    /// The line that [`parse`] reads as this.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Chat { messages, tools } if tools.is_empty() => json!({ "messages": messages }),
+            Self::Chat { messages, tools } => json!({ "messages": messages, "tools": tools }),
+            Self::Completion { prompt, completion } => json!({ "prompt": prompt, "completion": completion }),
+            Self::Text(text) => json!({ "text": text }),
+        }
+    }
+
+    /// What it says, in the order in which it says it, and of each part whether it is learned. Arguments of tool calls are parts of their own.
+    pub fn parts(&self) -> Vec<(&str, bool)> {
+        match self {
+            Self::Chat { messages, .. } => messages.iter().flat_map(said).collect(),
+            Self::Completion { prompt, completion } => vec![(prompt, false), (completion, true)],
+            Self::Text(text) => vec![(text, true)],
+        }
+    }
+
+    /// Puts `change` of every part into its place, where it gives one.
+    pub fn rewrite(&mut self, mut change: impl FnMut(&str) -> Option<String>) {
+        let mut text = |text: &mut String| {
+            if let Some(changed) = change(text) {
+                *text = changed;
+            }
+        };
+        match self {
+            Self::Chat { messages, .. } => messages.iter_mut().flat_map(said_mut).for_each(text),
+            Self::Completion { prompt, completion } => [prompt, completion].into_iter().for_each(text),
+            Self::Text(whole) => text(whole),
+        }
+    }
+}
+
+/// The texts of a turn.
+fn said(message: &Value) -> Vec<(&str, bool)> {
+    let calls = message["tool_calls"].as_array().into_iter().flatten();
+    let arguments = calls.filter_map(|call| call["function"]["arguments"].as_str());
+    message["content"].as_str().into_iter().chain(arguments).map(|text| (text, learned(message))).collect()
+}
+
+fn said_mut(message: &mut Value) -> Vec<&mut String> {
+    fn string(value: &mut Value) -> Option<&mut String> {
+        if let Value::String(text) = value { Some(text) } else { None }
+    }
+    let Some(turn) = message.as_object_mut() else { return Vec::new() };
+    let (mut content, mut arguments) = (Vec::new(), Vec::new());
+    for (name, value) in turn {
+        match name.as_str() {
+            "content" => content.extend(string(value)),
+            "tool_calls" => {
+                let calls = value.as_array_mut().into_iter().flatten();
+                arguments.extend(calls.filter_map(|call| string(call.get_mut("function")?.get_mut("arguments")?)));
+            }
+            _ => {}
+        }
+    }
+    // In the order of the parts, whatever that of the fields.
+    content.into_iter().chain(arguments).collect()
 }
 
 #[derive(Deserialize)]
 struct Line {
     messages: Option<Vec<Value>>,
-    #[serde(default)]
-    tools: Vec<Value>,
+    tools: Option<Vec<Value>>,
     prompt: Option<String>,
     completion: Option<String>,
     text: Option<String>,
@@ -101,7 +160,24 @@ fn read_by(path: &Path, parse: fn(&str) -> Result<Form, String>) -> Result<Vec<D
 /// # Errors
 /// What is wrong with it, for a person.
 pub fn parse(line: &str) -> Result<Form, String> {
-    match parse_open(line)? {
+    closed(parse_open(line)?)
+}
+
+/// The document in a JSON object.
+///
+/// # Errors
+/// As those of [`parse`].
+pub fn parse_value(value: Value) -> Result<Form, String> {
+    closed(form(serde_json::from_value(value).map_err(|error| no_object(&error))?)?)
+}
+
+fn no_object(error: &serde_json::Error) -> String {
+    format!("it is no JSON object of ours ({error})")
+}
+
+/// A form in which there is something to learn.
+fn closed(form: Form) -> Result<Form, String> {
+    match form {
         Form::Completion { completion, .. } if completion.is_empty() => {
             Err("its completion is missing or empty: there is nothing to learn".to_owned())
         }
@@ -111,9 +187,14 @@ pub fn parse(line: &str) -> Result<Form, String> {
 }
 
 fn parse_open(line: &str) -> Result<Form, String> {
-    let line: Line = serde_json::from_str(line).map_err(|error| format!("it is no JSON object of ours ({error})"))?;
+    form(serde_json::from_str(line).map_err(|error| no_object(&error))?)
+}
+
+fn form(line: Line) -> Result<Form, String> {
     match line {
-        Line { messages: Some(messages), tools, prompt: None, completion: None, text: None } => chat(messages, tools),
+        Line { messages: Some(messages), tools, prompt: None, completion: None, text: None } => {
+            chat(messages, tools.unwrap_or_default())
+        }
         Line { prompt: Some(prompt), completion, messages: None, text: None, .. } => {
             Ok(Form::Completion { prompt, completion: completion.unwrap_or_default() })
         }
@@ -157,6 +238,10 @@ pub(crate) fn learned(message: &Value) -> bool {
 fn turn(mut message: Value) -> Value {
     if message["role"] == "developer" {
         message["role"] = "system".into();
+    }
+    // Tables write out every field that any of their messages has.
+    if let Some(turn) = message.as_object_mut() {
+        turn.retain(|_, value| !value.is_null());
     }
     if !message["content"].is_string() {
         message["content"] = "".into();
@@ -212,6 +297,30 @@ mod tests {
         check(r#"{"prompt":"a","completion":"b"}"#, false);
         check(r#"{"text":"a"}"#, false);
         assert!(parse_open(r#"{"messages":[{"role":"system","content":"Hi"}]}"#).is_err(), "nobody asks");
+    }
+
+    #[test]
+    fn every_part_is_rewritten_in_its_place() {
+        let call = r#"{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"{}"}}],"content":"b"}"#;
+        let check = |line: &str, expected: &[(&str, bool)]| {
+            let form = parse(line).unwrap();
+            assert_eq!(form.parts(), expected, "{line}");
+            assert_eq!(parse_value(form.to_json()).unwrap(), form, "{line}");
+            let (mut marked, mut at) = (form.clone(), 0);
+            marked.rewrite(|text| {
+                at += 1;
+                (at != 2).then(|| format!("{text}!"))
+            });
+            let place = |(i, (text, _)): (usize, &(&str, bool))| if i == 1 { (*text).to_owned() } else { format!("{text}!") };
+            let told: Vec<String> = expected.iter().enumerate().map(place).collect();
+            assert_eq!(marked.parts().iter().map(|(text, _)| *text).collect::<Vec<_>>(), told);
+        };
+        check(r#"{"prompt":"p","completion":"c"}"#, &[("p", false), ("c", true)]);
+        check(r#"{"text":"t"}"#, &[("t", true)]);
+        check(
+            &format!(r#"{{"messages":[{{"role":"user","content":"a","name":null}},{call}]}}"#),
+            &[("a", false), ("b", true), ("{}", true)],
+        );
     }
 
     #[test]

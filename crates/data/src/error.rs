@@ -30,4 +30,24 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A file that is not what its name says.
+    #[error("{}: {message}", path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// Rules that cannot be put to use.
+    #[error(transparent)]
+    Guard(#[from] guard::Error),
+    /// A language that is not known.
+    #[error("no language {0:?} is known: name it by its code of ISO 639-3, such as eng or cmn")]
+    Language(String),
+    /// Nothing is left, or one side of the split is empty.
+    #[error("{0}")]
+    Nothing(String),
+    /// A set that is not there.
+    #[error("there is no data set {0}")]
+    Absent(String),
 }

@@ -1,10 +1,9 @@
 //! What the teacher answers where documents have no answer; kept, so that no prompt is answered twice.
 
 use std::{
-    collections::{HashMap, hash_map::DefaultHasher},
-    fs::{self, OpenOptions},
+    collections::hash_map::DefaultHasher,
+    fs,
     hash::{Hash, Hasher},
-    io::Write,
     path::Path,
     sync::Arc,
 };
@@ -12,23 +11,11 @@ use std::{
 use anyhow::Context;
 use data::Form;
 use engine::Engine;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use protocol::{Chat, Generate, GenerateRequest, Message, Prompt, Sampling, TextOrTokens};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{DistillArgs, sources};
-use crate::{generate, screen, train::documents::Source};
-
-/// Prompts that are answered at the same time.
-const AT_ONCE: usize = 16;
-
-/// An answer as it is kept.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    key: u64,
-    text: String,
-}
+use crate::{asked, train::documents::Source};
 
 /// The documents, with answers in all of them, and how many are the teacher's.
 pub(super) async fn fill(
@@ -39,7 +26,6 @@ pub(super) async fn fill(
     let mut sources = sources(args)?;
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let path = folder.join("answers.jsonl");
-    let known = read(&path);
     let documents = sources.iter_mut().flatten().flat_map(|source| &mut source.documents);
     let mut open: Vec<&mut Form> = documents.map(|document| &mut document.form).filter(|form| form.is_open()).collect();
     if open.is_empty() {
@@ -47,47 +33,16 @@ pub(super) async fn fill(
     }
     let digest = teacher.models().first().map(|card| card.digest.clone() + &card.adapter).unwrap_or_default();
     let keys: Vec<u64> = open.iter().map(|form| key(args, &digest, form)).collect();
-    let missing = open.iter().zip(&keys).filter(|(_, key)| !known.contains_key(*key));
-    let asked = missing.filter_map(|(form, key)| Some((*key, prompt(form)?)));
-    let asked: Vec<(u64, GenerateRequest)> = asked.map(|(key, prompt)| (key, request(args, prompt))).collect();
-    let known = ask(teacher, asked, &path, known).await?;
+    let asked = open.iter().zip(&keys).filter_map(|(form, key)| Some((*key, request(args, prompt(form)?))));
+    let asked: Vec<(u64, GenerateRequest)> = asked.collect();
+    let service: Arc<dyn Generate> = teacher.clone();
+    let known = asked::answers(&service, asked, &path, "the teacher answers").await?;
     let mut answered = 0;
     for (form, text) in open.iter_mut().zip(&keys).filter_map(|(form, key)| Some((form, known.get(key)?))) {
         form.answer(text.clone());
         answered += 1;
     }
     Ok((sources, answered))
-}
-
-async fn ask(
-    teacher: &Arc<Engine>,
-    asked: Vec<(u64, GenerateRequest)>,
-    path: &Path,
-    mut known: HashMap<u64, String>,
-) -> anyhow::Result<HashMap<u64, String>> {
-    let mut file = OpenOptions::new().create(true).append(true).open(path);
-    let file = file.as_mut().map_err(|error| anyhow::anyhow!("cannot write {}: {error}", path.display()))?;
-    let bar = screen::count_bar();
-    bar.set_message("the teacher answers");
-    bar.set_length(asked.len() as u64);
-    let answers = asked.into_iter().map(|(key, request)| async move {
-        anyhow::Ok(Kept { key, text: generate::collect(teacher.generate(request).await?, false).await?.text })
-    });
-    let mut answers = stream::iter(answers).buffer_unordered(AT_ONCE);
-    while let Some(kept) = answers.try_next().await? {
-        bar.inc(1);
-        writeln!(file, "{}", serde_json::to_string(&kept)?).context("cannot keep an answer")?;
-        known.insert(kept.key, kept.text);
-    }
-    bar.finish_and_clear();
-    Ok(known)
-}
-
-/// What a run before has kept. A line that was cut off is asked for again.
-fn read(path: &Path) -> HashMap<u64, String> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let kept = text.lines().filter_map(|line| serde_json::from_str(line).ok());
-    kept.map(|Kept { key, text }| (key, text)).collect()
 }
 
 /// What an answer depends on. The keys of this hasher are fixed.

@@ -19,6 +19,7 @@ use train::{Cut, Distillation, Files, Learned, Length, Network, Plan, Sample, St
 
 use super::{DistillArgs, answers, lessons};
 use crate::{
+    data::sets,
     model as models, screen,
     train::{
         device,
@@ -34,6 +35,8 @@ const WEIGHED: usize = 64;
 #[derive(Debug, Clone)]
 pub(super) struct Job {
     pub(super) args: DistillArgs,
+    /// The data set by name and digest, if it is one.
+    pub(super) set: Option<String>,
     pub(super) teacher: String,
     pub(super) entry: Entry,
     /// The run's.
@@ -154,7 +157,7 @@ impl Job {
         let DistillArgs { shape, epochs, rounds, emphasis, share, top_k, batch, rate, seed, .. } = &self.args;
         let licence = Some(self.entry.licence.as_str()).filter(|licence| !licence.is_empty());
         let licence = licence.unwrap_or("not declared by the teacher's source");
-        json!({
+        let mut card = json!({
             "made_by": concat!("tessera ", env!("CARGO_PKG_VERSION"), " distill"),
             "teacher": self.teacher,
             "teacher_digest": teacher,
@@ -163,7 +166,11 @@ impl Job {
             "student": format!("{shape:?}"),
             "epochs": epochs, "rounds": rounds, "emphasis": emphasis, "share": share, "top_k": top_k, "batch": batch,
             "rate": rate, "seed": seed,
-        })
+        });
+        if let Some(set) = &self.set {
+            card[sets::KEY] = set.as_str().into();
+        }
+        card
     }
 
     /// All rounds that are not done yet, and the student of the last one under its name.
