@@ -3,7 +3,8 @@
 use clap::{Command, Parser, Subcommand};
 
 use crate::{
-    audit, bench, chat, config, data, decide, distill, embed, eval, generate, keys, models, rollout, serve, solve, train, up,
+    audit, bench, chat, config, data, decide, distill, embed, eval, generate, keys, models, rollout, serve, solve,
+    train, up,
 };
 
 /// How the help sorts the verbs.

@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::ensure;
 use clap::{Args, Subcommand, ValueEnum};
-use data::{Candidate, Difference, Fields, Layout, Made, Manifest, Options, Personal, Reference, Set, Source};
+use data::{Candidate, Difference, Fields, Layout, Made, Manifest, Options, Personal, Reference, Refined, Set, Source};
 use ledger::{Clock, timestamp};
 
 use crate::{compose::LedgerArgs, screen};
@@ -217,38 +217,47 @@ async fn build(args: BuildArgs) -> anyhow::Result<()> {
     let named = args.name.parse::<Reference>().is_ok_and(|name| name.digest.is_empty());
     ensure!(named, "a set's name has letters, digits, `-`, `_` and `.`, such as credit-2");
     let (sets, options) = (sets::home()?, args.passes.options()?);
-    let mut gathered = Gathered::default();
-    for from in &args.from {
-        args.read(from, &mut gathered)?;
-    }
-    if args.traffic.from_ledger {
-        ensure!(options.personal != Personal::Keep, "personal data in traffic is masked or dropped, never kept");
-        let (rows, source) = traffic::read(&args.traffic, &args.ledger).await?;
-        gathered.add(rows, source);
-    }
-    for (rows, source) in questions::read(&args.documents, &sets.folder(&args.name)).await? {
-        gathered.add(rows, source);
-    }
-    ensure!(!gathered.sources.is_empty(), "nothing to read: name --from, --from-ledger or --from-documents");
-    let Gathered { rows, mut sources } = gathered;
-    sources.iter_mut().filter(|source| source.parent.is_none()).for_each(|source| source.licence = args.licence.clone());
-    let refined = tokio::task::spawn_blocking(move || {
-        let bar = screen::count_bar();
-        let refined = data::refine(rows, &options, &|what, done, all| {
-            bar.set_message(what.to_owned());
-            bar.set_length(all as u64);
-            bar.set_position(done as u64);
-        });
-        bar.finish_and_clear();
-        anyhow::Ok((refined?, options))
-    });
-    let (refined, options) = refined.await??;
+    let Gathered { rows, mut sources } = Box::pin(args.gather(&sets.folder(&args.name), &options)).await?;
+    let own = sources.iter_mut().filter(|source| source.parent.is_none());
+    own.for_each(|source| source.licence = args.licence.clone());
+    let asked = options.clone();
+    let refined = tokio::task::spawn_blocking(move || refine(rows, &asked)).await??;
     let made = Made { by: concat!("tessera ", env!("CARGO_PKG_VERSION")).into(), at: timestamp(Clock::system().now()) };
     let Set { folder, manifest } = sets.write(&args.name, &refined, (sources, &options), made)?;
     screen::show(args.json, &manifest, format!("{}\n\n{}", story(&manifest), folder.display()))
 }
 
+/// With what the user sees of it.
+fn refine(rows: Vec<Candidate>, options: &Options) -> anyhow::Result<Refined> {
+    let bar = screen::count_bar();
+    let refined = data::refine(rows, options, &|what, done, all| {
+        bar.set_message(what.to_owned());
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    Ok(refined?)
+}
+
 impl BuildArgs {
+    /// All rows; `kept` is where answers of a model lie.
+    async fn gather(&self, kept: &Path, options: &Options) -> anyhow::Result<Gathered> {
+        let mut gathered = Gathered::default();
+        for from in &self.from {
+            self.read(from, &mut gathered)?;
+        }
+        if self.traffic.from_ledger {
+            ensure!(options.personal != Personal::Keep, "personal data in traffic is masked or dropped, never kept");
+            let (rows, source) = traffic::read(&self.traffic, &self.ledger).await?;
+            gathered.add(rows, source);
+        }
+        for (rows, source) in questions::read(&self.documents, kept).await? {
+            gathered.add(rows, source);
+        }
+        ensure!(!gathered.sources.is_empty(), "nothing to read: name --from, --from-ledger or --from-documents");
+        Ok(gathered)
+    }
+
     /// A file, or all rows of a set that stands.
     fn read(&self, from: &Path, gathered: &mut Gathered) -> anyhow::Result<()> {
         let name = from.display().to_string();
@@ -320,7 +329,8 @@ fn origin(source: &Source) -> String {
 
 fn difference(found: &Difference) -> String {
     let Difference { added, removed, changed, moved, examples } = found;
-    let mut text = format!("{added} added, {removed} removed, {changed} changed, {moved} on the other side of the split");
+    let mut text =
+        format!("{added} added, {removed} removed, {changed} changed, {moved} on the other side of the split");
     for change in examples {
         // Writing to a string cannot fail.
         let _ = write!(text, "\n\n{}", change.what);

@@ -160,7 +160,8 @@ pub(crate) async fn run(mut args: DistillArgs) -> anyhow::Result<()> {
     let engine = model::load(&teacher, &args.engine).await?;
     let (sources, answered) = answers::fill(&args, &folder, &engine).await?;
     drop(engine);
-    let (stop, job) = (Stop::default(), learn::Job { args: args.clone(), set: found.set, teacher, entry, folder, student });
+    let (stop, job) =
+        (Stop::default(), learn::Job { args: args.clone(), set: found.set, teacher, entry, folder, student });
     let (stopped, asked) = (stop.clone(), job.clone());
     let work = tokio::task::spawn_blocking(move || asked.run(sources, &stopped));
     let Some((made, questions)) = run::unless_interrupted(work, &stop).await? else { return Ok(()) };

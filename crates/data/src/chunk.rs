@@ -180,7 +180,10 @@ mod tests {
         let words = "Fees are due on the first day of every month and are paid by transfer to the account that is named in the contract.";
         check(words, &[("line 1", "Fees are due")]);
         check(&format!("# Fees\n\n{words}\n"), &[("Fees, line 3", "Fees\n\nFees a")]);
-        check(&format!("{words}\n# Empty\n## More\n{words}"), &[("line 1", "Fees are due"), ("More, line 4", "More\n\nFees a")]);
+        check(
+            &format!("{words}\n# Empty\n## More\n{words}"),
+            &[("line 1", "Fees are due"), ("More, line 4", "More\n\nFees a")],
+        );
         check("# Short\n\nToo little.", &[]);
         check(&format!("```\n# no heading\n```\n{words}"), &[("line 1", "```\n# no hea")]);
         check(&format!("#hash {words}"), &[("line 1", "#hash Fees a")]);

@@ -311,7 +311,8 @@ mod tests {
                 at += 1;
                 (at != 2).then(|| format!("{text}!"))
             });
-            let place = |(i, (text, _)): (usize, &(&str, bool))| if i == 1 { (*text).to_owned() } else { format!("{text}!") };
+            let place =
+                |(i, (text, _)): (usize, &(&str, bool))| if i == 1 { (*text).to_owned() } else { format!("{text}!") };
             let told: Vec<String> = expected.iter().enumerate().map(place).collect();
             assert_eq!(marked.parts().iter().map(|(text, _)| *text).collect::<Vec<_>>(), told);
         };

@@ -304,7 +304,8 @@ fn object<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
 fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Error> {
     let text = fs::read_to_string(path).map_err(at(path))?;
     let line = |(at, line)| {
-        let told = |error: serde_json::Error| Error::Line { path: path.to_owned(), line: at + 1, message: error.to_string() };
+        let told =
+            |error: serde_json::Error| Error::Line { path: path.to_owned(), line: at + 1, message: error.to_string() };
         serde_json::from_str(line).map_err(told)
     };
     text.lines().enumerate().map(line).collect()

@@ -15,7 +15,8 @@ mod tests {
 
     #[test]
     fn shares_are_kept() {
-        let below = |share: f64, seed| (0..10_000).filter(|i| place(&format!("group {i}"), seed) < share).count() as f64;
+        let below =
+            |share: f64, seed| (0..10_000).filter(|i| place(&format!("group {i}"), seed) < share).count() as f64;
         let check = |share: f64, seed| {
             let deviation = (10_000.0 * share * (1.0 - share)).sqrt();
             let n = below(share, seed);

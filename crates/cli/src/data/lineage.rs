@@ -46,7 +46,8 @@ pub(super) fn run(reference: &Reference, folder: Option<PathBuf>, json: bool) ->
     let set = sets::home()?.open(reference)?;
     let digest = &set.manifest.digest;
     let all: Vec<Manifest> = sets::home()?.all()?.into_iter().map(|set| set.manifest).collect();
-    let made = |other: &&Manifest| other.sources.iter().any(|source| source.parent.is_some() && source.sha256 == *digest);
+    let made =
+        |other: &&Manifest| other.sources.iter().any(|source| source.parent.is_some() && source.sha256 == *digest);
     let lineage = Lineage {
         sets: all.iter().filter(made).map(|set| set.reference().to_string()).collect(),
         adapters: learned(&folder.map_or_else(adapters::usual_place, Ok)?, digest, adapter),
@@ -91,7 +92,8 @@ fn student(path: &Path) -> Option<String> {
 fn story(lineage: &Lineage) -> String {
     let mut lines = tree(&lineage.ancestry, 0);
     let paths = |paths: &[PathBuf]| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
-    let made = [("set", lineage.sets.clone()), ("adapter", paths(&lineage.adapters)), ("student", paths(&lineage.students))];
+    let made =
+        [("set", lineage.sets.clone()), ("adapter", paths(&lineage.adapters)), ("student", paths(&lineage.students))];
     for (what, names) in made {
         lines.extend(names.iter().map(|name| format!("  → {what} {name}")));
     }

@@ -64,7 +64,12 @@ impl Piece {
 pub(super) async fn read(args: &DocumentArgs, kept: &Path) -> anyhow::Result<Option<(Vec<Candidate>, Source)>> {
     let Some(folder) = &args.from_documents else { return Ok(None) };
     let (pieces, sha256) = pieces(folder)?;
-    ensure!(!pieces.is_empty(), "{} has no text of some length in files ending in {}", folder.display(), DOCUMENTS.join(", "));
+    ensure!(
+        !pieces.is_empty(),
+        "{} has no text of some length in files ending in {}",
+        folder.display(),
+        DOCUMENTS.join(", ")
+    );
     let source = Source { sha256, ..source(&folder.display().to_string(), "documents") };
     if args.questions == 0 {
         let rows = pieces.iter().map(|piece| Ok(piece.row(Form::Text(piece.chunk.text.clone())))).collect();
@@ -185,7 +190,8 @@ fn told(piece: &Piece, reply: &str) -> Vec<Candidate> {
         if !text.contains(&plain(answer)) {
             return Err(dropped("its answer does not stand in the text"));
         }
-        let messages = vec![json!({"role": "user", "content": question}), json!({"role": "assistant", "content": answer})];
+        let messages =
+            vec![json!({"role": "user", "content": question}), json!({"role": "assistant", "content": answer})];
         Ok(piece.row(Form::Chat { messages, tools: Vec::new() }))
     };
     pairs.into_iter().map(row).collect()
@@ -205,12 +211,16 @@ mod tests {
         let text = "Fees\n\nFees are due on the first\nday of every month.";
         let piece = Piece { file: "a.md".to_owned(), chunk: Chunk { at: "line 1".to_owned(), text: text.to_owned() } };
         let check = |reply: &str, expected: &[&str]| {
-            let row = |row: Candidate| row.map_or_else(|dropped| dropped.reason, |row| row.form.parts()[1].0.to_owned());
+            let row =
+                |row: Candidate| row.map_or_else(|dropped| dropped.reason, |row| row.form.parts()[1].0.to_owned());
             assert_eq!(told(&piece, reply).into_iter().map(row).collect::<Vec<_>>(), expected, "{reply}");
         };
         let pair = |question: &str, answer: &str| json!({"question": question, "answer": answer});
         let pairs = |pairs: &[Value]| json!({ "pairs": pairs }).to_string();
-        check(&pairs(&[pair("When are fees due?", "on the first day of every month")]), &["on the first day of every month"]);
+        check(
+            &pairs(&[pair("When are fees due?", "on the first day of every month")]),
+            &["on the first day of every month"],
+        );
         check(&pairs(&[pair("When?", "On the FIRST day ")]), &["On the FIRST day"]);
         check(&pairs(&[pair("When?", "on the second day")]), &["its answer does not stand in the text"]);
         check(&pairs(&[pair("When?", " ")]), &["its question or answer is empty"]);

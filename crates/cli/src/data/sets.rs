@@ -38,8 +38,16 @@ pub(crate) fn find(data: &Path, held_out: Option<&Path>) -> anyhow::Result<Found
     let Some(set) = named(data)? else {
         return Ok(Found { data: data.to_owned(), held_out: held_out.map(Path::to_owned), set: None });
     };
-    ensure!(held_out.is_none() || set.manifest.held == 0, "{} has rows that are held out; --held-out names others", data.display());
+    ensure!(
+        held_out.is_none() || set.manifest.held == 0,
+        "{} has rows that are held out; --held-out names others",
+        data.display()
+    );
     let Reference { name, digest } = set.manifest.reference();
     let own = Some(set.held()).filter(|_| set.manifest.held > 0);
-    Ok(Found { data: set.train(), held_out: own.or(held_out.map(Path::to_owned)), set: Some(format!("{name}@{digest}")) })
+    Ok(Found {
+        data: set.train(),
+        held_out: own.or(held_out.map(Path::to_owned)),
+        set: Some(format!("{name}@{digest}")),
+    })
 }

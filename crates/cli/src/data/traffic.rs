@@ -90,7 +90,11 @@ fn form(record: &Record) -> Result<Form, String> {
         return parse_value(json!({ "prompt": prompt, "completion": answer.content }));
     }
     let messages: Vec<Message> = fields(&input["messages"]).ok_or("it is no conversation")?;
-    let tools: Vec<Tool> = if input["tools"].is_null() { Vec::new() } else { fields(&input["tools"]).ok_or("its tools cannot be read")? };
+    let tools: Vec<Tool> = if input["tools"].is_null() {
+        Vec::new()
+    } else {
+        fields(&input["tools"]).ok_or("its tools cannot be read")?
+    };
     let messages: Vec<MessageBody> = messages.iter().chain([&answer]).map(MessageBody::from).collect();
     let tools: Vec<ToolBody> = tools.iter().map(ToolBody::from).collect();
     parse_value(json!({ "messages": messages, "tools": tools }))

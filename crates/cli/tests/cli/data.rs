@@ -51,7 +51,10 @@ fn a_set_is_made_shown_compared_and_followed() {
     };
     let first = build("capitals", &["--from", &pairs]);
     assert_eq!(first["dropped"], json!({"duplicate": 1, "validation": 1}), "{first}");
-    assert_eq!((first["masked"]["email"].as_u64(), first["sources"][0]["licence"].as_str()), (Some(1), Some("CC0-1.0")));
+    assert_eq!(
+        (first["masked"]["email"].as_u64(), first["sources"][0]["licence"].as_str()),
+        (Some(1), Some("CC0-1.0"))
+    );
     let sides = ["train.jsonl", "held.jsonl"].map(|file| tessera.rows(&first, file));
     assert_eq!(sides.iter().map(Vec::len).sum::<usize>(), 4);
     assert!(sides[0].iter().all(|row| !sides[1].iter().any(|other| other["group"] == row["group"])));
@@ -75,11 +78,16 @@ fn a_set_is_made_shown_compared_and_followed() {
     let set = elsewhere.data(&[&["build", "t", "--from", &table][..], &columns].concat());
     assert_eq!((set["train"].as_u64(), set["held"].as_u64()), (Some(1), Some(1)), "one of two groups is held out");
 
-    let second = tessera.file("more.jsonl", &PAIRS.replace("Nairobi", "Mombasa").replace("Capital of France", "Where is France"));
+    let second = tessera
+        .file("more.jsonl", &PAIRS.replace("Nairobi", "Mombasa").replace("Capital of France", "Where is France"));
     let second = build("capitals", &["--from", &second]);
     let old = format!("capitals@{}", &digest(&first)[..8]);
     let found = tessera.data(&["diff", &old, "capitals"]);
-    assert_eq!([&found["added"], &found["removed"], &found["changed"]].map(Value::as_u64), [Some(1), Some(1), Some(1)], "{found}");
+    assert_eq!(
+        [&found["added"], &found["removed"], &found["changed"]].map(Value::as_u64),
+        [Some(1), Some(1), Some(1)],
+        "{found}"
+    );
     assert!(tessera.run(&["data", "diff", &old, "capitals"]).ok().out.contains("Mombasa"));
 
     let child = build("children", &["--from", &old]);
@@ -119,15 +127,22 @@ fn mistakes_with_sets_name_the_next_step() {
 #[test]
 fn documents_become_pieces() {
     let tessera = Tessera::new();
-    let words = "Every tenant may end the contract with a notice of three months, counted from the end of the running quarter.";
-    tessera.file("docs/notice.md", &format!("# Notice\n\n{words}\n\n# Fees\n\n{}\n", words.replace("notice", "payment")));
+    let words =
+        "Every tenant may end the contract with a notice of three months, counted from the end of the running quarter.";
+    tessera
+        .file("docs/notice.md", &format!("# Notice\n\n{words}\n\n# Fees\n\n{}\n", words.replace("notice", "payment")));
     tessera.file("docs/more/page.html", &format!("<h1>Form</h1><p>{}</p>", words.replace("tenant", "landlord")));
     tessera.file("docs/ignored.bin", words);
     let folder = tessera.cache.join("docs").display().to_string();
     let set = tessera.data(&["build", "contract", "--from-documents", &folder, "--skip", "near", "--held-out", "0"]);
     assert_eq!((set["train"].as_u64(), set["sources"][0]["kind"].as_str()), (Some(3), Some("documents")), "{set}");
     let rows = tessera.rows(&set, "train.jsonl");
-    assert!(rows.iter().any(|row| row["group"] == "notice.md, Fees, line 7" && row["text"].as_str().unwrap().starts_with("Fees\n\n")), "{rows:?}");
+    assert!(
+        rows.iter()
+            .any(|row| row["group"] == "notice.md, Fees, line 7"
+                && row["text"].as_str().unwrap().starts_with("Fees\n\n")),
+        "{rows:?}"
+    );
 }
 
 /// What a model was asked and answered becomes rows where consent was given, and no others do.
@@ -151,7 +166,10 @@ fn traffic_becomes_a_set_by_consent() {
     assert_eq!((set["train"].as_u64(), &set["dropped"]), (Some(2), &json!({"consent": 2})), "{set}");
     let text = format!("{:?}", tessera.rows(&set, "train.jsonl"));
     assert!(text.contains("My mail is [email].") && !text.contains("ada@") && !text.contains("between us"), "{text}");
-    assert!(tessera.rows(&set, "train.jsonl").iter().any(|row| row["messages"][1]["content"] == answer.as_str()), "{answer}");
+    assert!(
+        tessera.rows(&set, "train.jsonl").iter().any(|row| row["messages"][1]["content"] == answer.as_str()),
+        "{answer}"
+    );
     let none = tessera.run(&["data", "build", "later", "--from-ledger", "--since", "2099-01-01"]);
     assert!(none.code == Some(1) && none.err.contains("no row is left"), "{}", none.err);
 }
@@ -188,7 +206,10 @@ fn an_adapter_names_the_set_it_learned() {
     let tessera = Tessera::new();
     let (rooms, path) = (tessera.file("rooms.jsonl", &rooms().0), model(SMOLLM2));
     let set = tessera.data(&["build", "rooms", "--from", &rooms, "--held-out", "0.2", "--skip", "near"]);
-    let learn = ["train", "lora", "--data", "rooms", "--model", &path, "--name", "rooms", "--epochs", "1", "--batch", "4", "--json"];
+    let learn = [
+        "train", "lora", "--data", "rooms", "--model", &path, "--name", "rooms", "--epochs", "1", "--batch", "4",
+        "--json",
+    ];
     let learned = tessera.run(&learn).json();
     assert_eq!((&learned["documents"], &learned["held_out"]), (&set["train"], &set["held"]), "{learned}");
     let lineage = tessera.data(&["lineage", "rooms"]);

@@ -46,12 +46,19 @@ fn check(name: &str, content: &[u8], fields: &Fields, expected: &[&str]) {
 #[test]
 fn json_lines() {
     let usual = fields(None, "group");
-    let lines = b"{\"text\":\"a\",\"group\":7}\n\n[1]\n{\"prompt\":\"p\"}\n\xff\n{\"prompt\":\"p\",\"completion\":\"c\"}";
+    let lines =
+        b"{\"text\":\"a\",\"group\":7}\n\n[1]\n{\"prompt\":\"p\"}\n\xff\n{\"prompt\":\"p\",\"completion\":\"c\"}";
     check(
         "rows.jsonl",
         lines,
         &usual,
-        &["line 1: a (7)", "line 3: it is no JSON object", "line 4: its completion is missing", "line 5: it is no JSON", "line 6: p|c ()"],
+        &[
+            "line 1: a (7)",
+            "line 3: it is no JSON object",
+            "line 4: its completion is missing",
+            "line 5: it is no JSON",
+            "line 6: p|c ()",
+        ],
     );
     let renamed = fields(Some(["q", "a"]), "topic");
     let lines = b"{\"q\":\"p\",\"a\":12,\"topic\":\"x\"}\n{\"q\":\"p\"}\n";
@@ -96,7 +103,12 @@ fn parquet_files() {
     let usual = fields(None, "group");
     let file = parquet_file(&[["p", "c"], ["q", ""]]);
     check("rows.parquet", &file, &usual, &["row 1: p|c ()", "row 2: its completion is missing"]);
-    check("rows.parquet", &file[..file.len() - 5], &usual, &["rows.parquet: it is no Parquet file that can be read here"]);
+    check(
+        "rows.parquet",
+        &file[..file.len() - 5],
+        &usual,
+        &["rows.parquet: it is no Parquet file that can be read here"],
+    );
     check("rows.parquet", b"PAR1", &usual, &["it is no Parquet file"]);
 }
 

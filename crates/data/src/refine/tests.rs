@@ -76,7 +76,10 @@ fn languages_are_told() {
     check("Le loyer est dû le premier jour de chaque mois et se paie sur le compte indiqué dans le contrat.", "fra");
     check("El alquiler vence el primer día de cada mes y se paga en la cuenta que se indica en el contrato.", "spa");
     check("Арендная плата вносится в первый день каждого месяца на счёт, указанный в договоре аренды.", "rus");
-    check("家賃は毎月一日までに契約書に記載された銀行口座に振り込まなければなりません。遅れた場合は違約金が発生します。", "jpn");
+    check(
+        "家賃は毎月一日までに契約書に記載された銀行口座に振り込まなければなりません。遅れた場合は違約金が発生します。",
+        "jpn",
+    );
     check("Yes, of course.", UNDETERMINED);
 }
 
@@ -101,7 +104,8 @@ fn groups_are_whole() {
         .collect();
     let found = refined(rows, &Options { near: None, ..options() });
     assert_eq!((found.train.len() + found.held.len(), found.dropped.len()), (300, 0));
-    let groups = |rows: &[Row]| rows.iter().filter_map(|row| row.group.clone()).collect::<std::collections::BTreeSet<_>>();
+    let groups =
+        |rows: &[Row]| rows.iter().filter_map(|row| row.group.clone()).collect::<std::collections::BTreeSet<_>>();
     let (train, held) = (groups(&found.train), groups(&found.held));
     assert!(train.is_disjoint(&held) && !held.is_empty());
 }

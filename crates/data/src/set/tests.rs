@@ -69,7 +69,10 @@ fn a_digest_is_of_content_and_origin() {
         write(&sets, &refined, &[source], &options, at).manifest.digest
     };
     let usual = digest(source("a"), |_| {}, "2026-01-01");
-    assert_eq!(usual, "1f03c383798d9a215408dc9b0745be21302197b472f1a21cda0c9ae05b672e7a", "an old digest is told from a new one only if this stays");
+    assert_eq!(
+        usual, "1f03c383798d9a215408dc9b0745be21302197b472f1a21cda0c9ae05b672e7a",
+        "an old digest is told from a new one only if this stays"
+    );
     assert_eq!(digest(source("elsewhere/a"), |_| {}, "2026-02-01"), usual, "neither names nor times are part of it");
     assert_ne!(digest(Source { licence: Some("MIT".to_owned()), ..source("a") }, |_| {}, "2026-03-01"), usual);
     assert_ne!(digest(source("a"), |options| options.seed = 1, "2026-04-01"), usual);
@@ -126,6 +129,10 @@ fn differences() {
         assert_eq!(found.examples.iter().map(|change| change.what.as_str()).collect::<Vec<_>>(), whats);
     };
     check(&before, [0; 4], &[]);
-    check(&set(&[("p", "other"), ("q", "d"), ("s", "f")], &[("t", "g")]), [1, 1, 1, 1], &["changed", "removed", "added"]);
+    check(
+        &set(&[("p", "other"), ("q", "d"), ("s", "f")], &[("t", "g")]),
+        [1, 1, 1, 1],
+        &["changed", "removed", "added"],
+    );
     check(&set(&[("p", "c"), ("p", "c2"), ("q", "d"), ("r", "e")], &[("s", "f")]), [1, 0, 0, 0], &["added"]);
 }
