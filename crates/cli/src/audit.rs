@@ -307,7 +307,7 @@ fn way(hop: &Hop) -> String {
             told += &format!("; {what}: {}", list.join(", "));
         }
     }
-    told
+    hop.score.map_or(told.clone(), |score| format!("{told}; the student's score: {score:.3}"))
 }
 
 async fn verify(ledger: &Ledger, outside: Option<&Path>, as_json: bool) -> anyhow::Result<()> {

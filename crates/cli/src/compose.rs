@@ -16,14 +16,17 @@ use gateway::{
 use guard::{Guard, Panel};
 use ledger::Ledger;
 use parking_lot::Mutex;
-use protocol::{Embed, Generate};
+use protocol::{Decide, Embed, Generate};
 use reason::{Library, Reason};
 use services::{
     Balanced, Fallback, Guarded, Limits, Named, Target,
     rollout::{Bounds, Rollout, Shadow},
 };
 
-use crate::elsewhere::{Elsewhere, WorkerArgs};
+use crate::{
+    cascades::{self, Section},
+    elsewhere::{Elsewhere, WorkerArgs},
+};
 
 /// Where the settings are.
 #[derive(Debug, Clone, Default, Args)]
@@ -153,9 +156,7 @@ impl Local {
         elsewhere.join(&mut services);
         // In front: a route may bear the name of a model that it tries first.
         services.generate.splice(0..0, routes(settings, &services.generate, elsewhere)?);
-        services.rollouts = rollouts(settings, &services.generate, elsewhere)?;
-        let rollouts = services.rollouts.iter().map(|rollout| rollout.clone() as Arc<dyn Generate>);
-        services.generate.splice(0..0, rollouts.collect::<Vec<_>>());
+        self.compound(settings, elsewhere, &mut services)?;
         if let Some(library) = &self.library {
             let reason = Reason::new(services.generate.clone()).with_library(library.clone());
             services.decide.insert(0, Arc::new(reason));
@@ -172,6 +173,35 @@ impl Local {
             services.decide.truncate(1);
         }
         Ok(services)
+    }
+
+    /// Puts cascades and rollouts in front, each over what was there before it.
+    fn compound(&self, settings: &Settings, elsewhere: &Elsewhere, services: &mut Services) -> anyhow::Result<()> {
+        let deciders = self.deciders(services);
+        for section in cascades::in_order(settings) {
+            let service: Arc<dyn Generate> = match section {
+                Section::Cascade(section) => {
+                    let target = |model: &str| target(model, &services.generate, elsewhere);
+                    Arc::new(cascades::open(section, target, &deciders)?)
+                }
+                Section::Rollout(section) => {
+                    let rollout = rollout(section, &services.generate, elsewhere)?;
+                    services.rollouts.push(rollout.clone());
+                    rollout
+                }
+            };
+            services.generate.insert(0, service);
+        }
+        Ok(())
+    }
+
+    /// Who decides on facts alone, here and elsewhere.
+    fn deciders(&self, services: &Services) -> Vec<Arc<dyn Decide>> {
+        let here = self
+            .library
+            .iter()
+            .map(|library| Arc::new(Reason::new(Vec::new()).with_library(library.clone())) as Arc<dyn Decide>);
+        here.chain(services.decide.iter().cloned()).collect()
     }
 }
 
@@ -234,22 +264,19 @@ fn target(model: &str, services: &[Arc<dyn Generate>], elsewhere: &Elsewhere) ->
     Some(Target { service: service?, model: model.to_owned() })
 }
 
-/// The settings' rollouts over these services.
-fn rollouts(
-    settings: &Settings,
+/// A rollout over these services.
+fn rollout(
+    rollout: &settings::Rollout,
     services: &[Arc<dyn Generate>],
     elsewhere: &Elsewhere,
-) -> anyhow::Result<Vec<Arc<Rollout>>> {
-    let rollout = |rollout: &settings::Rollout| {
-        let missing = |model| format!("the rollout {} leads to {model}, which nobody offers", rollout.model);
-        let target = |model| target(model, services, elsewhere).with_context(|| missing(model));
-        let versions = rollout.versions.iter().map(|(model, weight)| Ok((target(model)?, *weight)));
-        let versions: Vec<_> = versions.collect::<anyhow::Result<_>>()?;
-        let shadow = Some(&rollout.shadow).filter(|model| !model.is_empty());
-        let shadow = shadow.map(|model| Ok::<_, anyhow::Error>(Shadow::new(target(model)?, bounds(rollout))));
-        Ok(Arc::new(Rollout::new(&rollout.model, versions, shadow.transpose()?)))
-    };
-    settings.rollouts.iter().map(rollout).collect()
+) -> anyhow::Result<Arc<Rollout>> {
+    let missing = |model| format!("the rollout {} leads to {model}, which nobody offers", rollout.model);
+    let target = |model| target(model, services, elsewhere).with_context(|| missing(model));
+    let versions = rollout.versions.iter().map(|(model, weight)| Ok((target(model)?, *weight)));
+    let versions: Vec<_> = versions.collect::<anyhow::Result<_>>()?;
+    let shadow = Some(&rollout.shadow).filter(|model| !model.is_empty());
+    let shadow = shadow.map(|model| Ok::<_, anyhow::Error>(Shadow::new(target(model)?, bounds(rollout))));
+    Ok(Arc::new(Rollout::new(&rollout.model, versions, shadow.transpose()?)))
 }
 
 fn bounds(rollout: &settings::Rollout) -> Bounds {

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use gateway::settings::{FILE, Settings, import};
 
-use crate::{compose::FileArgs, screen};
+use crate::{cascades, compose::FileArgs, screen};
 
 /// Options of `config`.
 #[derive(Debug, Args)]
@@ -69,6 +69,7 @@ pub(crate) fn run(args: ConfigArgs) -> anyhow::Result<()> {
 fn check(file: &FileArgs) -> anyhow::Result<()> {
     let path = file.path().with_context(|| format!("there is no {FILE} here: `tessera config init` writes one"))?;
     let settings = Settings::load(&path)?;
+    settings.cascades.iter().try_for_each(cascades::check)?;
     Ok(screen::line(format_args!("{} is right; its hash is {}", path.display(), settings.digest()))?)
 }
 

@@ -16,6 +16,8 @@ use hub::Kind;
 use serde::Serialize;
 use train::Size;
 
+pub(crate) use answers::question;
+
 use crate::{
     adapters, compose,
     data::sets,

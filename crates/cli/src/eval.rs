@@ -1,5 +1,7 @@
 //! `tessera eval`: options for the measurements of the `eval` crate.
 
+mod cascade;
+
 use std::{fs, path::PathBuf, sync::Arc};
 
 use anyhow::Context;
@@ -42,6 +44,8 @@ enum EvalVerb {
     Search(SearchArgs),
     /// What a decision reads out of texts whose facts are known, and what the model makes of them under a plain schema
     Facts(FactsArgs),
+    /// A student before its teacher: from what share of requests on it may answer alone, and what that costs and saves
+    Cascade(cascade::CascadeArgs),
     /// Problems with numbers as answers: what chains, checks and votes add, and what they cost
     Solve(SolveArgs),
 }
@@ -250,6 +254,7 @@ pub(crate) async fn run(args: EvalArgs) -> anyhow::Result<()> {
         EvalVerb::Needle(args) => needle(args).await,
         EvalVerb::Search(args) => search(args).await,
         EvalVerb::Facts(args) => facts(args).await,
+        EvalVerb::Cascade(args) => Box::pin(cascade::run(args)).await,
         EvalVerb::Solve(args) => solve(args).await,
     }
 }

@@ -11,6 +11,7 @@ mod args;
 mod asked;
 mod audit;
 mod bench;
+mod cascades;
 mod chat;
 mod compose;
 mod config;

@@ -603,3 +603,73 @@ fn a_student_is_made_and_asked() {
     let wrong = tessera.run(&wrong);
     assert!(wrong.code == Some(1) && wrong.err.contains("the teacher has 3"), "{}", wrong.err);
 }
+
+/// The answer of a running server, greedily and shortly.
+fn answered(server: &Served, model: &str, question: &str) -> String {
+    let message = serde_json::json!({"role": "user", "content": question});
+    let body = serde_json::json!({"model": model, "messages": [message], "max_tokens": 12, "temperature": 0});
+    let answer: Value = serde_json::from_str(&ask(server, "POST /v1/chat/completions", &body.to_string())).unwrap();
+    answer["choices"][0]["message"]["content"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
+
+/// A student that knows its rooms and is wrong about all else, before a teacher who is right about all else: the calibration finds out whom to
+/// believe, and a running server takes it over.
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn a_cascade_is_calibrated_and_served() {
+    let tessera = Tessera::new();
+    let (text, rooms) = rooms();
+    let file = |name: &str| tessera.cache.join(name).display().to_string();
+    let (data, held, settings, out) = (file("rooms.jsonl"), file("held.jsonl"), file("t.toml"), file("c.json"));
+    let (model, name) = (model(SMOLLM2), SMOLLM2.trim_end_matches(".gguf"));
+    fs::write(&data, &text).unwrap();
+    let learn = ["train", "lora", "--data", &data, "--held-out", &data, "--model", &model, "--name", "rooms"];
+    tessera.run(&[&learn[..], &["--epochs", "16", "--batch", "4", "--rate", "3e-3"]].concat()).ok();
+    fs::write(&settings, "").unwrap();
+    let server = serve(&tessera, &["serve", "-c", &settings, "-l", "127.0.0.1:0", "--model", &model]);
+    let animals = ["dog", "cat", "cow", "horse", "duck", "frog", "owl", "lion", "wolf", "bee", "sheep", "pig"];
+    let others = animals
+        .iter()
+        .flat_map(|animal| [format!("What does a {animal} eat?"), format!("Where does a {animal} live?")]);
+    let others: Vec<_> = others.map(|question| (answered(&server, name, &question), question)).collect();
+    let line = |(answer, question): &(String, String)| {
+        let user = serde_json::json!({"role": "user", "content": question});
+        format!("{}\n", serde_json::json!({"messages": [user, {"role": "assistant", "content": answer}]}))
+    };
+    fs::write(&held, text + &others.iter().map(line).collect::<String>()).unwrap();
+    let student = format!("{model}:rooms");
+    let measure = ["eval", "cascade", "--student", &student, "--teacher", &model, "--data", &held, "--risk", "0.2"];
+    let few = tessera.run(&[&measure[..6], &["--data", &data, "--risk", "0.1"]].concat());
+    assert!(few.code == Some(1) && few.err.contains("9 at least"), "{}", few.err);
+    let found = tessera.run(&[&measure[..], &["--max-tokens", "12", "--out", &out, "--json"]].concat()).json();
+    let value = |path: &str| found.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path}: {found}"));
+    let right = |side: &str| value(&format!("/measured/{side}/accuracy/value"));
+    assert!(right("cascade") > right("student") && right("cascade") > right("teacher"), "{found}");
+    assert!(value("/measured/accepted/value") > 0.1 && value("/measured/lost/value") <= 0.2, "{found}");
+    assert_eq!((value("/calibration/items"), value("/calibration/chosen_on")), (15.0, 3.0));
+    let written: Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
+    assert_eq!(written, found["calibration"]);
+
+    let section = |calibration: &str| {
+        format!(
+            "[[cascades]]\nmodel = \"pair\"\nstudent = \"{name}:rooms\"\nteacher = \"{name}\"\ncalibration = \"{calibration}\"\n"
+        )
+    };
+    fs::write(&settings, section(&file("absent.json"))).unwrap();
+    let wrong = tessera.run(&["config", "check", "-c", &settings]);
+    assert!(wrong.code == Some(1) && wrong.err.contains("absent.json"), "{}", wrong.err);
+    fs::write(&settings, section(&out)).unwrap();
+    tessera.run(&["config", "check", "-c", &settings]).ok();
+    until(&server, "/v1/models", "\"pair\"");
+    let known = rooms.iter().filter(|(question, answer)| answered(&server, "pair", question) == *answer).count();
+    let taught = others.iter().filter(|(answer, question)| answered(&server, "pair", question) == *answer).count();
+    assert!(known > 6 && taught > 18, "{known} of {} and {taught} of {}", rooms.len(), others.len());
+    let records: Value = serde_json::from_str(&get(&server, "/v1/audit/records?limit=200")).unwrap();
+    let why = |word: &str| {
+        let records = records["records"].as_array().unwrap().iter();
+        records.filter(|record| record["route"]["why"] == word).count()
+    };
+    assert_eq!(why("accepted") + why("escalated"), rooms.len() + others.len(), "{records}");
+    assert!(why("accepted") >= known && why("escalated") >= taught, "{records}");
+    assert!(get(&server, "/metrics").contains("tessera_cascade_score_bucket{cascade=\"pair\""));
+}

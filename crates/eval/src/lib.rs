@@ -4,7 +4,7 @@
 //! process, a gateway elsewhere or a provider. [`Scorer`] is the one way to ask for log-probabilities; [`perplexity()`],
 //! [`divergence()`], [`multiple_choice`] and [`retrieval()`] are built on it ([`search()`] measures vectors), with the definitions of lm-eval and llama.cpp where
 //! they have one, so that figures compare; [`facts()`] measures what a decision reads out of texts, [`solve()`] what chains of
-//! steps add to an answer. Every figure is an [`Estimate`]: a value, its 95 % interval and how many observations
+//! steps add to an answer, [`cascade()`] what a student takes over from its teacher. Every figure is an [`Estimate`]: a value, its 95 % interval and how many observations
 //! it stands on. Results are plain serde values, and each becomes a [`Report`] that prints as a table. [`bench`] measures speed.
 //!
 //! Nothing is spawned: the futures run wherever the caller polls them.
@@ -12,6 +12,7 @@
 //! Invariant: no engine, no model and no runtime is known here; a figure never travels without its interval and its n.
 
 pub mod bench;
+mod cascade;
 mod choice;
 mod corpus;
 mod dataset;
@@ -21,11 +22,13 @@ mod facts;
 mod perplexity;
 mod report;
 mod retrieval;
+mod same;
 mod score;
 mod search;
 mod solve;
 mod stats;
 
+pub use cascade::{Attempt, CascadeResult, Rival, Rivals, attempt, cascade};
 pub use choice::{ChoiceOptions, ChoiceResult, Question, multiple_choice};
 pub use corpus::{Corpus, Windows};
 pub use dataset::Task;
@@ -35,6 +38,7 @@ pub use facts::{FactCase, FactsResult, Mistake, Reader, facts};
 pub use perplexity::{Perplexity, perplexity};
 pub use report::{Report, Row};
 pub use retrieval::{Cell, Retrieval, RetrievalOptions, RetrievalResult, retrieval};
+pub use same::same;
 pub use score::{Answer, Scorer};
 pub use search::{SearchResult, search};
 pub use solve::{Outcome, Problem, Run, SolveOptions, SolveResult, Way, solve};

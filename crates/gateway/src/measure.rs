@@ -32,6 +32,8 @@ const IN_FLIGHT: &str = "tessera_http_requests_in_flight";
 /// From a cached token to a long answer.
 pub(crate) const SECOND_BUCKETS: [f64; 17] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
+/// For probabilities, finest where they are high.
+const SCORE_BUCKETS: [f64; 14] = [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
 /// For counts: tokens, batch sizes.
 const COUNT_BUCKETS: [f64; 13] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0];
 
@@ -57,6 +59,7 @@ fn recorder() -> Option<&'static PrometheusHandle> {
 fn build() -> Result<PrometheusHandle, String> {
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECOND_BUCKETS)
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_score".to_owned()), &SCORE_BUCKETS))
         .and_then(|builder| builder.set_buckets(&COUNT_BUCKETS));
     let recorder = builder.map_err(|e| e.to_string())?.build_recorder();
     let handle = recorder.handle();

@@ -152,6 +152,17 @@ mod tests {
             "another rollout",
         );
         check("[[rollouts]]\nmodel = \"m\"\nversions = { a = 1 }\nshadow_share = 2.0", "line 4", "between 0 and 1");
+        let cascade = "[[cascades]]\nmodel = \"m\"\nstudent = \"a\"\nteacher = \"b\"\n";
+        check(cascade, "line 1", "calibration");
+        check(&format!("{cascade}threshold = 0.5\ncalibration = \"c.json\""), "line 5", "beside");
+        check(&format!("{cascade}threshold = 1.5"), "line 5", "between 0 and 1");
+        check("[[cascades]]\nmodel = \"m\"\nstudent = \"a\"\nteacher = \"a\"\nthreshold = 0.5", "line 3", "twice");
+        check("[[cascades]]\nmodel = \"m\"\nstudent = \"a\"\nthreshold = 0.5", "line 1", "teacher");
+        check(
+            &format!("[[rollouts]]\nmodel = \"m\"\nversions = {{ a = 1 }}\n{cascade}threshold = 0.5"),
+            "line 5",
+            "another cascade",
+        );
         check("[tracing]\nsample = 2.0", "line 2", "between 0 and 1");
         check("[auth.oidc]\nissuer = \"https://i\"", "line 1", "roles");
         check("[ledger]\ncurrency = \"euro\"", "line 2", "three letters");

@@ -266,6 +266,7 @@ fn told(hop: &Hop) -> Hop {
         adapter: printable(&hop.adapter),
         failed: hop.failed.iter().take(MAX_HOPS).map(miss).collect(),
         among: hop.among.iter().take(MAX_HOPS).map(candidate).collect(),
+        score: hop.score,
     }
 }
 

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A choice on a request's way. Choices stand in the order in which the request passed them.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Hop {
     /// The model that was asked for here: the caller's name for it, or a route's.
     pub asked: String,
@@ -27,6 +27,9 @@ pub struct Hop {
     /// Those it was chosen from, where they were compared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub among: Vec<Candidate>,
+    /// How sure the model was that had been asked first, 0 to 1, where that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
 }
 
 /// Why a request went where it went.
@@ -53,11 +56,15 @@ pub enum Reason {
     Resumed,
     /// It is the version that a rollout's weights gave this caller.
     Assigned,
+    /// It is the student of a cascade, and was sure enough.
+    Accepted,
+    /// It is the teacher of a cascade, and its student would not do.
+    Escalated,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Named,
         Self::Alias,
         Self::First,
@@ -67,6 +74,8 @@ impl Reason {
         Self::Only,
         Self::Resumed,
         Self::Assigned,
+        Self::Accepted,
+        Self::Escalated,
     ];
 
     /// Its word, as it is recorded and shown.
@@ -81,6 +90,8 @@ impl Reason {
             Self::Only => "only",
             Self::Resumed => "resumed",
             Self::Assigned => "assigned",
+            Self::Accepted => "accepted",
+            Self::Escalated => "escalated",
         }
     }
 }

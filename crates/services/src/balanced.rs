@@ -142,7 +142,7 @@ fn hop(model: &str, (member, among): &(Arc<Member>, Vec<Candidate>), failed: Vec
     let card = member.service.card(model);
     let (digest, adapter) = card.map_or_else(Default::default, |card| (card.digest, card.adapter));
     let (asked, service, among) = (model.to_owned(), member.name.clone(), among.clone());
-    Hop { model: asked.clone(), asked, reason, service, digest, adapter, failed, among }
+    Hop { model: asked.clone(), asked, reason, service, digest, adapter, failed, among, score: None }
 }
 
 /// Two different ones of so many, or the only one twice.

@@ -59,7 +59,7 @@ impl Capable {
 }
 
 /// The first thing the request asks for that is absent.
-fn refuse(able: &Capabilities, request: &GenerateRequest) -> Result<(), Error> {
+pub(crate) fn refuse(able: &Capabilities, request: &GenerateRequest) -> Result<(), Error> {
     let (tools, begun) = match &request.prompt {
         Prompt::Chat(chat) => (!chat.tools.is_empty(), chat.continue_last),
         Prompt::Raw(_) => (false, false),

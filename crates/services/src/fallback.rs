@@ -76,7 +76,7 @@ impl Fallback {
         };
         let ModelCard { owned_by: service, digest, adapter, .. } = card.unwrap_or_else(|| ModelCard::new(""));
         let (asked, model) = (self.name.clone(), target.model.clone());
-        Hop { asked, reason, model, service, digest, adapter, failed, among: Vec::new() }
+        Hop { asked, reason, model, service, digest, adapter, failed, ..Hop::default() }
     }
 }
 

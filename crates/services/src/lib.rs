@@ -13,6 +13,7 @@
 //! - [`Migrating`]: a stream that breaks goes on elsewhere.
 //! - [`Guarded`]: what goes in and comes out is checked by a policy.
 //! - [`rollout::Rollout`]: versions under one name, each for its share of the callers.
+//! - [`cascade::Cascade`]: a small model answers where it is sure enough, a large one else.
 //! - [`Named`]: several services of text as one, by the names of their models.
 //!
 //! One line divides every request in two: its **first byte**, the first piece of an answer. Before it nothing was delivered, so a
@@ -26,6 +27,7 @@
 mod balanced;
 mod breaker;
 mod capable;
+pub mod cascade;
 mod fallback;
 mod first;
 mod guarded;

@@ -110,7 +110,7 @@ impl Rollout {
         let ModelCard { owned_by: service, digest, adapter, .. } =
             version.card().unwrap_or_else(|| ModelCard::new(version.model.clone()));
         let (asked, model, reason) = (self.name.clone(), version.model.clone(), Reason::Assigned);
-        Hop { asked, reason, model, service, digest, adapter, failed: Vec::new(), among: Vec::new() }
+        Hop { asked, reason, model, service, digest, adapter, ..Hop::default() }
     }
 }
 

@@ -69,7 +69,7 @@ fn prompt(form: &Form) -> Option<Prompt> {
 }
 
 /// What is asked in a document, and what should be answered.
-pub(super) fn question(form: &Form) -> Option<(Prompt, String)> {
+pub(crate) fn question(form: &Form) -> Option<(Prompt, String)> {
     match form {
         Form::Chat { messages, tools } if tools.is_empty() => {
             let last = messages.iter().rposition(|message| message["role"] == "assistant")?;

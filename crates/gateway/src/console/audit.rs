@@ -397,6 +397,8 @@ fn name(reason: Reason) -> &'static str {
         Reason::Only => "hop.only",
         Reason::Resumed => "hop.resumed",
         Reason::Assigned => "hop.assigned",
+        Reason::Accepted => "hop.accepted",
+        Reason::Escalated => "hop.escalated",
         _ => "hop.named",
     }
 }
@@ -406,6 +408,7 @@ fn hop_told(view: &View, hop: &Hop) -> Markup {
     let among: Vec<_> = hop.among.iter().map(|one| format!("{} ({})", one.service, number(one.busy))).collect();
     html! {
         code { (hop.asked) } " → " code { (hop.model) } @if !hop.service.is_empty() { " @ " (hop.service) } ": " (view.t(name(hop.reason)))
+        @if let Some(score) = hop.score { div.note { (view.t("hop.score").replace("{}", &format!("{score:.3}"))) } }
         @if !failed.is_empty() { div.note { (view.t("hop.failed").replace("{}", &failed.join(", "))) } }
         @if !among.is_empty() { div.note { (view.t("hop.among").replace("{}", &among.join(", "))) } }
     }

@@ -2,7 +2,7 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Mistake, Rollout, Route, Settings, Upstream, line_at};
+use super::{Cascade, Mistake, Rollout, Route, Settings, Upstream, line_at};
 
 /// A mistake at a path such as `upstreams`, `0`, `url`.
 pub(super) type Wrong = (Vec<String>, String);
@@ -33,6 +33,9 @@ pub(super) fn check(settings: &Settings) -> Vec<Wrong> {
     }
     for (i, rollout) in settings.rollouts.iter().enumerate() {
         self::rollout(settings, i, rollout, &mut wrong);
+    }
+    for (i, cascade) in settings.cascades.iter().enumerate() {
+        self::cascade(settings, i, cascade, &mut wrong);
     }
     wrong
 }
@@ -133,6 +136,34 @@ fn rollout(settings: &Settings, i: usize, rollout: &Rollout, wrong: &mut Vec<Wro
         if !(0.0..=1.0).contains(&share) {
             say(key, format!("is {share}, but must be between 0 and 1"));
         }
+    }
+}
+
+fn cascade(settings: &Settings, i: usize, cascade: &Cascade, wrong: &mut Vec<Wrong>) {
+    let place = i.to_string();
+    let mut say = |key: &str, what: String| add(wrong, &["cascades", &place, key], what);
+    for (key, name) in [("model", &cascade.model), ("student", &cascade.student), ("teacher", &cascade.teacher)] {
+        if name.is_empty() {
+            say(key, "is required: the name of a model".to_owned());
+        }
+    }
+    let routes = settings.routes.iter().map(|route| &route.model);
+    let others = routes.chain(settings.rollouts.iter().map(|rollout| &rollout.model));
+    if others.chain(settings.cascades[..i].iter().map(|other| &other.model)).any(|other| *other == cascade.model) {
+        say("model", format!("is `{}`, which a route, a rollout or another cascade stands for", cascade.model));
+    }
+    if cascade.student == cascade.teacher {
+        say("student", "is the teacher: it would be asked twice".to_owned());
+    }
+    if !(0.0..=1.0).contains(&cascade.threshold) {
+        say("threshold", format!("is {}, but must be between 0 and 1", cascade.threshold));
+    }
+    match (cascade.calibration.as_os_str().is_empty(), cascade.threshold < 1.0) {
+        (true, false) => {
+            say("calibration", "is missing: name what `tessera eval cascade` wrote, or a threshold".to_owned())
+        }
+        (false, true) => say("threshold", "stands beside a calibration, which has its own".to_owned()),
+        _ => {}
     }
 }
 

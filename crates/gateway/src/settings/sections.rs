@@ -39,6 +39,8 @@ pub struct Settings {
     pub routes: Vec<Route>,
     /// Names that stand for versions, each for its share of the callers.
     pub rollouts: Vec<Rollout>,
+    /// Names that stand for a small model where it is sure enough of its answer, and for a large one else.
+    pub cascades: Vec<Cascade>,
     /// Traces to an OpenTelemetry collector.
     pub tracing: Tracing,
 }
@@ -420,6 +422,58 @@ impl Default for Rollout {
             shadow_timeout: Span(Duration::from_secs(120)),
         }
     }
+}
+
+/// A name that stands for a student where it is sure enough of its answer, and for its teacher else. Either may be a model, one with an
+/// adapter, a route or a rollout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cascade {
+    /// The name requests use and are billed by. It may be that of the teacher.
+    pub model: String,
+    /// Who answers first, by its name here.
+    pub student: String,
+    /// Who answers where the student's answer will not do.
+    pub teacher: String,
+    /// What `tessera eval cascade` wrote: the threshold, what it is a threshold of, and whom it holds for.
+    pub calibration: PathBuf,
+    /// Without a calibration: answers are taken whose least likely token had a higher probability; 1 takes none.
+    pub threshold: f64,
+    /// A JSON schema file under which the student's answers must be valid, whatever a request says; empty is none.
+    pub schema: PathBuf,
+    /// A decision to which the student's answers, as JSON objects, are facts: its output must say `accepted: true`. Empty is none.
+    pub decision: String,
+    /// What the caller gets where the teacher is needed and fails.
+    pub on_failure: OnFailure,
+    /// How long the student may take; 0s is as long as it likes.
+    pub student_timeout: Span,
+}
+
+impl Default for Cascade {
+    fn default() -> Self {
+        Self {
+            model: String::new(),
+            student: String::new(),
+            teacher: String::new(),
+            calibration: PathBuf::new(),
+            threshold: 1.0,
+            schema: PathBuf::new(),
+            decision: String::new(),
+            on_failure: OnFailure::default(),
+            student_timeout: Span(Duration::from_secs(60)),
+        }
+    }
+}
+
+/// What the caller of a cascade gets where its teacher fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// The teacher's error.
+    #[default]
+    Error,
+    /// The student's answer, if it is whole and valid.
+    Student,
 }
 
 /// Traces to an OpenTelemetry collector. Changes need a restart.

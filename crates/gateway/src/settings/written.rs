@@ -210,8 +210,9 @@ mod tests {
         assert_eq!(*tenant, super::super::Tenant::default());
         assert_eq!(all.upstreams, [super::super::Upstream::default()]);
         assert_eq!(all.rollouts, [super::super::Rollout::default()]);
+        assert_eq!(all.cascades, [super::super::Cascade::default()]);
         let plain = Settings { tenants: [].into(), prices: [].into(), upstreams: vec![], workers: vec![], ..all };
-        assert_eq!(Settings { routes: vec![], rollouts: vec![], ..plain }, Settings::default());
+        assert_eq!(Settings { routes: vec![], rollouts: vec![], cascades: vec![], ..plain }, Settings::default());
     }
 
     #[test]

@@ -25,6 +25,7 @@ use protocol::Generate;
 use serde_json::{Value, json};
 use services::{
     Balanced, Fallback, Guarded, Limits, Target,
+    cascade::{Bar, Cascade, OnFailure, Student},
     rollout::{Bounds, Rollout, Shadow},
 };
 
@@ -611,4 +612,58 @@ async fn a_record_says_which_version_of_a_rollout_answered_and_why() {
         assert!(version["failures_beside"].is_null(), "too little is known: {listed}");
     }
     assert_eq!((&listed["shadow"]["same"], &listed["shadow"]["likeness"]), (&json!(24), &json!(1.0)), "{listed}");
+}
+
+/// A student that is cut where it is asked for something hard, and its teacher.
+fn cascaded() -> Gateway {
+    let fake = Fake::new(|request| {
+        let mut steps = crate::fake::parrot(request);
+        if request.model == "small" && crate::fake::asked(request) == "hard" {
+            let cut = protocol::Event::Finished { choice: 0, reason: protocol::FinishReason::Length };
+            let end = steps.len() - 2;
+            steps[end] = Step::Send(cut);
+        }
+        Ok(steps)
+    });
+    let target = |model: &str| Target { service: Arc::new(fake.clone()), model: model.to_owned() };
+    let (student, bar) = (Student::new(target("small"), Vec::new()), Bar { threshold: 0.5, ..Bar::default() });
+    let cascade = Cascade::new("pair", student, target("talker"), bar, OnFailure::Error, None);
+    fake.gateway_of(Services { generate: vec![Arc::new(cascade)], ..Services::default() })
+}
+
+/// Whoever answers, the caller asks for one name, gets one answer, and pays its price once; the record says who it was and why.
+#[tokio::test]
+async fn a_cascade_is_billed_once_and_its_record_says_who_answered() {
+    let place = Place::over(
+        cascaded(),
+        "[prices.pair]\ninput = \"1.00\"\noutput = \"10.00\"\n[prices.talker]\ninput = \"99.00\"",
+    )
+    .await;
+    let check = async |content: &str, why: &str, model: &str, failed: Value| {
+        for stream in [false, true] {
+            let body =
+                json!({ "model": "pair", "stream": stream, "messages": [{ "role": "user", "content": content }] });
+            let answer = text(place.chat("", body).await).await;
+            assert_eq!(answer.matches(content).count(), 1, "{answer}");
+            let record = &place.records("").await[0];
+            let hop = &record["route"]["hops"][0];
+            assert_eq!((&record["model"], &record["route"]["why"]), (&json!("pair"), &json!(why)), "{record}");
+            assert_eq!(
+                (&hop["asked"], &hop["model"], &hop["failed"]),
+                (&json!("pair"), &json!(model), &failed),
+                "{hop}"
+            );
+            assert_eq!(record["answered"]["model"], model);
+            assert_eq!(record["usage"], json!({ "prompt_tokens": 3, "cached_tokens": 1, "completion_tokens": 2 }));
+            // Three tokens in at 1, two out at 10 a million, whoever wrote them.
+            assert_eq!(record["cost"], 23_000, "{record}");
+        }
+    };
+    check("easy", "accepted", "small", Value::Null).await;
+    check("hard", "escalated", "talker", json!([{ "who": "small", "error": "cut" }])).await;
+    let metrics = place.get("", "/metrics").await.1;
+    for row in ["outcome=\"accepted\",why=\"sure\"} 2", "outcome=\"escalated\",why=\"cut\"} 2"] {
+        let row = format!("tessera_cascade_requests_total{{cascade=\"pair\",{row}");
+        assert!(metrics.as_str().unwrap().contains(&row), "{row}: {metrics}");
+    }
 }

@@ -4,6 +4,7 @@
 mod balanced;
 mod breaker;
 mod capable;
+mod cascade;
 mod fake;
 mod fallback;
 mod guarded;
