@@ -53,8 +53,8 @@ pub use learn::{
     Distil, Divergence, Dropout, TEACHER_TOKENS, Teaching, activate_backward, add, cross_entropy, distil, dropout,
     embed, embed_backward, gated_backward, gated_forward, rms_norm_backward, rms_norm_forward,
 };
-pub use linear::{Activations, Form, Linear, linear, linear_rows};
-pub use low_rank::{LowRank, MOST_RANKS, low_rank};
+pub use linear::{Activations, Form, Linear, linear, linear_beside, linear_rows};
+pub use low_rank::{Beside, Factors, LowRank, MOST_RANKS};
 pub use matrix::Matrix;
 pub use norm::{layer_norm, rms_norm, rms_norm_add, rms_norm_in_place, rms_norm_to};
 pub use optimize::{AdamW, Muon, MuonRoom, blend, square_sum};

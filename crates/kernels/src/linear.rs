@@ -42,10 +42,11 @@ pub(crate) use shared::Shared;
 
 use std::ops::Range;
 
+use crate::low_rank::Waists;
 use crate::matrix::{LANES, SPAN};
-use crate::{Device, Isa, Matrix};
+use crate::{Beside, Device, Isa, Matrix};
 use activations::TILE;
-use sink::Sink;
+pub(crate) use sink::Sink;
 
 /// One product of a group that shares its input.
 #[derive(Debug)]
@@ -64,21 +65,63 @@ pub struct Linear<'a> {
 pub fn linear(dev: &Device, x: &Activations, group: &mut [Linear<'_>]) {
     // Sinks live on the stack, so a long group takes several passes.
     for group in group.chunks_mut(GROUP) {
+        let pass = Pass::new(dev, x, group);
+        dev.run(pass.plan.tasks(), &|task| pass.multiply(task));
+    }
+}
+
+/// [`linear`] with adapters beside the products, in the same pass. `x` must have been prepared in [`Form::F32`] too.
+///
+/// # Panics
+/// When an adapter's shape is not that of `x` and the products, or these are more than four.
+pub fn linear_beside<'p>(dev: &Device, x: &'p Activations, group: &mut [Linear<'_>], beside: Beside<'p>) {
+    let outputs: [usize; GROUP] = std::array::from_fn(|i| group.get(i).map_or(0, |product| product.weight.rows()));
+    let waists = Waists::new(dev, x, beside, &outputs[..group.len()]);
+    let (pass, first) = (Pass::new(dev, x, group), waists.tasks());
+    dev.run(first + pass.plan.tasks(), &|task| match task.checked_sub(first) {
+        None => waists.make(dev.isa(), task),
+        Some(task) => {
+            pass.multiply(task);
+            waists.wait();
+            let (_, rows) = pass.plan.task(task);
+            pass.each(task, |product, _, blocks, sink| waists.add(dev.isa(), product, blocks, rows.clone(), sink));
+        }
+    });
+}
+
+/// A group's products, while tasks share them.
+struct Pass<'a> {
+    x: &'a Activations,
+    weights: [Option<&'a Matrix>; GROUP],
+    sinks: [Option<Sink<'a>>; GROUP],
+    plan: Plan,
+}
+
+impl<'a> Pass<'a> {
+    fn new(dev: &Device, x: &'a Activations, group: &'a mut [Linear<'_>]) -> Self {
+        assert!(group.len() <= GROUP, "{} products at a time", group.len());
         let weights: [Option<&Matrix>; GROUP] = std::array::from_fn(|i| group.get(i).map(|product| product.weight));
         let mut products = group.iter_mut();
-        let sinks: [Option<Sink<'_>>; GROUP] =
-            std::array::from_fn(|_| products.next().map(|product| Sink::new(product, x)));
+        let sinks = std::array::from_fn(|_| products.next().map(|product| Sink::new(product, x)));
         let total = weights.iter().flatten().map(|weight| weight.row_blocks()).sum();
-        let plan = Plan::new(dev, x, total);
-        dev.run(plan.tasks(), &|task| {
-            let (blocks, rows) = plan.task(task);
-            let mut first = 0;
-            for (weight, sink) in weights.iter().flatten().zip(sinks.iter().flatten()) {
-                let end = first + weight.row_blocks();
-                let range = blocks.start.clamp(first, end) - first..blocks.end.clamp(first, end) - first;
-                multiply(plan.isa, weight, range, x, rows.clone(), sink);
-                first = end;
-            }
+        Self { x, weights, sinks, plan: Plan::new(dev, x, total) }
+    }
+
+    /// Calls `work(product, weight, row blocks, sink)` for what a task has of each product.
+    fn each(&self, task: usize, work: impl Fn(usize, &Matrix, Range<usize>, &Sink<'_>)) {
+        let (blocks, _) = self.plan.task(task);
+        let mut first = 0;
+        for (product, (weight, sink)) in self.weights.iter().flatten().zip(self.sinks.iter().flatten()).enumerate() {
+            let end = first + weight.row_blocks();
+            work(product, weight, blocks.start.clamp(first, end) - first..blocks.end.clamp(first, end) - first, sink);
+            first = end;
+        }
+    }
+
+    fn multiply(&self, task: usize) {
+        let (_, rows) = self.plan.task(task);
+        self.each(task, |_, weight, blocks, sink| {
+            multiply(self.plan.isa, weight, blocks, self.x, rows.clone(), sink);
         });
     }
 }

@@ -2,52 +2,90 @@
 //! many adapters share one pass over the base (as in Punica, Chen et al. 2023).
 //!
 //! Numbers are signed bytes with a scale for every rank on either side, sums f32: what a step has to read of the adapters of its rows is what they
-//! cost, and at eight bits the rounding is far below what they change. A row is computed alone and in one order: `A x` in sixteen lanes along the columns, folded in halves; then every
-//! output takes the ranks in ascending order. So its bits depend on nothing beside it, and are the same on every instruction set.
+//! cost, and at eight bits the rounding is far below what they change. What belongs to one input lies together in the order in which it is read, on huge pages.
+//!
+//! A row is computed alone and in one order: `A x` in sixteen lanes along the columns, folded in halves; then every output takes the ranks in ascending
+//! order. So its bits depend on nothing beside it, and are the same on every instruction set.
+//!
+//! # One round
+//! A round of the thread pool costs what a small product costs, so adapters have none of their own ([`crate::linear_beside`]). The first tasks of a
+//! product's round make the waists `A x` ([`Waists::make`]), the others multiply, wait until all waists are there ([`Waists::wait`]), and add `B` of the outputs that are
+//! theirs anyway. Tasks are claimed in order, so whoever waits, waits for a task that runs.
 
-use crate::linear::Shared;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::buffer::Buffer;
+use crate::linear::{Shared, Sink};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
-use crate::{Activations, Device};
+use crate::{Activations, Device, Isa};
 
 /// The most columns of a waist.
 pub const MOST_RANKS: usize = 256;
-/// Ranks that are summed at the same time, so that the chains of additions do not wait for each other.
-const TOGETHER: usize = 4;
+/// Ranks that are summed at the same time, so that the chains of additions do not wait for each other; their bytes lie side by side.
+const TOGETHER: usize = 8;
 /// Tasks for each thread: enough that one which loses its core holds up little.
 const TASKS_PER_THREAD: usize = 4;
+/// Looks at what others do before a thread that waits lets the system run them.
+const SPINS: usize = 1 << 12;
 
-/// An adapter of one matrix.
-#[derive(Debug, Clone, PartialEq)]
+type Line = [i8; LANES];
+
+/// The adapter of one matrix: `scale B A`.
+#[derive(Debug, Clone, Copy)]
+pub struct Factors<'a> {
+    /// Columns of the waist.
+    pub rank: usize,
+    /// `[rank][inputs]`.
+    pub a: &'a [f32],
+    /// `[outputs][rank]`.
+    pub b: &'a [f32],
+    /// What the product is multiplied by.
+    pub scale: f32,
+}
+
+/// The adapters of matrices that share an input, in their order.
+#[derive(Debug)]
 pub struct LowRank {
-    rank: usize,
     inputs: usize,
-    outputs: usize,
-    /// `[rank][inputs]`, every rank filled up with zeros to whole vectors.
-    a: Vec<[i8; LANES]>,
-    /// `[outputs / 16][rank][16]`.
-    b: Vec<[i8; LANES]>,
-    /// What a rank's bytes are worth: of its row of `a` times its column of `b`.
+    parts: Vec<Part>,
+    /// What a rank's bytes are worth: of its row of `A` times its column of `B`. Filled up to whole groups of [`TOGETHER`].
     scales: Vec<f32>,
+    /// `A` of all parts, `[ranks / 8][inputs / 16][8][16]`, then `B` part by part, `[outputs / 16][rank][16]`; filled up with zeros.
+    lines: Buffer,
+}
+
+#[derive(Debug)]
+struct Part {
+    outputs: usize,
+    /// Its columns of the waist.
+    ranks: Range<usize>,
+    /// The first line of its `B`.
+    at: usize,
 }
 
 impl LowRank {
-    /// Takes `a`, `[rank][inputs]`, and `scale` times `b`, `[outputs][rank]`, rounded to bytes.
+    /// Takes factors, rounded to bytes.
     ///
     /// # Panics
-    /// When `rank` is 0 or above [`MOST_RANKS`], or `a` or `b` are not whole rows of it.
-    pub fn new(rank: usize, a: &[f32], b: &[f32], scale: f32) -> Self {
-        assert!((1..=MOST_RANKS).contains(&rank), "a rank of {rank}, not 1 to {MOST_RANKS}");
-        assert!(a.len().is_multiple_of(rank) && b.len().is_multiple_of(rank), "not rows of rank {rank}");
-        let (inputs, outputs) = (a.len() / rank, b.len() / rank);
-        let rows: Vec<Bytes> = a.chunks_exact(inputs.max(1)).map(|row| Bytes::of(row.iter().copied())).collect();
-        let column = |r: usize| Bytes::of(b.iter().skip(r).step_by(rank).map(|x| x * scale));
-        let columns: Vec<Bytes> = (0..rank).map(column).collect();
-        let scales = rows.iter().zip(&columns).map(|(row, column)| row.scale * column.scale).collect();
-        let lines = |bytes: &Bytes| bytes.bytes.chunks(LANES).map(line).collect::<Vec<_>>();
-        let a = rows.iter().flat_map(lines).collect();
-        let columns: Vec<_> = columns.iter().map(lines).collect();
-        let b = (0..outputs.div_ceil(LANES)).flat_map(|block| columns.iter().map(move |lines| lines[block])).collect();
-        Self { rank, inputs, outputs, a, b, scales }
+    /// When a rank is 0 or above [`MOST_RANKS`], factors are not whole rows of it, or inputs differ.
+    pub fn new(factors: &[Factors<'_>]) -> Self {
+        let inputs = factors.first().map_or(0, |first| first.a.len() / first.rank.max(1));
+        let rounded: Vec<[Vec<Bytes>; 2]> = factors.iter().map(|part| part.rounded(inputs)).collect();
+        let ranks: usize = factors.iter().map(|part| part.rank).sum();
+        let rows = rounded.iter().flat_map(|[rows, _]| rows);
+        let columns = rounded.iter().flat_map(|[_, columns]| columns);
+        let mut scales: Vec<f32> = rows.clone().zip(columns).map(|(row, column)| row.scale * column.scale).collect();
+        scales.resize(ranks.next_multiple_of(TOGETHER), 0.0);
+        let mut lines = side_by_side(&rows.collect::<Vec<_>>(), inputs.div_ceil(LANES));
+        let (mut parts, mut first) = (Vec::new(), 0);
+        for (part, [_, columns]) in factors.iter().zip(&rounded) {
+            let outputs = part.b.len() / part.rank;
+            parts.push(Part { outputs, ranks: first..first + part.rank, at: lines.len() });
+            lines.extend((0..outputs.div_ceil(LANES)).flat_map(|block| columns.iter().map(move |c| c.line(block))));
+            first += part.rank;
+        }
+        Self { inputs, parts, scales, lines: packed(&lines) }
     }
 
     /// Columns of its input.
@@ -55,15 +93,59 @@ impl LowRank {
         self.inputs
     }
 
-    /// Columns of what it adds to.
-    pub fn outputs(&self) -> usize {
-        self.outputs
+    /// Columns of what each part adds to.
+    pub fn outputs(&self) -> impl Iterator<Item = usize> {
+        self.parts.iter().map(|part| part.outputs)
     }
 
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
-        size_of_val(&self.a[..]) + size_of_val(&self.b[..])
+        self.lines.bytes().len()
     }
+
+    fn lines(&self) -> &[Line] {
+        self.lines.signed().as_chunks().0
+    }
+
+    /// `A`, a group of ranks after the other.
+    fn down(&self) -> impl Iterator<Item = &[[Line; TOGETHER]]> {
+        let vectors = self.inputs.div_ceil(LANES);
+        let a = &self.lines()[..self.scales.len() * vectors];
+        a.as_chunks::<TOGETHER>().0.chunks_exact(vectors.max(1))
+    }
+
+    /// Some blocks of 16 outputs of a part's `B`.
+    fn up(&self, part: &Part, blocks: &Range<usize>) -> &[Line] {
+        let rank = part.ranks.len();
+        &self.lines()[part.at + blocks.start * rank..][..blocks.len() * rank]
+    }
+}
+
+impl Factors<'_> {
+    /// Rows of `A` and columns of `B`.
+    fn rounded(&self, inputs: usize) -> [Vec<Bytes>; 2] {
+        let Self { rank, a, b, scale } = *self;
+        assert!((1..=MOST_RANKS).contains(&rank), "a rank of {rank}, not 1 to {MOST_RANKS}");
+        assert!(a.len() == rank * inputs && b.len().is_multiple_of(rank), "not rows of rank {rank}");
+        let rows = a.chunks_exact(inputs.max(1)).map(|row| Bytes::of(row.iter().copied()));
+        let column = |r: usize| Bytes::of(b.iter().skip(r).step_by(rank).map(|x| x * scale));
+        [rows.collect(), (0..rank).map(column).collect()]
+    }
+}
+
+/// Rows of so many lines, a group's lines beside each other.
+fn side_by_side(rows: &[&Bytes], vectors: usize) -> Vec<Line> {
+    let group = |group: &[&Bytes]| {
+        let line = |at: usize, r: usize| group.get(r).map_or([0; LANES], |row| row.line(at));
+        (0..vectors).flat_map(|at| std::array::from_fn::<_, TOGETHER, _>(|r| line(at, r))).collect::<Vec<_>>()
+    };
+    rows.chunks(TOGETHER).flat_map(group).collect()
+}
+
+fn packed(lines: &[Line]) -> Buffer {
+    let mut buffer = Buffer::zeroed(size_of_val(lines));
+    buffer.bytes_mut().iter_mut().zip(lines.as_flattened()).for_each(|(to, byte)| *to = byte.cast_unsigned());
+    buffer
 }
 
 /// Numbers as bytes: each is its byte times the scale.
@@ -78,117 +160,248 @@ impl Bytes {
         let byte = |x: f32| if scale > 0.0 { (x / scale).round_ties_even() as i8 } else { 0 };
         Self { bytes: numbers.map(byte).collect(), scale }
     }
+
+    /// Sixteen of them; zeros behind the last.
+    fn line(&self, at: usize) -> Line {
+        std::array::from_fn(|i| self.bytes.get(at * LANES + i).copied().unwrap_or_default())
+    }
 }
 
-fn line(bytes: &[i8]) -> [i8; LANES] {
-    std::array::from_fn(|i| bytes.get(i).copied().unwrap_or_default())
+/// What stands beside the products of one pass.
+pub struct Beside<'a> {
+    /// The adapter of a row, if it has one.
+    pub of: &'a (dyn Fn(usize) -> Option<&'a LowRank> + Sync),
+    /// Which of its parts belongs to the first product; those of the others follow.
+    pub first: usize,
+    /// Room for waists, kept from pass to pass.
+    pub room: &'a mut Vec<f32>,
 }
 
-/// Outputs that one pass takes.
-const GROUP: usize = 4;
+impl std::fmt::Debug for Beside<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Beside").field("first", &self.first).finish_non_exhaustive()
+    }
+}
 
-/// Adds to each of `outs`, `[rows][outputs]`, what the adapters of its rows give: `of(row)[i]` is the row's for `outs[i]`. `x` must have been prepared
-/// in [`crate::Form::F32`] too.
-///
-/// # Panics
-/// When an adapter's shape is not that of `x` and its output, or there is not one for each output.
-pub fn low_rank<'a>(
-    dev: &Device,
-    x: &Activations,
-    of: &(dyn Fn(usize) -> Option<&'a [LowRank]> + Sync),
-    outs: &mut [&mut [f32]],
-) {
-    let (rows, count) = (x.rows().max(1), outs.len());
-    assert!(count <= GROUP, "{count} outputs at a time");
-    // On the stack: nothing is allocated from step to step.
-    let mut outs = outs.iter_mut();
-    let outs: [_; GROUP] = std::array::from_fn(|_| outs.next().map(|out| (out.len() / rows, Shared::new(out))));
-    let per_task = rows.div_ceil(TASKS_PER_THREAD * dev.threads());
-    dev.run(rows.div_ceil(per_task), &|task| {
-        for row in task * per_task..x.rows().min((task + 1) * per_task) {
-            let Some(parts) = of(row) else { continue };
-            assert_eq!(parts.len(), count, "a part for each output");
-            for (part, (cols, out)) in parts.iter().zip(outs.iter().flatten()) {
-                assert!(part.inputs == x.cols() && part.outputs == *cols, "an adapter of another shape");
-                dispatch(dev.isa(), Row { part, x: x.f32_row(row), out: out.part(row * cols, *cols) });
-            }
+/// The waists of all rows of a pass, while its tasks make and use them.
+pub(crate) struct Waists<'a> {
+    x: &'a Activations,
+    of: &'a (dyn Fn(usize) -> Option<&'a LowRank> + Sync),
+    first: usize,
+    low: Shared<'a, f32>,
+    /// Numbers between two rows of `low`.
+    stride: usize,
+    rows_per_task: usize,
+    made: AtomicUsize,
+}
+
+impl<'a> Waists<'a> {
+    /// Of products with these outputs.
+    ///
+    /// # Panics
+    /// When an adapter has another shape.
+    pub(crate) fn new(dev: &Device, x: &'a Activations, beside: Beside<'a>, outputs: &[usize]) -> Self {
+        let Beside { of, first, room } = beside;
+        let mut stride = 0;
+        for adapter in (0..x.rows()).filter_map(of) {
+            let fits = adapter.outputs().skip(first).zip(outputs).filter(|(own, other)| own == *other).count();
+            assert!(adapter.inputs == x.cols() && fits == outputs.len(), "an adapter of another shape");
+            stride = stride.max(adapter.scales.len());
         }
-    });
+        room.resize(x.rows() * stride, 0.0);
+        let rows_per_task = x.rows().div_ceil(TASKS_PER_THREAD * dev.threads()).max(1);
+        Self { x, of, first, low: Shared::new(room), stride, rows_per_task, made: AtomicUsize::new(0) }
+    }
+
+    /// Tasks that make them.
+    pub(crate) fn tasks(&self) -> usize {
+        self.x.rows().div_ceil(self.rows_per_task)
+    }
+
+    /// One of those tasks.
+    pub(crate) fn make(&self, isa: Isa, task: usize) {
+        // Counted even if it panics: others must not wait for ever.
+        let _made = Counted(&self.made);
+        let first = task * self.rows_per_task;
+        dispatch(isa, Down { waists: self, rows: first..self.x.rows().min(first + self.rows_per_task) });
+    }
+
+    /// Returns once all are made.
+    pub(crate) fn wait(&self) {
+        let tasks = self.tasks();
+        let mut spins = 0;
+        while self.made.load(Ordering::Acquire) < tasks {
+            spins += 1;
+            if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+    }
+
+    /// Adds to some blocks of 16 outputs of some rows of a product what adapters give, behind [`Waists::wait`].
+    pub(crate) fn add(&self, isa: Isa, product: usize, blocks: Range<usize>, rows: Range<usize>, sink: &Sink<'_>) {
+        if !blocks.is_empty() {
+            dispatch(isa, Up { waists: self, part: self.first + product, blocks, rows, sink });
+        }
+    }
 }
 
-struct Row<'a> {
-    part: &'a LowRank,
-    x: &'a [f32],
-    out: &'a mut [f32],
+/// Counts when it goes.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
 }
 
-impl Kernel for Row<'_> {
+/// Makes the waists of some rows.
+struct Down<'p, 'a> {
+    waists: &'p Waists<'a>,
+    rows: Range<usize>,
+}
+
+impl Kernel for Down<'_, '_> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { part, x, out } = self;
-        let mut low = [0.0; MOST_RANKS];
-        let low = &mut low[..part.rank];
-        let vectors = x.len().div_ceil(LANES);
-        let (fours, rest) = low.as_chunks_mut::<TOGETHER>();
-        let (a_fours, a_rest) = part.a.split_at(fours.len() * TOGETHER * vectors);
-        for (low, a) in fours.iter_mut().zip(a_fours.chunks_exact(TOGETHER * vectors)) {
-            *low = dots(s, x, a);
-        }
-        for (low, a) in rest.iter_mut().zip(a_rest.chunks_exact(vectors)) {
-            [*low] = dots(s, x, a);
-        }
-        low.iter_mut().zip(&part.scales).for_each(|(low, scale)| *low *= scale);
-        for (out, b) in out.chunks_mut(LANES).zip(part.b.chunks_exact(part.rank)) {
-            let mut sum = s.load_part(out);
-            for (b, low) in b.iter().zip(&*low) {
-                sum = s.fma(s.load_i8(b), s.splat(*low), sum);
+        let Self { waists: Waists { x, of, low, stride, .. }, rows } = self;
+        for row in rows {
+            let Some(adapter) = of(row) else { continue };
+            let low = low.part(row * stride, adapter.scales.len());
+            let groups = low.as_chunks_mut::<TOGETHER>().0.iter_mut().zip(adapter.scales.as_chunks::<TOGETHER>().0);
+            for ((low, scales), a) in groups.zip(adapter.down()) {
+                products(s, x.f32_row(row), a, low);
+                low.iter_mut().zip(scales).for_each(|(low, scale)| *low *= scale);
             }
-            s.store_part(sum, out);
         }
     }
 }
 
-/// The products of `x` with `N` rows.
+/// The products of `x` with a group of rows: all at once where there are registers for it.
 #[inline(always)]
-fn dots<S: Simd, const N: usize>(s: S, x: &[f32], rows: &[[i8; LANES]]) -> [f32; N] {
-    let vectors = rows.len() / N;
+fn products<S: Simd>(s: S, x: &[f32], a: &[[Line; TOGETHER]], low: &mut [f32; TOGETHER]) {
+    if S::REGISTERS > 2 * TOGETHER {
+        return dots::<S, TOGETHER>(s, x, a, 0, low);
+    }
+    dots::<S, { TOGETHER / 2 }>(s, x, a, 0, low);
+    dots::<S, { TOGETHER / 2 }>(s, x, a, TOGETHER / 2, low);
+}
+
+/// Of `N` of them, from the `first` on.
+#[inline(always)]
+fn dots<S: Simd, const N: usize>(s: S, x: &[f32], a: &[[Line; TOGETHER]], first: usize, low: &mut [f32; TOGETHER]) {
     let mut sums = [s.splat(0.0); N];
-    for (at, x) in x.chunks(LANES).enumerate() {
+    for (x, lines) in x.chunks(LANES).zip(a) {
         let x = s.load_part(x);
         for (r, sum) in sums.iter_mut().enumerate() {
-            *sum = s.fma(s.load_i8(&rows[r * vectors + at]), x, *sum);
+            *sum = s.fma(s.load_i8(&lines[first + r]), x, *sum);
         }
     }
-    let mut dots = [0.0; N];
-    for (dot, sum) in dots.iter_mut().zip(sums) {
-        *dot = s.sum(sum);
+    for (r, sum) in sums.into_iter().enumerate() {
+        low[first + r] = s.sum(sum);
     }
-    dots
+}
+
+/// Adds what some rows' adapters give to some outputs.
+struct Up<'p, 'a> {
+    waists: &'p Waists<'a>,
+    part: usize,
+    blocks: Range<usize>,
+    rows: Range<usize>,
+    sink: &'p Sink<'p>,
+}
+
+impl Kernel for Up<'_, '_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { waists: Waists { of, low, stride, .. }, part, blocks, rows, sink } = self;
+        for row in rows {
+            let Some(adapter) = of(row) else { continue };
+            let part = &adapter.parts[part];
+            let low = low.read(row * stride + part.ranks.start, part.ranks.len());
+            let b = adapter.up(part, &blocks).chunks_exact(low.len());
+            for (out, b) in sink.row(row, &blocks).chunks_mut(LANES).zip(b) {
+                let mut sum = s.load_part(out);
+                for (b, low) in b.iter().zip(low) {
+                    sum = s.fma(s.load_i8(b), s.splat(*low), sum);
+                }
+                s.store_part(sum, out);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::Random;
-    use crate::{Form, Isa};
+    use crate::{BlockType, Form, Linear, Matrix, linear, linear_beside};
 
-    /// `low_rank` over rows of which every third has no adapter, on all instruction sets and numbers of threads.
-    fn outcome(x: &[f32], parts: &[LowRank], rows: usize) -> Vec<f32> {
-        let adapters: Vec<_> = (0..rows).map(|row| (row % 3 != 0).then(|| &parts[row % 2..][..1])).collect();
-        let run = |dev: &Device| {
+    /// What adapters of `ranks` add to products of one input, one for each row but every third.
+    struct Case {
+        inputs: usize,
+        outputs: Vec<usize>,
+        x: Vec<f32>,
+        weights: Vec<Matrix>,
+        /// `A` and `B` by adapter and product.
+        factors: Vec<Vec<[Vec<f32>; 2]>>,
+        ranks: Vec<usize>,
+    }
+
+    impl Case {
+        fn new(ranks: &[usize], inputs: usize, outputs: &[usize], rows: usize) -> Self {
+            let mut random = Random::new(rows as u64);
+            let dev = Device::new(1);
+            let weight = |n: &usize, random: &mut Random| {
+                let bytes: Vec<u8> = random.numbers(n * inputs).iter().flat_map(|x| x.to_le_bytes()).collect();
+                Matrix::pack(&dev, BlockType::F32, *n, inputs, &bytes).unwrap()
+            };
+            let weights = outputs.iter().map(|n| weight(n, &mut random)).collect();
+            let mut adapter = || {
+                let part = |(n, rank): (&usize, &usize)| [random.numbers(rank * inputs), random.numbers(n * rank)];
+                outputs.iter().zip(ranks).map(part).collect()
+            };
+            let factors = vec![adapter(), adapter()];
+            let x = random.numbers(rows * inputs);
+            Self { inputs, outputs: outputs.to_vec(), x, weights, factors, ranks: ranks.to_vec() }
+        }
+
+        fn adapters(&self) -> Vec<LowRank> {
+            let factors = |([a, b], rank): (&[Vec<f32>; 2], &usize)| {
+                let (a, b) = (a.to_vec(), b.to_vec());
+                (a, b, *rank)
+            };
+            let adapter = |parts: &Vec<[Vec<f32>; 2]>| {
+                let owned: Vec<_> = parts.iter().zip(&self.ranks).map(factors).collect();
+                let parts: Vec<_> =
+                    owned.iter().map(|(a, b, rank)| Factors { rank: *rank, a, b, scale: 0.5 }).collect();
+                LowRank::new(&parts)
+            };
+            self.factors.iter().map(adapter).collect()
+        }
+
+        /// The products from the `first` on, of these rows, with or without adapters.
+        fn run(&self, dev: &Device, rows: Range<usize>, first: usize, beside: bool) -> Vec<Vec<f32>> {
+            let adapters = self.adapters();
             let mut input = Activations::new();
-            input.set(dev, x, parts[0].inputs(), &[Form::F32]);
-            let mut out = vec![1.0; rows * parts[0].outputs()];
-            low_rank(dev, &input, &|row| adapters[row], &mut [&mut out]);
-            out
-        };
-        let all = Isa::available().into_iter().flat_map(|isa| [1, 2].map(|n| run(&Device::with_isa(n, isa))));
-        all.reduce(|a, b| {
-            assert_eq!(a, b, "the same bits");
-            a
-        })
-        .unwrap()
+            input.set(dev, &self.x[rows.start * self.inputs..rows.end * self.inputs], self.inputs, &[Form::F32]);
+            let mut outs: Vec<Vec<f32>> = self.outputs[first..].iter().map(|n| vec![1.0; rows.len() * n]).collect();
+            let products = self.weights[first..].iter().zip(&mut outs);
+            let mut group: Vec<_> =
+                products.map(|(weight, out)| Linear { weight, bias: None, out, accumulate: true }).collect();
+            if beside {
+                let of = |row: usize| adapter_of(rows.start + row).map(|number| &adapters[number]);
+                linear_beside(dev, &input, &mut group, Beside { of: &of, first, room: &mut Vec::new() });
+            } else {
+                linear(dev, &input, &mut group);
+            }
+            outs
+        }
+    }
+
+    /// Every third row has none.
+    fn adapter_of(row: usize) -> Option<usize> {
+        (!row.is_multiple_of(3)).then_some(row % 2)
     }
 
     /// Numbers as eight bits keep them.
@@ -197,30 +410,55 @@ mod tests {
         numbers.map(|x| (f64::from(x) / scale).round_ties_even() * scale).collect()
     }
 
+    #[track_caller]
+    fn check(ranks: &[usize], inputs: usize, outputs: &[usize], rows: usize) {
+        let case = Case::new(ranks, inputs, outputs, rows);
+        let dev = Device::new(2);
+        let (plain, got) = (case.run(&dev, 0..rows, 0, false), case.run(&dev, 0..rows, 0, true));
+        for (product, outputs) in outputs.iter().enumerate() {
+            for (i, (got, plain)) in got[product].iter().zip(&plain[product]).enumerate() {
+                let (row, out) = (i / outputs, i % outputs);
+                let want = f64::from(*plain) + adapter_of(row).map_or(0.0, |a| case.added(a, product, row, out));
+                assert!(
+                    (f64::from(*got) - want).abs() < 1e-4 * (1.0 + want.abs()),
+                    "{product}, {row}, {out}: {got}, not {want}"
+                );
+            }
+        }
+        let devices = Isa::available().into_iter().flat_map(|isa| [1, 2, 5].map(|n| Device::with_isa(n, isa)));
+        for dev in devices {
+            assert_eq!(case.run(&dev, 0..rows, 0, true), got, "{dev:?}: the same bits");
+            let alone: Vec<_> = (0..rows).map(|row| case.run(&dev, row..row + 1, 0, true)).collect();
+            for product in 0..outputs.len() {
+                let alone: Vec<f32> = alone.iter().flat_map(|outs| outs[product].clone()).collect();
+                assert_eq!(alone, got[product], "{dev:?}: the same bits alone");
+            }
+        }
+        let some = case.run(&dev, 0..rows, outputs.len() - 1, true);
+        assert_eq!(some[0], got[outputs.len() - 1], "the last product without the others");
+    }
+
+    impl Case {
+        /// What an adapter adds to an output.
+        fn added(&self, adapter: usize, product: usize, row: usize, out: usize) -> f64 {
+            let ([a, b], rank) = (&self.factors[adapter][product], self.ranks[product]);
+            let x = &self.x[row * self.inputs..][..self.inputs];
+            let rank_adds = |r: usize| {
+                let a = eight(a[r * self.inputs..][..self.inputs].iter().copied());
+                let b = eight(b.iter().skip(r).step_by(rank).map(|x| x * 0.5));
+                a.iter().zip(x).map(|(a, x)| a * f64::from(*x)).sum::<f64>() * b[out]
+            };
+            (0..rank).map(rank_adds).sum()
+        }
+    }
+
     #[test]
     fn rows_get_what_their_adapters_say() {
-        let check = |rank: usize, inputs: usize, outputs: usize, rows: usize| {
-            let mut random = Random::new(rank as u64);
-            let x = random.numbers(rows * inputs);
-            let pairs: Vec<_> =
-                (0..2).map(|_| (random.numbers(rank * inputs), random.numbers(outputs * rank))).collect();
-            let parts: Vec<_> = pairs.iter().map(|(a, b)| LowRank::new(rank, a, b, 0.5)).collect();
-            let got = outcome(&x, &parts, rows);
-            for (i, got) in got.iter().enumerate() {
-                let (row, out) = (i / outputs, i % outputs);
-                let (a, b) = &pairs[row % 2];
-                let low = |r: usize| {
-                    let a = eight(a[r * inputs..][..inputs].iter().copied());
-                    let b = eight(b.iter().skip(r).step_by(rank).map(|x| x * 0.5));
-                    a.iter().zip(&x[row * inputs..]).map(|(a, x)| a * f64::from(*x)).sum::<f64>() * b[out]
-                };
-                let want = 1.0 + if row.is_multiple_of(3) { 0.0 } else { (0..rank).map(low).sum() };
-                assert!((f64::from(*got) - want).abs() < 1e-4 * (1.0 + want.abs()), "{row}, {out}: {got}, not {want}");
-            }
-        };
-        check(8, 576, 192, 7);
-        check(1, 16, 16, 1);
-        check(5, 50, 33, 40);
-        check(16, 7, 3, 2);
+        check(&[8], 576, &[192], 7);
+        check(&[8, 8, 8], 64, &[48, 16, 16], 9);
+        check(&[1], 16, &[16], 1);
+        check(&[5, 2], 50, &[33, 70], 40);
+        check(&[16], 7, &[3], 2);
+        check(&[12, 4], 40, &[100, 100], 70);
     }
 }

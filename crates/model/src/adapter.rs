@@ -9,19 +9,25 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use kernels::{Activations, Device, Form, LowRank, MOST_RANKS, low_rank};
+use kernels::{Activations, Beside, Device, Factors, Form, Linear, LowRank, MOST_RANKS, linear, linear_beside};
 
 use crate::model::Batch;
 use crate::safetensors::Header;
 use crate::tensors::Tensors;
 use crate::weights::Forms;
-use crate::{Error, LayerSpec, ModelSpec, Problem};
+use crate::{Domain, Error, LayerSpec, ModelSpec, Problem};
 
 /// What stands in the metadata's `format`.
 pub const FORMAT: &str = "tessera-adapter-1";
+/// Tensors of a [`Domain`], where a file has one, `[width]` each: [`Domain::direction`], and [`Domain::general`].
+pub const DOMAIN: &str = "domain.direction";
+/// See [`DOMAIN`].
+pub const GENERAL: &str = "domain.general";
+/// Its threshold, in the metadata.
+pub const THRESHOLD: &str = "domain_threshold";
 
-/// An adapter, ready to be added.
-#[derive(Debug, PartialEq)]
+/// An adapter, ready to be added; one without layers is beside no model.
+#[derive(Debug, Default)]
 pub struct Adapter {
     layers: Vec<LayerAdapter>,
 }
@@ -35,15 +41,22 @@ pub struct OpenedAdapter {
     tensors: Tensors,
 }
 
-/// The parts of a layer, by the input that they share.
-#[derive(Debug, PartialEq)]
+/// What stands beside a layer, by the input that its parts share. One follows the other in memory, as they are read.
+#[derive(Debug)]
 pub(crate) struct LayerAdapter {
     /// Query, key and value.
-    pub(crate) qkv: [LowRank; 3],
-    pub(crate) out: [LowRank; 1],
+    pub(crate) qkv: LowRank,
+    pub(crate) out: LowRank,
     /// Gate, if there is one, and up.
-    pub(crate) up: Vec<LowRank>,
-    pub(crate) down: [LowRank; 1],
+    pub(crate) up: LowRank,
+    pub(crate) down: LowRank,
+}
+
+/// The numbers of one part.
+struct Numbers {
+    rank: usize,
+    a: Vec<f32>,
+    b: Vec<f32>,
 }
 
 /// The linear layers of a block with their shapes, `[outputs, inputs]`, in the order in which the blocks have them.
@@ -106,19 +119,47 @@ impl OpenedAdapter {
         Ok(Adapter { layers: layers.collect::<Result<_, _>>()? })
     }
 
+    /// Where its domain lies, if the file says so.
+    ///
+    /// # Errors
+    /// Whatever is wrong with that, naming file and tensor.
+    pub fn domain(&self, spec: &ModelSpec) -> Result<Option<Domain>, Error> {
+        let Some(threshold) = self.about.get(THRESHOLD) else { return Ok(None) };
+        let threshold = threshold.parse::<f32>().ok().filter(|x| x.is_finite());
+        let threshold = threshold.ok_or_else(|| Problem::field(THRESHOLD, "must be a number").in_file(&self.path))?;
+        let vector = |name: &str| -> Result<Vec<f32>, Error> {
+            let (numbers, shape) = self.numbers(name.to_owned())?;
+            if shape != [spec.width] || numbers.iter().any(|x| !x.is_finite()) {
+                let what = format!("is {shape:?}, not {} numbers", spec.width);
+                return Err(Problem::tensor(name, what).in_file(&self.path));
+            }
+            Ok(numbers)
+        };
+        Ok(Some(Domain { general: vector(GENERAL)?, direction: vector(DOMAIN)?, threshold }))
+    }
+
     fn layer(&self, spec: &ModelSpec, number: usize, layer: &LayerSpec) -> Result<LayerAdapter, Error> {
         let shapes: BTreeMap<_, _> = adapted_layers(spec, layer).into_iter().collect();
-        let part = |name: &str| self.part(&format!("layers.{number}.{name}"), shapes[name]);
-        let gate = shapes.contains_key("gate").then(|| part("gate"));
+        let group = |names: &[&str]| -> Result<LowRank, Error> {
+            let there = names.iter().filter(|name| shapes.contains_key(**name));
+            let parts = there.map(|name| self.part(&format!("layers.{number}.{name}"), shapes[*name]));
+            Ok(self.group(&parts.collect::<Result<Vec<_>, Error>>()?))
+        };
         Ok(LayerAdapter {
-            qkv: [part("query")?, part("key")?, part("value")?],
-            out: [part("out")?],
-            up: gate.into_iter().chain([part("up")]).collect::<Result<_, _>>()?,
-            down: [part("down")?],
+            qkv: group(&["query", "key", "value"])?,
+            out: group(&["out"])?,
+            up: group(&["gate", "up"])?,
+            down: group(&["down"])?,
         })
     }
 
-    fn part(&self, name: &str, [outputs, inputs]: [usize; 2]) -> Result<LowRank, Error> {
+    fn group(&self, parts: &[Numbers]) -> LowRank {
+        let scale = self.scale;
+        let factors = parts.iter().map(|Numbers { rank, a, b }| Factors { rank: *rank, a, b, scale });
+        LowRank::new(&factors.collect::<Vec<_>>())
+    }
+
+    fn part(&self, name: &str, [outputs, inputs]: [usize; 2]) -> Result<Numbers, Error> {
         let (a, a_shape) = self.numbers(format!("{name}.a"))?;
         let (b, b_shape) = self.numbers(format!("{name}.b"))?;
         let rank = a_shape.first().copied().unwrap_or_default();
@@ -129,7 +170,7 @@ impl OpenedAdapter {
             );
             return Err(Problem::tensor(name, what).in_file(&self.path));
         }
-        Ok(LowRank::new(rank, &a, &b, self.scale))
+        Ok(Numbers { rank, a, b })
     }
 
     fn numbers(&self, name: String) -> Result<(Vec<f32>, &[usize]), Error> {
@@ -143,7 +184,7 @@ impl OpenedAdapter {
 
 impl LayerAdapter {
     fn parts(&self) -> impl Iterator<Item = &LowRank> {
-        self.qkv.iter().chain(&self.out).chain(&self.up).chain(&self.down)
+        [&self.qkv, &self.out, &self.up, &self.down].into_iter()
     }
 }
 
@@ -164,8 +205,8 @@ fn scale(about: &BTreeMap<String, String>) -> Result<f32, Problem> {
 #[derive(Debug, Default)]
 pub(crate) struct Adapted<'a>(Vec<Option<&'a Adapter>>);
 
-/// Picks the parts beside some products of the same input.
-pub(crate) type Pick = fn(&LayerAdapter) -> &[LowRank];
+/// Picks what stands beside products of one input, and which part of it belongs to the first of them.
+pub(crate) type Pick = (fn(&LayerAdapter) -> &LowRank, usize);
 
 impl<'a> Adapted<'a> {
     /// Of all rows.
@@ -187,11 +228,19 @@ impl<'a> Adapted<'a> {
         if self.0.is_empty() { &forms.base } else { &forms.adapted }
     }
 
-    /// Adds what stands beside the products whose outputs these are.
-    pub(crate) fn add(&self, dev: &Device, x: &Activations, layer: usize, pick: Pick, outs: &mut [&mut [f32]]) {
-        if !self.0.is_empty() {
-            let part = |row: usize| self.0[row].map(|adapter| pick(&adapter.layers[layer]));
-            low_rank(dev, x, &part, outs);
+    /// The products of a group with what stands beside them.
+    pub(crate) fn linear(
+        &self,
+        dev: &Device,
+        x: &Activations,
+        (layer, (pick, first)): (usize, Pick),
+        room: &mut Vec<f32>,
+        group: &mut [Linear<'_>],
+    ) {
+        if self.0.is_empty() {
+            return linear(dev, x, group);
         }
+        let of = |row: usize| self.0[row].map(|adapter| pick(&adapter.layers[layer]));
+        linear_beside(dev, x, group, Beside { of: &of, first, room });
     }
 }

@@ -5,8 +5,8 @@
 //! other rows have done their duty when those are stored.
 
 use kernels::{
-    Device, KvCache, RopeTable, Span, attention, gated, linear, rms_norm, rms_norm_add, rms_norm_in_place, rms_norm_to,
-    rope, store_kv,
+    Device, KvCache, RopeTable, Span, attention, gated, rms_norm, rms_norm_add, rms_norm_in_place, rms_norm_to, rope,
+    store_kv,
 };
 
 use crate::adapter::{Adapted, Pick};
@@ -40,6 +40,13 @@ struct Step<'m> {
     layer: &'m Layer,
     table: Option<&'m RopeTable>,
 }
+
+/// What stands beside the products of attention, by the first of them, and those into and out of a feed-forward block.
+const QUERY: Pick = (|layer| &layer.qkv, 0);
+const KEY: Pick = (|layer| &layer.qkv, 1);
+const OUT: Pick = (|layer| &layer.out, 0);
+const UP: Pick = (|layer| &layer.up, 0);
+const DOWN: Pick = (|layer| &layer.down, 0);
 
 /// The product at the end of a block, with what stands beside and behind it.
 struct Behind<'m> {
@@ -104,12 +111,12 @@ impl<'m> Decoder<'m> {
     /// Attention of all rows.
     fn attend(&self, step: &Step<'_>, cache: &mut KvCache, batch: &Batch<'_>, rows: &Rows<'_>, work: &mut Workspace) {
         self.norm(step, rows, work);
-        let Workspace { query, key, value, input, .. } = work;
+        let Workspace { query, key, value, input, low, .. } = work;
         let weights = &step.layer.attention;
         let (query, kv) = (slice(query, rows.count * step.query_width()), rows.count * step.kv_width());
         let (key, value) = (slice(key, kv), slice(value, kv));
-        linear(self.dev, input, &mut [weights.query.to(query), weights.key.to(key), weights.value.to(value)]);
-        rows.adapted.add(self.dev, input, step.number, |layer| &layer.qkv, &mut [query, key, value]);
+        let mut products = [weights.query.to(query), weights.key.to(key), weights.value.to(value)];
+        rows.adapted.linear(self.dev, input, (step.number, QUERY), low, &mut products);
         self.store(step, cache, batch.spans, rows.count, work);
         self.rotate_queries(step, rows.count, false, work);
         self.mix(step, cache, batch.spans, rows, work);
@@ -125,12 +132,17 @@ impl<'m> Decoder<'m> {
         work: &mut Workspace,
     ) {
         self.norm(step, rows, work);
-        let Workspace { key, value, input, .. } = work;
+        let Workspace { key, value, input, low, .. } = work;
         let weights = &step.layer.attention;
         let kv = rows.count * step.kv_width();
         let (key, value) = (slice(key, kv), slice(value, kv));
-        linear(self.dev, input, &mut [weights.key.to(key), weights.value.to(value)]);
-        rows.adapted.add(self.dev, input, step.number, |layer| &layer.qkv[1..], &mut [key, value]);
+        rows.adapted.linear(
+            self.dev,
+            input,
+            (step.number, KEY),
+            low,
+            &mut [weights.key.to(key), weights.value.to(value)],
+        );
         self.store(step, cache, batch.spans, rows.count, work);
         if wanted.count == 0 {
             return;
@@ -140,8 +152,8 @@ impl<'m> Decoder<'m> {
         compact(&mut work.x, batch.outputs, self.spec.width);
         self.norm(step, wanted, work);
         let query = slice(&mut work.query, wanted.count * step.query_width());
-        linear(self.dev, &work.input, &mut [weights.query.to(query)]);
-        wanted.adapted.add(self.dev, &work.input, step.number, |layer| &layer.qkv[..1], &mut [query]);
+        let Workspace { input, low, .. } = work;
+        wanted.adapted.linear(self.dev, input, (step.number, QUERY), low, &mut [weights.query.to(query)]);
         self.rotate_queries(step, wanted.count, true, work);
         self.mix(step, cache, &spans, wanted, work);
         work.narrow.give_back(spans);
@@ -185,8 +197,7 @@ impl<'m> Decoder<'m> {
         attention(self.dev, &step.spec.attention, cache, step.number, spans, &work.query[..n], mixed);
         let weights = &step.layer.attention;
         work.input.set(self.dev, mixed, step.query_width(), rows.adapted.forms(&weights.out_forms));
-        let behind =
-            Behind { product: &weights.out, beside: |layer| &layer.out, norm: &step.layer.post_attention_norm.weight };
+        let behind = Behind { product: &weights.out, beside: OUT, norm: &step.layer.post_attention_norm.weight };
         self.add(step, &behind, rows, work);
     }
 
@@ -198,32 +209,28 @@ impl<'m> Decoder<'m> {
         let (up, down_forms) = (slice(&mut work.up, inner), adapted.forms(&ffn.down_forms));
         if let Some(gate_weights) = &ffn.gate {
             let gate = slice(&mut work.gate, inner);
-            linear(self.dev, &work.input, &mut [gate_weights.to(gate), ffn.up.to(up)]);
-            adapted.add(self.dev, &work.input, step.number, |layer| &layer.up, &mut [gate, up]);
+            let mut products = [gate_weights.to(gate), ffn.up.to(up)];
+            adapted.linear(self.dev, &work.input, (step.number, UP), &mut work.low, &mut products);
             gated(self.dev, step.spec.activation, gate, up, step.spec.ffn, &mut work.input, down_forms);
         } else {
-            linear(self.dev, &work.input, &mut [ffn.up.to(up)]);
-            adapted.add(self.dev, &work.input, step.number, |layer| &layer.up, &mut [up]);
+            adapted.linear(self.dev, &work.input, (step.number, UP), &mut work.low, &mut [ffn.up.to(up)]);
             kernels::activate(self.dev, step.spec.activation, up);
             work.input.set(self.dev, up, step.spec.ffn, down_forms);
         }
-        let behind = Behind { product: &ffn.down, beside: |layer| &layer.down, norm: &step.layer.post_ffn_norm.weight };
+        let behind = Behind { product: &ffn.down, beside: DOWN, norm: &step.layer.post_ffn_norm.weight };
         self.add(step, &behind, rows, work);
     }
 
     /// `x += W input`, with a norm between where the family has one.
     fn add(&self, step: &Step<'_>, behind: &Behind<'_>, rows: &Rows<'_>, work: &mut Workspace) {
         let n = rows.count * self.spec.width;
-        let (x, beside) = (&mut work.x[..n], |out: &mut [f32]| {
-            rows.adapted.add(self.dev, &work.input, step.number, behind.beside, &mut [out]);
-        });
+        let Workspace { x, normed, input, low, .. } = work;
+        let (x, beside) = (&mut x[..n], (step.number, behind.beside));
         if step.spec.norms == Norms::Before {
-            linear(self.dev, &work.input, &mut [behind.product.onto(x)]);
-            return beside(x);
+            return rows.adapted.linear(self.dev, input, beside, low, &mut [behind.product.onto(x)]);
         }
-        let out = slice(&mut work.normed, n);
-        linear(self.dev, &work.input, &mut [behind.product.to(out)]);
-        beside(out);
+        let out = slice(normed, n);
+        rows.adapted.linear(self.dev, input, beside, low, &mut [behind.product.to(out)]);
         rms_norm_add(self.dev, out, behind.norm, self.spec.norm_eps, x);
     }
 }

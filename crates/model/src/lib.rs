@@ -9,6 +9,7 @@ mod adapter;
 mod arch;
 mod checkpoint;
 mod decoder;
+mod domain;
 mod encoder;
 mod error;
 mod export;
@@ -24,7 +25,8 @@ mod vocabulary;
 mod weights;
 mod workspace;
 
-pub use adapter::{Adapter, FORMAT, OpenedAdapter, adapted_layers};
+pub use adapter::{Adapter, DOMAIN, FORMAT, GENERAL, OpenedAdapter, THRESHOLD, adapted_layers};
+pub use domain::Domain;
 pub use error::{Error, Problem};
 pub use export::{hugging_face_config, hugging_face_name, hugging_face_row};
 pub use inspect::{Inspection, inspect};

@@ -18,6 +18,8 @@ pub struct Workspace {
     pub(crate) gate: Vec<f32>,
     pub(crate) up: Vec<f32>,
     pub(crate) input: Activations,
+    /// Waists of adapters.
+    pub(crate) low: Vec<f32>,
     /// Position of every row of the batch.
     pub(crate) positions: Vec<u32>,
     pub(crate) narrow: Narrow,

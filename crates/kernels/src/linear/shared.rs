@@ -30,4 +30,11 @@ impl<'a, T> Shared<'a, T> {
         // SAFETY: within the slice, which is borrowed for `'a`; callers keep parts disjoint.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
+
+    /// A part that nobody writes any more until the job ends.
+    pub(crate) fn read(&self, start: usize, len: usize) -> &[T] {
+        assert!(start <= self.len && len <= self.len - start, "{start} + {len} of {}", self.len);
+        // SAFETY: within the slice, which is borrowed for `'a`; callers promise that it is not written.
+        unsafe { std::slice::from_raw_parts(self.start.add(start), len) }
+    }
 }

@@ -1,12 +1,14 @@
 //! Where products go: the output, its bias and its residual.
 
+use std::ops::Range;
+
 use super::{Linear, Shared};
 use crate::Activations;
 use crate::matrix::LANES;
 
 /// Takes finished sums, 16 rows of weights at a time.
 #[derive(Debug)]
-pub(super) struct Sink<'a> {
+pub(crate) struct Sink<'a> {
     out: Shared<'a, f32>,
     /// Numbers between two rows of `out`.
     stride: usize,
@@ -34,6 +36,12 @@ impl<'a> Sink<'a> {
     pub(super) fn scratch(out: &'a mut [f32], row: usize, block: usize) -> Self {
         let first = block * LANES;
         Self { out: Shared::new(out), stride: LANES, row, first, end: first + LANES, bias: None, accumulate: false }
+    }
+
+    /// What was put of one row of activations, of some row blocks of weights.
+    pub(crate) fn row(&self, row: usize, blocks: &Range<usize>) -> &mut [f32] {
+        let (first, end) = (blocks.start * LANES, self.end.min(blocks.end * LANES));
+        self.out.part((row - self.row) * self.stride + first - self.first, end - first)
     }
 
     /// The sums of some rows of activations, from `row` on, with the 16 rows of weight row block `block`. Every pair is put once.
