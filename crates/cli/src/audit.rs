@@ -15,7 +15,7 @@ use ledger::{
     Content, Filter, Kind, Ledger, Outcome, Page, Proof, Record, Scope, Settings, Verification, Verifier,
     parse_timestamp, timestamp,
 };
-use protocol::Hop;
+use protocol::{Candidate, Hop, Reason};
 use serde_json::json;
 
 use crate::{compose::LedgerArgs, screen};
@@ -301,13 +301,20 @@ fn way(hop: &Hop) -> String {
     let at = if service.is_empty() { String::new() } else { format!(" at {service}") };
     let mut told = format!("{}: {asked} -> {model}{at}", hop.reason.word());
     let failed: Vec<_> = hop.failed.iter().map(|miss| format!("{} ({})", miss.who, miss.error)).collect();
-    let among: Vec<_> = hop.among.iter().map(|one| format!("{} ({})", one.service, one.busy)).collect();
-    for (what, list) in [("failed before", failed), ("compared, with tokens that waited there", among)] {
+    let among: Vec<_> = hop.among.iter().map(|one| format!("{} ({})", one.service, compared(one))).collect();
+    let by =
+        if hop.reason == Reason::Domain { "compared by nearness" } else { "compared, with tokens that waited there" };
+    for (what, list) in [("failed before", failed), (by, among)] {
         if !list.is_empty() {
             told += &format!("; {what}: {}", list.join(", "));
         }
     }
     hop.score.map_or(told.clone(), |score| format!("{told}; the student's score: {score:.3}"))
+}
+
+/// By what a candidate was compared.
+fn compared(one: &Candidate) -> String {
+    one.nearness.map_or_else(|| one.busy.to_string(), |nearness| format!("{:.3}", f64::from(nearness) / 1000.0))
 }
 
 async fn verify(ledger: &Ledger, outside: Option<&Path>, as_json: bool) -> anyhow::Result<()> {
@@ -409,7 +416,7 @@ pub(crate) fn moment(text: &str) -> Result<i64, String> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::{Candidate, Miss, Reason};
+    use protocol::Miss;
 
     use super::*;
 
@@ -438,7 +445,9 @@ mod tests {
             Hop { failed, ..hop(Reason::Fallback, "acme") },
             "fallback: fast -> m at acme; failed before: a (upstream_failed)",
         );
-        let among = [("w0", 512), ("w1", 0)].map(|(service, busy)| Candidate { service: service.into(), busy }).into();
+        let among = [("w0", 512), ("w1", 0)]
+            .map(|(service, busy)| Candidate { service: service.into(), busy, nearness: None })
+            .into();
         check(
             Hop { among, ..hop(Reason::Balanced, "w1") },
             "balanced: fast -> m at w1; compared, with tokens that waited there: w0 (512), w1 (0)",

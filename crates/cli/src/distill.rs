@@ -16,8 +16,6 @@ use hub::Kind;
 use serde::Serialize;
 use train::Size;
 
-pub(crate) use answers::question;
-
 use crate::{
     adapters, compose,
     data::sets,

@@ -7,6 +7,7 @@
 //! Invariant: no logic of its own; no secret is printed or logged.
 
 mod adapters;
+mod answers;
 mod args;
 mod asked;
 mod audit;

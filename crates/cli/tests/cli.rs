@@ -526,6 +526,13 @@ fn interrupted(tessera: &Tessera, args: &[&str], metrics: &str) -> Done {
     resumed
 }
 
+/// All numbers of an adapter's file.
+fn numbers(tessera: &Tessera, name: &str) -> Vec<u8> {
+    let file = fs::read(tessera.cache.join(format!("data/tessera/adapters/{name}.safetensors"))).unwrap();
+    let header = u64::from_le_bytes(*file.first_chunk().unwrap()) as usize;
+    file[8 + header..].to_vec()
+}
+
 /// From a file of chats to a model that knows them; a run that was interrupted ends with the same file as one that was not.
 #[test]
 #[ignore = "needs models: run by cargo xtask test"]
@@ -538,7 +545,7 @@ fn an_adapter_is_learned_and_asked() {
     let learn = |name: &'static str| {
         vec!["train", "lora", "--data", data, "--held-out", data, "--model", &model, "--name", name, "--json"]
             .into_iter()
-            .chain(["--epochs", "16", "--batch", "4", "--rate", "3e-3"])
+            .chain(["--epochs", "16", "--batch", "4", "--rate", "3e-3", "--budget", "0"])
             .collect::<Vec<_>>()
     };
     let whole = tessera.run(&learn("whole")).json();
@@ -548,12 +555,7 @@ fn an_adapter_is_learned_and_asked() {
     );
     let resumed = interrupted(&tessera, &learn("cut"), "cut/metrics.jsonl").json();
     assert_eq!(resumed["held_out_loss_before"], whole["held_out_loss_before"], "what the base gives");
-    let numbers = |name: &str| {
-        let file = fs::read(tessera.cache.join(format!("data/tessera/adapters/{name}.safetensors"))).unwrap();
-        let header = u64::from_le_bytes(*file.first_chunk().unwrap()) as usize;
-        file[8 + header..].to_vec()
-    };
-    assert!(numbers("whole") == numbers("cut"), "the same bits");
+    assert!(numbers(&tessera, "whole") == numbers(&tessera, "cut"), "the same bits");
     let adapted = format!("{model}:whole");
     for (question, answer) in &pairs[..3] {
         let asked =
@@ -562,6 +564,58 @@ fn an_adapter_is_learned_and_asked() {
     }
     let unknown = tessera.run(&["generate", "--model", &format!("{model}:nobody"), "hi"]);
     assert!(unknown.code == Some(1) && unknown.err.contains("nobody"), "{}", unknown.err);
+    let kept = fs::read_to_string(tessera.cache.join("data/tessera/runs/whole/result.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&kept).unwrap(), whole, "what is printed is kept");
+}
+
+/// What is learned is held to what the model was; at no strength it is the model. A prompt finds the adapter whose domain it is of.
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn an_adapter_forgets_little_and_is_found_by_its_prompts() {
+    let tessera = Tessera::new();
+    let (text, pairs) = rooms();
+    let (data, model) = (tessera.cache.join("rooms.jsonl"), model(SMOLLM2));
+    fs::write(&data, text).unwrap();
+    let data = data.to_str().unwrap();
+    let common = ["train", "lora", "--data", data, "--held-out", data, "--model", &model, "--json", "--batch", "4"];
+    let learned = |name: &'static str, budget: &'static str| {
+        [&common[..], &["--name", name, "--epochs", "4", "--rate", "3e-3", "--budget", budget]].concat()
+    };
+    let held = tessera.run(&learned("held", "0.03")).json();
+    let cut = interrupted(&tessera, &learned("cut", "0.03"), "cut/metrics.jsonl").json();
+    assert_eq!((&cut["curve"], &cut["drift"]), (&held["curve"], &held["drift"]));
+    assert!(numbers(&tessera, "held") == numbers(&tessera, "cut"), "the same bits");
+    fs::remove_file(tessera.cache.join("data/tessera/adapters/cut.safetensors")).unwrap();
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{held}"));
+    let points = held["curve"]["points"].as_array().unwrap();
+    assert!((number(&points[0]["domain_loss"]) - number(&held["held_out_loss_before"])).abs() < 1e-3, "{held}");
+    assert_eq!((number(&points[0]["alpha"]), number(&points[0]["forgetting"])), (0.0, 0.0), "{held}");
+    assert!(number(&held["drift"]) < 0.03, "{held}");
+    assert!(number(&held["held_out_loss"]) < 0.7 * number(&held["held_out_loss_before"]), "{held}");
+    let free = tessera.run(&learned("free", "0")).json();
+    assert!(free["curve"].is_null() && free["drift"].is_null() && free["alpha"].as_f64() == Some(16.0), "{free}");
+    assert!(number(&free["held_out_loss"]) < number(&held["held_out_loss"]), "{free}");
+
+    let server = serve(&tessera, &["serve", "-l", "127.0.0.1:0", "--model", &model]);
+    until(&server, "/v1/models", ":auto");
+    let name = SMOLLM2.trim_end_matches(".gguf");
+    let asked = |question: &str| {
+        let body = serde_json::json!({
+            "model": format!("{name}:auto"), "max_tokens": 8, "messages": [{"role": "user", "content": question}],
+        });
+        let answer = ask(&server, "POST /v1/chat/completions", &body.to_string());
+        serde_json::from_str::<Value>(&answer).unwrap()["model"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{answer}"))
+            .to_owned()
+    };
+    let of_domain = asked(&pairs[5].0);
+    assert!([format!("{name}:held"), format!("{name}:free")].contains(&of_domain), "{of_domain}");
+    assert_eq!(asked("Write a short story about the sea."), name);
+    let records = tessera.run(&["audit", "list", "--json"]).ok().out;
+    assert!(records.contains("\"domain\"") && records.contains("nearness"), "{records}");
+    let refused = tessera.run(&[&common[..], &["--name", "auto"]].concat());
+    assert!(refused.code == Some(1) && refused.err.contains("lets prompts choose"), "{}", refused.err);
 }
 
 /// From a file of chats, some without an answer, to a student that is loaded and answers; a run that was interrupted ends with the same weights.

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use model::Adapter;
+use model::{Adapter, Domain};
 use parking_lot::RwLock;
 
 use crate::prefix::{BASE, Root};
@@ -18,6 +18,8 @@ pub struct Adaptation {
     /// What identifies its file.
     pub digest: String,
     pub(crate) adapter: Adapter,
+    /// Where its domain lies, if its file says so.
+    pub(crate) domain: Option<Domain>,
     pub(crate) root: Root,
 }
 
@@ -38,11 +40,12 @@ struct Known {
 
 impl Adapters {
     /// Takes the place of one with the same name.
-    pub(crate) fn add(&self, name: &str, digest: String, adapter: Adapter) {
+    pub(crate) fn add(&self, name: &str, digest: String, (adapter, domain): (Adapter, Option<Domain>)) {
         let mut known = self.0.write();
         known.generations += 1;
         let root = BASE + known.generations;
-        known.by_name.insert(name.to_owned(), Arc::new(Adaptation { name: name.to_owned(), digest, adapter, root }));
+        let adaptation = Adaptation { name: name.to_owned(), digest, adapter, domain, root };
+        known.by_name.insert(name.to_owned(), Arc::new(adaptation));
     }
 
     pub(crate) fn remove(&self, name: &str) {
@@ -51,6 +54,11 @@ impl Adapters {
 
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Adaptation>> {
         self.0.read().by_name.get(name).cloned()
+    }
+
+    /// Whether prompts can choose among them.
+    pub(crate) fn any_domain(&self) -> bool {
+        self.0.read().by_name.values().any(|adaptation| adaptation.domain.is_some())
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Adaptation>> {

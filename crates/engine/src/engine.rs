@@ -26,7 +26,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use model::{Adapter, ModelSpec};
 use parking_lot::Mutex;
 use protocol::{
-    Capabilities, Embed, EmbedRequest, Embeddings, Error, Event, EventStream, Format, Generate, GenerateRequest,
+    Capabilities, Embed, EmbedRequest, Embeddings, Error, Event, EventStream, Format, Generate, GenerateRequest, Hop,
     ModelCard, Prompt,
 };
 use text::{ChatTemplate, Tokenizer};
@@ -42,6 +42,7 @@ use crate::{
     front::{Front, Parts},
     job::Job,
     meters::Stats,
+    route::{self, AUTO},
 };
 
 /// Inputs of one embedding request in work at the same time.
@@ -163,18 +164,21 @@ impl Engine {
                 found: self.card.digest.clone(),
             });
         }
+        let domain = opened.domain(spec).map_err(crate::Error::Adapter)?;
         let adapter = opened.load(spec).map_err(crate::Error::Adapter)?;
-        self.front.adapters.add(name, digest, adapter);
+        self.front.adapters.add(name, digest, (adapter, domain));
         Ok(())
     }
 
-    /// The same with this adapter beside the model wherever a request names no model.
+    /// The same with this adapter beside the model wherever a request names no model; [`crate::AUTO`] lets the prompt choose.
     ///
     /// # Errors
     /// There is no such adapter.
     pub fn preferring(mut self, adapter: &str) -> Result<Self, Error> {
         self.usual = format!("{}:{adapter}", self.card.id);
-        self.front.adaptation(&self.usual)?;
+        if !self.front.routes(&self.usual) {
+            self.front.adaptation(&self.usual)?;
+        }
         Ok(self)
     }
 
@@ -192,6 +196,12 @@ impl Engine {
         card.id = format!("{}:{}", card.id, adaptation.name);
         card.adapter.clone_from(&adaptation.digest);
         card
+    }
+
+    /// The name under which prompts choose, if they can.
+    fn auto(&self) -> Option<ModelCard> {
+        let card = || ModelCard { id: format!("{}:{AUTO}", self.card.id), embeddings: false, ..self.card.clone() };
+        self.front.adapters.any_domain().then(card)
     }
 
     fn cards(&self) -> Vec<ModelCard> {
@@ -259,6 +269,34 @@ impl Engine {
 
     async fn answer(&self, mut request: GenerateRequest) -> Result<EventStream, Error> {
         request.model = self.meant(&request.model).to_owned();
+        if !self.front.routes(&request.model) {
+            return self.answer_as_named(request).await;
+        }
+        let hop = self.route(&request).await?;
+        request.model.clone_from(&hop.model);
+        let events = self.answer_as_named(request).await?;
+        Ok(Box::pin(stream::iter([Ok(Event::Routed(Box::new(hop)))]).chain(events)))
+    }
+
+    /// The adapter whose domain the prompt is of.
+    async fn route(&self, request: &GenerateRequest) -> Result<Hop, Error> {
+        let vectors = self.locate([&request.prompt]).await?;
+        let vector = vectors.first().map(Vec::as_slice).unwrap_or_default();
+        let (found, scores) = route::nearest(&self.front.adapters.all(), vector);
+        let card = found.map_or_else(|| self.card.clone(), |adaptation| self.adapted(&adaptation));
+        Ok(route::hop(&self.card.id, card, scores))
+    }
+
+    /// Where prompts lie: the vectors that the model without adapters gives of what users said in them, by which [`crate::AUTO`] chooses.
+    ///
+    /// # Errors
+    /// A prompt in which no user says anything, or one of unknown tokens.
+    pub async fn locate<'p>(&self, prompts: impl IntoIterator<Item = &'p Prompt>) -> Result<Vec<Vec<f32>>, Error> {
+        let inputs = prompts.into_iter().map(route::subject).collect();
+        Ok(self.vectors(EmbedRequest { model: self.card.id.clone(), inputs, dimensions: None }).await?.vectors)
+    }
+
+    async fn answer_as_named(&self, request: GenerateRequest) -> Result<EventStream, Error> {
         let (front, seeds) = (Arc::clone(&self.front), Arc::clone(&self.seeds));
         let turn = if is_held(&request) { Arc::clone(&self.compiling).acquire_owned().await.ok() } else { None };
         let job = aside(move || {
@@ -296,11 +334,14 @@ impl Engine {
 
 impl Generate for Engine {
     fn models(&self) -> Vec<ModelCard> {
-        self.cards()
+        let mut cards = self.cards();
+        let at = if self.front.routes(&self.usual) { 0 } else { cards.len() };
+        cards.splice(at..at, self.auto());
+        cards
     }
 
     fn card(&self, model: &str) -> Option<ModelCard> {
-        self.card_of(model)
+        if self.front.routes(self.meant(model)) { self.auto() } else { self.card_of(model) }
     }
 
     fn ready(&self) -> Result<(), Error> {

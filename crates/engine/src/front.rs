@@ -13,6 +13,7 @@ use crate::{
     calls::Calls,
     chat::{ChatLayout, ToolGrammar},
     job::{Answers, Choice, Job, Work},
+    route::AUTO,
 };
 
 /// Most choices of a request.
@@ -53,7 +54,9 @@ impl Front {
 
     /// Tokens of the request's prompt.
     pub(crate) fn count(&self, request: &GenerateRequest) -> Result<usize, Error> {
-        self.generates(&request.model)?;
+        // Adapters change nothing of how a prompt is laid out.
+        let model = if self.routes(&request.model) { &self.name } else { &request.model };
+        self.generates(model)?;
         Ok(self.lay_out(request)?.tokens.len())
     }
 
@@ -132,6 +135,12 @@ impl Front {
                 Err(about_model(ErrorKind::NotFound, message).with_code("model_not_found"))
             }
         }
+    }
+
+    /// Whether the prompt is to choose what stands beside the model.
+    pub(crate) fn routes(&self, model: &str) -> bool {
+        let behind = model.strip_prefix(&*self.name).and_then(|rest| rest.strip_prefix(':'));
+        behind == Some(AUTO) && self.adapters.any_domain()
     }
 
     fn generates(&self, model: &str) -> Result<Option<Arc<Adaptation>>, Error> {

@@ -26,6 +26,7 @@ mod meters;
 mod pages;
 mod prefix;
 mod queue;
+mod route;
 mod sampler;
 mod sequence;
 
@@ -40,3 +41,4 @@ pub use executor::{Executor, ModelExecutor};
 pub use job::{Answers, Choice, Job, Work};
 pub use load::{tokenizer_files, words};
 pub use meters::Stats;
+pub use route::AUTO;

@@ -256,7 +256,7 @@ fn printable(name: &str) -> String {
 /// A choice with names that every database can keep.
 fn told(hop: &Hop) -> Hop {
     let miss = |miss: &Miss| Miss { who: printable(&miss.who), error: printable(&miss.error) };
-    let candidate = |one: &Candidate| Candidate { service: printable(&one.service), busy: one.busy };
+    let candidate = |one: &Candidate| Candidate { service: printable(&one.service), ..one.clone() };
     Hop {
         asked: printable(&hop.asked),
         reason: hop.reason,

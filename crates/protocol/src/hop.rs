@@ -32,6 +32,13 @@ pub struct Hop {
     pub score: Option<f64>,
 }
 
+impl Hop {
+    /// The model that an answer names, where the caller left it to what was asked; elsewhere an answer is called as it was asked for.
+    pub fn answers_as(&self) -> Option<&str> {
+        (self.reason == Reason::Domain).then_some(&self.model)
+    }
+}
+
 /// Why a request went where it went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -60,11 +67,13 @@ pub enum Reason {
     Accepted,
     /// It is the teacher of a cascade, and its student would not do.
     Escalated,
+    /// What was asked is of its domain, or of none that there is an adapter for.
+    Domain,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Named,
         Self::Alias,
         Self::First,
@@ -76,6 +85,7 @@ impl Reason {
         Self::Assigned,
         Self::Accepted,
         Self::Escalated,
+        Self::Domain,
     ];
 
     /// Its word, as it is recorded and shown.
@@ -92,6 +102,7 @@ impl Reason {
             Self::Assigned => "assigned",
             Self::Accepted => "accepted",
             Self::Escalated => "escalated",
+            Self::Domain => "domain",
         }
     }
 }
@@ -111,5 +122,9 @@ pub struct Candidate {
     /// Who.
     pub service: String,
     /// Tokens it had to write before the request would have been alone there; less is better.
+    #[serde(default)]
     pub busy: u64,
+    /// Where domains were compared: how near its domain the prompt was, in thousandths of a cosine; more is better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nearness: Option<i32>,
 }

@@ -104,7 +104,8 @@ impl Balanced {
         let among = if awake.is_empty() { able } else { awake };
         let (a, b) = two_of(among.len())?;
         let (a, b) = (among[a], among[b]);
-        let candidate = |member: &Arc<Member>| Candidate { service: member.name.clone(), busy: member.busy() };
+        let candidate =
+            |member: &Arc<Member>| Candidate { service: member.name.clone(), busy: member.busy(), nearness: None };
         let mut compared = vec![candidate(a), candidate(b)];
         let taken = if compared[1].busy < compared[0].busy { b } else { a };
         // The only one is compared with nobody.

@@ -3,20 +3,30 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use model::{DOMAIN, Domain, FORMAT, GENERAL, THRESHOLD};
+
 use crate::{Error, Learned, Network, file};
 
-/// Writes a network's adapters. `about` is kept beside them; `base` in it must be the digest of the model's file.
+/// Writes a network's adapters, and where their domain lies if somebody found out. `about` is kept beside them; `base` in it must be the digest of the
+/// model's file.
 ///
 /// # Errors
 /// When no adapters learned, or the file cannot be written; what stood under this name before stands there still.
-pub fn save_adapter(network: &Network, about: &BTreeMap<String, String>, path: &Path) -> Result<(), Error> {
+pub fn save_adapter(
+    network: &Network,
+    domain: Option<&Domain>,
+    about: &BTreeMap<String, String>,
+    path: &Path,
+) -> Result<(), Error> {
     let Learned::Adapters(lora) = network.learned() else { return Err(Error::NoAdapters) };
-    let own =
-        [("format", model::FORMAT.to_owned()), ("rank", lora.rank.to_string()), ("alpha", lora.alpha.to_string())];
-    let own = own.map(|(key, value)| (key.to_owned(), value));
+    let own = [("format", FORMAT.to_owned()), ("rank", lora.rank.to_string()), ("alpha", lora.alpha.to_string())];
+    let threshold = domain.map(|domain| (THRESHOLD, domain.threshold.to_string()));
+    let own = own.into_iter().chain(threshold).map(|(key, value)| (key.to_owned(), value));
     let metadata = about.clone().into_iter().chain(own).collect();
     let numbers = &network.params.values;
     let entries = network.params.entries().iter();
-    let tensors = entries.map(|entry| (entry.name.clone(), entry.shape.to_vec(), &numbers[entry.range.clone()]));
-    file::write(path, tensors, metadata)
+    let entries = entries.map(|entry| (entry.name.clone(), entry.shape.to_vec(), &numbers[entry.range.clone()]));
+    let vectors = domain.into_iter().flat_map(|domain| [(GENERAL, &domain.general), (DOMAIN, &domain.direction)]);
+    let vectors = vectors.map(|(name, vector)| (name.to_owned(), vec![vector.len()], vector.as_slice()));
+    file::write(path, entries.chain(vectors), metadata)
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::watch::Lengths;
-use crate::{Error, file};
+use crate::{Error, file, replay};
 
 /// What the file is, for those who meet it.
 const FORMAT: (&str, &str) = ("format", "tessera training checkpoint 1");
@@ -33,7 +33,7 @@ const HASHED: usize = 4096;
 pub(crate) type About = BTreeMap<String, String>;
 
 /// Where a run stands.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct State {
     /// Steps that are done, whether they were learned from or not.
@@ -45,6 +45,14 @@ pub(crate) struct State {
     /// The checkpoint that the run went back to last.
     pub(crate) rewound: Option<u64>,
     pub(crate) lengths: Lengths,
+    /// What the divergence from the run's beginning weighs in the next step.
+    pub(crate) hold: f64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { step: 0, learned: 0, skipped: 0, rewound: None, lengths: Lengths::default(), hold: replay::FIRST }
+    }
 }
 
 /// A run between two steps.

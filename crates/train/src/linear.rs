@@ -174,6 +174,13 @@ impl Linear {
         }
     }
 
+    /// Adds an adapter so strongly from now on.
+    pub(crate) fn strengthen(&mut self, lora: Lora) {
+        if let Part::Adapter(adapter) = &mut self.part {
+            adapter.scale = lora.scale();
+        }
+    }
+
     /// Columns of what an adapter keeps of the way on.
     pub(crate) fn waist(&self) -> usize {
         if let Part::Adapter(adapter) = &self.part { adapter.rank } else { 0 }

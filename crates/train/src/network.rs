@@ -113,6 +113,16 @@ impl Network {
         self.learned
     }
 
+    /// Adds its adapters `alpha / rank` times from now on. What was learned at one strength is mostly more than a domain needs: less keeps more of the
+    /// model (WiSE-FT, Wortsman et al. 2022, along the line from the base to what was learned).
+    pub fn set_alpha(&mut self, alpha: f32) {
+        if let Learned::Adapters(lora) = &mut self.learned {
+            lora.alpha = alpha;
+            let lora = *lora;
+            self.linears.iter_mut().for_each(|linear| linear.strengthen(lora));
+        }
+    }
+
     /// In what its products are computed.
     pub fn precision(&self) -> Precision {
         self.precision

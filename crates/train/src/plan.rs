@@ -38,6 +38,8 @@ pub struct Plan {
     pub dropout: Dropout,
     /// How a teacher's word counts, in samples that have one.
     pub distil: Distillation,
+    /// How the run is held to its beginning, if it has texts for it ([`crate::Trainer::replaying`]).
+    pub replay: Replay,
     /// Of the order of samples and of what is left out.
     pub seed: u64,
     /// Steps between checkpoints; 0 makes none on the way.
@@ -54,11 +56,25 @@ pub struct Dropout {
     pub residuals: f32,
 }
 
+/// How a run is held to its beginning: how much of its loss is how far it went from there, on texts beside those that it learns.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Replay {
+    /// Texts of a step.
+    pub samples: usize,
+    /// How far the run may go, in nats a token: the mean of `KL(beginning | now)` is kept below.
+    pub budget: f32,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Self { samples: 4, budget: 0.01 }
+    }
+}
+
 /// How a teacher's word and the token that followed are mixed, in samples that have a teacher.
 ///
-/// A share of 1 leaves the token that followed to the other samples. So a run is held to its beginning: texts that it shall go on to say as before have
-/// that beginning as their teacher ([`crate::Network::teach`]) and a weight of their own, and [`crate::Trainer::evaluate`] over such texts is the
-/// divergence from there.
+/// A share of 1 leaves the token that followed to the other samples.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Distillation {
@@ -136,6 +152,7 @@ impl Default for Plan {
             skips: 3,
             dropout: Dropout::default(),
             distil: Distillation::default(),
+            replay: Replay::default(),
             seed: 0,
             checkpoint: 100,
         }
@@ -195,6 +212,11 @@ impl Plan {
                 "distil",
                 share(self.distil.share) && below(self.distil.skew),
                 "needs a share from 0 to 1 and a skew below 1",
+            ),
+            (
+                "replay",
+                self.replay.samples > 0 && positive(self.replay.budget) && self.replay.budget > 0.0,
+                "needs texts of a step and a budget above 0",
             ),
             ("spike", self.spike == 0.0 || (self.spike.is_finite() && self.spike > 1.0), "must be 0 or above 1"),
         ];
@@ -285,10 +307,11 @@ mod tests {
             Plan { spike: 0.5, ..plan.clone() },
             Plan { dropout: Dropout { adapters: 0.1, residuals: 1.0 }, ..plan.clone() },
             Plan { distil: Distillation { skew: 1.0, ..Distillation::default() }, ..plan.clone() },
+            Plan { replay: Replay { budget: 0.0, ..Replay::default() }, ..plan.clone() },
         ];
         let named = [
             "length", "rows", "samples", "rate", "warmup", "schedule", "decay", "clip", "ema", "spike", "dropout",
-            "distil",
+            "distil", "replay",
         ];
         for (plan, name) in wrong.into_iter().zip(named) {
             let error = plan.check().unwrap_err().to_string();

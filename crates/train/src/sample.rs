@@ -66,7 +66,7 @@ pub fn check(samples: &[Sample], spec: &ModelSpec, rows: usize) -> Result<(), Er
 /// tokens.
 pub(crate) fn pack<'a>(samples: impl Iterator<Item = &'a Sample> + Clone, rows: usize, like: &Batch) -> Vec<Batch> {
     let total: f64 = samples.clone().map(Sample::weight).sum();
-    let (mut batches, mut first): (Vec<Batch>, u64) = (Vec::new(), 0);
+    let (mut batches, mut first): (Vec<Batch>, u64) = (Vec::new(), like.first);
     for sample in samples {
         match batches.last_mut().filter(|batch| batch.tokens.len() + sample.rows() <= rows) {
             Some(batch) => batch.add(sample, total),

@@ -14,8 +14,12 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{self, About, Snapshot, State, hash_numbers, hex};
 use crate::random::Random;
+use crate::replay::{DIVERGENCE, Replayed, next_weight};
 use crate::sample::{self, Order, pack};
 use crate::{Batch, Error, Network, Optimizer, Plan, Sample, Teacher, Trouble};
+
+/// Tokens of each row of which a run remembers how likely they were; what it holds to of all others is their sum.
+const TAUGHT: usize = 64;
 
 /// A run.
 #[derive(Debug)]
@@ -27,6 +31,7 @@ pub struct Trainer {
     plan: Plan,
     samples: Vec<Sample>,
     order: Order,
+    replayed: Replayed,
     about: About,
     state: State,
     last: Option<Snapshot>,
@@ -43,10 +48,21 @@ pub struct Step {
     pub rate: f32,
     /// The gradient's length before it was cut.
     pub gradient: f64,
+    /// How far the run had gone from its beginning, where it is held to that.
+    pub drift: Option<Drift>,
     /// Rows that it took in.
     pub tokens: usize,
     /// What came of it.
     pub outcome: Outcome,
+}
+
+/// How far a step found the run from its beginning.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Drift {
+    /// The mean of `KL(beginning | now)` of its texts, in nats a token.
+    pub divergence: f64,
+    /// What it weighed in the loss.
+    pub weight: f64,
 }
 
 /// What came of a step.
@@ -76,10 +92,26 @@ impl Trainer {
         let about = about(&network, &plan, &samples, base);
         let optimizer = Optimizer::new(plan.rule(network.precision()), &network.params);
         let average = if plan.ema > 0.0 { network.params.values.clone() } else { Vec::new() };
-        let (order, state) = (Order::new(plan.seed, samples.len()), State::default());
-        let mut trainer = Self { network, optimizer, average, plan, samples, order, about, state, last: None };
+        let (order, replayed) = (Order::new(plan.seed, samples.len()), Replayed::new(Vec::new(), plan.seed));
+        let state = State::default();
+        let mut trainer =
+            Self { network, optimizer, average, plan, samples, order, replayed, about, state, last: None };
         trainer.keep();
         Ok(trainer)
+    }
+
+    /// The same run, held to its beginning on texts that it shall go on to say as now; their teachers are the run itself, before its first step.
+    ///
+    /// # Errors
+    /// For the first text that cannot be learned from.
+    pub fn replaying(mut self, dev: &Device, mut texts: Vec<Sample>) -> Result<Self, Error> {
+        sample::check(&texts, self.network.spec(), self.plan.rows)?;
+        for text in &mut texts {
+            text.teacher = Some(self.network.teach(dev, text, TAUGHT));
+        }
+        self.about.insert("replay".to_owned(), hex(hash(&texts)));
+        self.replayed = Replayed::new(texts, self.plan.seed);
+        Ok(self)
     }
 
     /// Takes a run up where it was saved. The trainer must be new, from the same model, plan, samples and base.
@@ -89,8 +121,8 @@ impl Trainer {
     pub fn resume(&mut self, dev: &Device, path: &Path) -> Result<(), Error> {
         let lens = self.tensors().map(<[f32]>::len);
         let snapshot = checkpoint::read(path, &self.about, lens)?;
-        let State { step, learned, lengths, .. } = &snapshot.state;
-        if *step > self.steps() || u64::from(*learned) > *step || !lengths.sound() {
+        let State { step, learned, lengths, hold, .. } = &snapshot.state;
+        if *step > self.steps() || u64::from(*learned) > *step || !lengths.sound() || *hold <= 0.0 {
             let what = format!("says that it stands at step {step} of {}, {learned} of them learned", self.steps());
             return Err(Error::Checkpoint { path: path.to_owned(), what });
         }
@@ -117,17 +149,33 @@ impl Trainer {
         }
         let rate = self.plan.rate(self.state.step, self.steps());
         let batches = self.batches();
-        let loss = batches.iter().map(|batch| self.network.learn(dev, batch).total).sum();
+        let loss = self.learn(dev, &batches);
+        let tokens = batches.iter().map(|batch| batch.tokens.len()).sum();
+        let (drift, replayed) = self.replay(dev, tokens);
         let gradient = Optimizer::length(dev, &self.network.params);
-        let trouble = self.state.lengths.trouble(loss, gradient, (self.plan.spike, self.plan.clip));
+        let whole = loss + drift.map_or(0.0, |drift| drift.divergence * drift.weight);
+        let trouble = self.state.lengths.trouble(whole, gradient, (self.plan.spike, self.plan.clip));
         self.state.step += 1;
         let number = self.state.step;
         let outcome = match trouble {
-            None => self.learned(dev, rate, gradient),
+            None => self.learned(dev, rate, (gradient, drift)),
             Some(why) => self.skipped(dev, why)?,
         };
-        let tokens = batches.iter().map(|batch| batch.tokens.len()).sum();
-        Ok(Some(Step { number, loss, rate, gradient, tokens, outcome }))
+        Ok(Some(Step { number, loss, rate, gradient, drift, tokens: tokens + replayed, outcome }))
+    }
+
+    fn learn(&mut self, dev: &Device, batches: &[Batch]) -> f64 {
+        batches.iter().map(|batch| self.network.learn(dev, batch).total).sum()
+    }
+
+    /// What holds the next step to the run's beginning, behind so many rows of its own, and how many rows that took.
+    fn replay(&mut self, dev: &Device, rows: usize) -> (Option<Drift>, usize) {
+        let weight = self.state.hold;
+        let like = Batch { first: rows as u64, ..self.like() };
+        let batches = self.replayed.batches(self.plan.replay, self.state.step, (self.plan.rows, weight), like);
+        let taken = batches.iter().map(|batch| batch.tokens.len()).sum();
+        let loss = self.learn(dev, &batches);
+        ((!batches.is_empty()).then_some(Drift { divergence: loss / weight, weight }), taken)
     }
 
     /// The mean loss over the learned tokens of other samples.
@@ -138,6 +186,13 @@ impl Trainer {
         sample::check(samples, self.network.spec(), self.plan.rows)?;
         let batches = pack(samples.iter(), self.plan.rows, &self.like());
         Ok(batches.iter().map(|batch| self.network.losses(dev, batch).total).sum())
+    }
+
+    /// How far the run is from its beginning: the mean of `KL(beginning | now)`, in nats a token, on the texts that it is held to; 0 without any.
+    pub fn drift(&mut self, dev: &Device) -> f64 {
+        let like = Batch { distil: DIVERGENCE, ..self.like() };
+        let batches = pack(self.replayed.samples().iter(), self.plan.rows, &like);
+        batches.iter().map(|batch| self.network.losses(dev, batch).total).sum()
     }
 
     /// Steps that are done.
@@ -192,7 +247,7 @@ impl Trainer {
         Batch { distil: distil.rule(), dropout, seed, ..Batch::default() }
     }
 
-    fn learned(&mut self, dev: &Device, rate: f32, gradient: f64) -> Outcome {
+    fn learned(&mut self, dev: &Device, rate: f32, (gradient, drift): (f64, Option<Drift>)) -> Outcome {
         let Self { network, optimizer, average, plan, state, .. } = self;
         optimizer.apply(dev, &mut network.params, rate, gradient);
         network.refresh(dev);
@@ -200,6 +255,9 @@ impl Trainer {
             blend(dev, average, &network.params.values, 1.0 - plan.ema);
         }
         state.lengths.push(gradient);
+        if let Some(Drift { divergence, weight }) = drift {
+            state.hold = next_weight(weight, divergence, plan.replay.budget);
+        }
         (state.skipped, state.learned) = (0, state.learned + 1);
         if self.due() {
             self.keep();
@@ -247,6 +305,14 @@ impl Trainer {
 
 /// What tells this run from others.
 fn about(network: &Network, plan: &Plan, samples: &[Sample], base: &str) -> About {
+    // A plan is data, and data become JSON.
+    let plan = serde_json::to_string(plan).unwrap_or_default();
+    let learned = format!("{:?} in {:?}", network.learned(), network.precision());
+    let about = [("base", base.to_owned()), ("data", hex(hash(samples))), ("learned", learned), ("plan", plan)];
+    about.map(|(key, value)| (key.to_owned(), value)).into()
+}
+
+fn hash(samples: &[Sample]) -> Sha256 {
     let mut data = Sha256::new();
     for Sample { tokens, weights, teacher } in samples {
         tokens.iter().for_each(|token| data.update(token.to_le_bytes()));
@@ -257,9 +323,5 @@ fn about(network: &Network, plan: &Plan, samples: &[Sample], base: &str) -> Abou
         ids.iter().for_each(|id| data.update(id.to_le_bytes()));
         hash_numbers(&mut data, logprobs);
     }
-    // A plan is data, and data become JSON.
-    let plan = serde_json::to_string(plan).unwrap_or_default();
-    let learned = format!("{:?} in {:?}", network.learned(), network.precision());
-    let about = [("base", base.to_owned()), ("data", hex(data)), ("learned", learned), ("plan", plan)];
-    about.map(|(key, value)| (key.to_owned(), value)).into()
+    data
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use kernels::{Device, PAGE_TOKENS, Precision, Span};
-use model::{Adapter, HeadWorkspace, Model, Workspace};
+use model::{Adapter, Domain, HeadWorkspace, Model, Workspace};
 use train::{Batch, Learned, Lora, Network, Optimizer, Rule, save_adapter};
 
 use crate::{FAMILIES, batch, load};
@@ -27,9 +27,10 @@ fn through_a_file(model: &Model, network: &Network, name: &str) -> Adapter {
     fs::create_dir_all(&dir).unwrap();
     let path = dir.join(format!("{name}.safetensors"));
     let about = [("base", "sha256:00")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    save_adapter(network, &about, &path).unwrap();
+    save_adapter(network, None, &about, &path).unwrap();
     let opened = Adapter::open(&path).unwrap();
     assert_eq!(opened.base(), "sha256:00");
+    assert_eq!(opened.domain(model.spec()).unwrap(), None);
     let adapter = opened.load(model.spec()).unwrap();
     fs::remove_file(&path).unwrap();
     adapter
@@ -112,7 +113,7 @@ fn files_of_other_models_are_refused() {
     let batch = batch(llama.spec().vocab.min(gemma.spec().vocab), &[10]);
     let network = trained(&dev, &llama, &batch, 2);
     let path = std::env::temp_dir().join(format!("tessera-other-{}.safetensors", std::process::id()));
-    save_adapter(&network, &Default::default(), &path).unwrap();
+    save_adapter(&network, None, &Default::default(), &path).unwrap();
     let error = Adapter::open(&path).unwrap().load(gemma.spec()).unwrap_err().to_string();
     assert!(error.contains("of another model"), "{error}");
     let whole = fs::read(&path).unwrap();
@@ -123,5 +124,28 @@ fn files_of_other_models_are_refused() {
     // A model's own weights are no adapter.
     let weights = crate::golden_path("llama").join("model.safetensors");
     assert!(Adapter::open(&weights).unwrap_err().to_string().contains("no adapter of ours"));
+    fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_domain_comes_back_from_the_file() {
+    let dev = Device::new(1);
+    let model = load(&dev, "llama");
+    let network = trained(&dev, &model, &batch(model.spec().vocab, &[10]), 2);
+    let path = std::env::temp_dir().join(format!("tessera-domain-{}.safetensors", std::process::id()));
+    let width = model.spec().width;
+    let save = |width: usize, threshold: f32| {
+        let numbers = |by: f32| (0..width).map(|i| by * i as f32).collect();
+        let domain = Domain { general: numbers(0.1), direction: numbers(-0.3), threshold };
+        save_adapter(&network, Some(&domain), &Default::default(), &path).unwrap();
+        let opened = Adapter::open(&path).unwrap();
+        opened.load(model.spec()).unwrap();
+        (domain, opened.domain(model.spec()))
+    };
+    let (domain, found) = save(width, 0.625);
+    assert_eq!(found.unwrap(), Some(domain));
+    let error = save(width + 1, 0.5).1.unwrap_err().to_string();
+    assert!(error.contains("domain.general") && error.contains(&format!("not {width} numbers")), "{error}");
+    assert!(save(width, f32::NAN).1.unwrap_err().to_string().contains("domain_threshold"));
     fs::remove_file(&path).unwrap();
 }

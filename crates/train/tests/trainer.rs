@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use kernels::{Device, Precision};
 use train::{
-    Distillation, Dropout, Error, Learned, Length, Lora, Method, Network, Outcome, Plan, Sample, Schedule, Step,
-    Teacher, Trainer, Trouble,
+    Distillation, Dropout, Error, Learned, Length, Lora, Method, Network, Outcome, Plan, Replay, Sample, Schedule,
+    Step, Teacher, Trainer, Trouble,
 };
 
 use crate::{ADAPTERS, document, load};
@@ -38,6 +38,15 @@ fn samples(n: usize) -> Vec<Sample> {
         Sample { weights: (0..tokens.len()).map(|i| if i < 4 { 0.0 } else { 1.0 }).collect(), tokens, teacher: None }
     };
     (0..n).map(sample).collect()
+}
+
+/// Documents that are none of those, to be held to.
+fn general() -> Vec<Sample> {
+    let sample = |number: usize| {
+        let tokens = document(100 + number, number)[..16].to_vec();
+        Sample { weights: vec![1.0; tokens.len()], tokens, teacher: None }
+    };
+    (0..6).map(sample).collect()
 }
 
 fn plan() -> Plan {
@@ -105,9 +114,17 @@ fn micro_batches_do_not_change_a_step() {
 #[test]
 fn a_run_that_was_killed_at_any_step_goes_on_to_the_bit() {
     let (dev, place) = (Device::new(2), Place::new("killed"));
-    let kinds = [(Learned::All, Method::AdamW), (Learned::All, Method::Muon), (ADAPTERS, Method::AdamW)];
-    for (learned, method) in kinds {
-        let new = || trainer(&dev, learned, Plan { method, ..plan() });
+    let kinds = [
+        (Learned::All, Method::AdamW, false),
+        (Learned::All, Method::Muon, false),
+        (ADAPTERS, Method::AdamW, false),
+        (ADAPTERS, Method::AdamW, true),
+    ];
+    for (learned, method, held) in kinds {
+        let new = || {
+            let trainer = trainer(&dev, learned, Plan { method, ..plan() });
+            if held { trainer.replaying(&dev, general()).unwrap() } else { trainer }
+        };
         let mut whole = new();
         let steps = run(&dev, &mut whole, 100);
         for killed in 0..=steps.len() {
@@ -119,8 +136,9 @@ fn a_run_that_was_killed_at_any_step_goes_on_to_the_bit() {
             drop(first);
             let mut second = new();
             second.resume(&dev, &place.file()).unwrap();
-            assert_eq!(run(&dev, &mut second, 100), steps[killed..], "{learned:?}, {method:?}, killed after {killed}");
-            assert!(bits(&mut second) == bits(&mut whole), "{learned:?}, {method:?}, killed after {killed}");
+            let what = format!("{learned:?}, {method:?}, held: {held}, killed after {killed}");
+            assert_eq!(run(&dev, &mut second, 100), steps[killed..], "{what}");
+            assert!(bits(&mut second) == bits(&mut whole), "{what}");
         }
     }
 }
@@ -141,10 +159,16 @@ fn files_of_other_runs_are_refused() {
         ("base", adapters(samples(10), "gemma")),
         ("learned", trainer(&dev, wider, plan())),
     ];
+    let held = || trainer(&dev, ADAPTERS, plan());
+    let mut held_to_less = held().replaying(&dev, general()[1..].to_vec()).unwrap();
     for (name, mut other) in others {
         let error = refused(&dev, &mut other, &place.file());
         assert!(error.contains(&format!("another run: its {name}")), "{error}");
     }
+    assert!(refused(&dev, &mut held_to_less, &place.file()).contains("nothing about `replay`"));
+    held().replaying(&dev, general()).unwrap().save(&place.file()).unwrap();
+    assert!(refused(&dev, &mut held_to_less, &place.file()).contains("another run: its replay"));
+    assert!(refused(&dev, &mut held(), &place.file()).contains("replay"));
     let error = refused(&dev, &mut trainer(&dev, ADAPTERS, plan()), &place.0.join("none"));
     assert!(error.contains("none: No such file"), "{error}");
 }
@@ -323,4 +347,47 @@ fn a_student_comes_near_its_teacher_and_a_run_knows_how_far_it_went() {
         assert!(after < before / 5.0, "{distil:?}: {before} to {after}");
         assert!(student.evaluate(&dev, &own).unwrap() > before / 5.0, "and has gone away from there");
     }
+}
+
+/// The same run, held and (by a budget that it cannot reach) not: the one stays within its budget and learns all the same.
+#[test]
+fn a_run_that_is_held_forgets_less() {
+    let dev = Device::new(2);
+    let run_within = |budget: f32| {
+        let plan = Plan {
+            length: Length::Epochs(40.0),
+            replay: Replay { samples: 3, budget },
+            dropout: Dropout::default(),
+            ema: 0.0,
+            ..plan()
+        };
+        let mut trainer = trainer(&dev, ADAPTERS, plan).replaying(&dev, general()).unwrap();
+        assert!(trainer.drift(&dev).abs() < 1e-5, "it is where it began");
+        let before = trainer.evaluate(&dev, &samples(10)).unwrap();
+        let steps = run(&dev, &mut trainer, 1000);
+        let first = steps[0].drift.unwrap();
+        assert!(first.divergence.abs() < 1e-5 && first.weight == 10.0, "{first:?}");
+        let after = trainer.evaluate(&dev, &samples(10)).unwrap();
+        (trainer.drift(&dev), before - after, steps.last().unwrap().drift.unwrap().weight)
+    };
+    let (free, held) = (run_within(1e6), run_within(0.05));
+    assert!(free.0 > 0.1 && held.0 < 0.05, "{free:?} {held:?}");
+    assert!(held.1 > 0.25 * free.1 && free.1 > 0.3, "it learns within its budget: {free:?} {held:?}");
+    assert!(free.2 < 0.1 && held.2 > 1.0, "the weight follows: {free:?} {held:?}");
+}
+
+/// An adapter at no strength is the base; in between it goes the way from one to the other.
+#[test]
+fn strength_leads_from_the_base_to_what_was_learned() {
+    let dev = Device::new(2);
+    let mut trainer = trainer(&dev, ADAPTERS, Plan { length: Length::Epochs(12.0), ema: 0.0, ..plan() });
+    let before = trainer.evaluate(&dev, &samples(10)).unwrap();
+    run(&dev, &mut trainer, 1000);
+    let mut at = |alpha: f32| {
+        trainer.network().set_alpha(alpha);
+        trainer.evaluate(&dev, &samples(10)).unwrap()
+    };
+    let [none, half, whole] = [0.0, 4.0, 8.0].map(&mut at);
+    assert!((none - before).abs() < 1e-6, "{none}, not {before}");
+    assert!(whole < half && half < none, "{none} {half} {whole}");
 }

@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 use text::Tokenizer;
 use train::{Cut, Distillation, Files, Learned, Length, Network, Plan, Sample, Student, Trainer};
 
-use super::{DistillArgs, answers, lessons};
+use super::{DistillArgs, lessons};
 use crate::{
+    answers,
     data::sets,
     model as models, screen,
     train::{

@@ -22,7 +22,7 @@ use services::{
 
 use super::Counter;
 use crate::{
-    distill, elsewhere,
+    answers, elsewhere,
     model::{self, EngineArgs},
     screen,
 };
@@ -134,7 +134,7 @@ fn questions(args: &CascadeArgs) -> anyhow::Result<Vec<Question>> {
     let mut found = Vec::new();
     for document in documents {
         let place = || format!("{}, line {}: it asks nothing, or with tools", args.data.display(), document.line);
-        let (prompt, wanted) = distill::question(&document.form).with_context(place)?;
+        let (prompt, wanted) = answers::question(&document.form).with_context(place)?;
         let mut hasher = DefaultHasher::new();
         format!("{prompt:?}").hash(&mut hasher);
         let mut request = GenerateRequest::new(prompt, args.max_tokens);

@@ -1,13 +1,13 @@
 //! Documents as samples: those that are learned and those that are measured by. Whoever learns from documents reads them here.
 
 use std::{
-    collections::hash_map::DefaultHasher,
+    collections::{BTreeMap, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, ensure};
-use data::{Document, Encoder};
+use data::{Document, Encoder, Form};
 use hub::Name;
 use train::Sample;
 
@@ -36,6 +36,8 @@ impl Source {
 #[derive(Debug)]
 pub(crate) struct Documents {
     pub(crate) learned: Vec<Sample>,
+    /// What the learned samples were made from, each at its sample's place.
+    pub(crate) learned_documents: Vec<Document>,
     pub(crate) held_out: Vec<Sample>,
     /// What the held-out samples were made from, each at its sample's place.
     pub(crate) held_out_documents: Vec<Document>,
@@ -67,9 +69,23 @@ impl Documents {
             file.display()
         );
         let digest = model::hub().locate(&Name::Path(file)).context("the data are gone")?.digest()?;
-        let learned = learned.into_iter().map(|(sample, _)| sample).collect();
+        let (learned, learned_documents) = learned.into_iter().unzip();
         let (held_out, held_out_documents) = held_out.into_iter().unzip();
-        Ok(Self { learned, held_out, held_out_documents, left_out, digest })
+        Ok(Self { learned, learned_documents, held_out, held_out_documents, left_out, digest })
+    }
+
+    /// Learns these forms in place of those that stand on their lines; how many fitted.
+    pub(crate) fn rewrite(&mut self, forms: &BTreeMap<usize, Form>, encoder: &Encoder<'_>, longest: usize) -> usize {
+        let mut rewritten = 0;
+        for (learned, document) in self.learned.iter_mut().zip(&mut self.learned_documents) {
+            let Some(form) = forms.get(&document.line) else { continue };
+            let other = Document { line: document.line, form: form.clone() };
+            if let Ok(sample) = sample(&other, encoder, longest) {
+                (*learned, *document) = (sample, other);
+                rewritten += 1;
+            }
+        }
+        rewritten
     }
 }
 
@@ -80,18 +96,12 @@ fn is_held_out(sample: &Sample) -> bool {
     hasher.finish().is_multiple_of(HELD_OUT)
 }
 
-fn samples(source: Source, encoder: &Encoder<'_>, longest: usize) -> (Vec<(Sample, Document)>, usize) {
+/// The samples of a file with their documents, and how many were left out, which is told.
+pub(crate) fn samples(source: Source, encoder: &Encoder<'_>, longest: usize) -> (Vec<(Sample, Document)>, usize) {
     let (mut samples, mut reasons) = (Vec::new(), Vec::new());
     for document in source.documents {
-        let encoded = encoder.encode(&document).and_then(|encoded| {
-            let tokens = encoded.tokens.len();
-            if tokens <= longest { Ok(encoded) } else { Err(format!("it has {tokens} tokens; {longest} fit (--rows)")) }
-        });
-        match encoded {
-            Ok(encoded) => {
-                let weights = encoded.learned.iter().map(|learned| f32::from(u8::from(*learned))).collect();
-                samples.push((Sample { tokens: encoded.tokens, weights, teacher: None }, document));
-            }
+        match sample(&document, encoder, longest) {
+            Ok(sample) => samples.push((sample, document)),
             Err(reason) => {
                 reasons.push(format!("{}, line {}: left out: {reason}", source.file.display(), document.line));
             }
@@ -102,4 +112,14 @@ fn samples(source: Source, encoder: &Encoder<'_>, longest: usize) -> (Vec<(Sampl
         screen::note(format_args!("and {} more", reasons.len() - SHOWN));
     }
     (samples, reasons.len())
+}
+
+fn sample(document: &Document, encoder: &Encoder<'_>, longest: usize) -> Result<Sample, String> {
+    let encoded = encoder.encode(document)?;
+    let tokens = encoded.tokens.len();
+    if tokens > longest {
+        return Err(format!("it has {tokens} tokens; {longest} fit (--rows)"));
+    }
+    let weights = encoded.learned.iter().map(|learned| f32::from(u8::from(*learned))).collect();
+    Ok(Sample { tokens: encoded.tokens, weights, teacher: None })
 }

@@ -14,6 +14,7 @@ use std::{
 use anyhow::Context;
 use indicatif::ProgressBar;
 use kernels::Device;
+use serde::Serialize;
 use serde_json::json;
 use tokio::task::JoinHandle;
 use train::{Outcome, Step, Trainer};
@@ -64,6 +65,11 @@ pub(crate) fn clear(folder: &Path) -> anyhow::Result<()> {
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     }
     Ok(())
+}
+
+/// Keeps what came of a run beside its metrics.
+pub(crate) fn keep(path: &Path, outcome: &impl Serialize) -> anyhow::Result<()> {
+    fs::write(path, serde_json::to_string_pretty(outcome)?).with_context(|| format!("cannot write {}", path.display()))
 }
 
 impl<'t> Run<'t> {
@@ -130,6 +136,7 @@ impl<'t> Run<'t> {
         let line = json!({
             "step": step.number, "loss": step.loss, "rate": step.rate, "gradient": step.gradient,
             "tokens": step.tokens, "tokens_per_second": rate, "outcome": outcome,
+            "drift": step.drift.map(|drift| drift.divergence), "drift_weight": step.drift.map(|drift| drift.weight),
         });
         writeln!(self.metrics, "{line}").context("cannot write the metrics")
     }

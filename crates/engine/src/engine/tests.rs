@@ -268,3 +268,34 @@ fn what_cannot_be_served_says_why() {
     let grammar = format!("start: {}{rules}\nC: /./", names.join(" | "));
     check(&|r| r.format = Format::Lark(grammar.clone()), invalid, "response_format", "too much work");
 }
+
+/// A prompt chooses the adapter whose domain it is of; what was compared comes first in its stream.
+#[test]
+fn prompts_choose_among_adapters() {
+    block_on(async {
+        let engine = engine(EngineConfig::default());
+        let auto = |text: &str| GenerateRequest { model: "fake:auto".into(), ..request(text, 3) };
+        assert_eq!(engine.generate(auto("x")).await.map(|_| ()).unwrap_err().kind, ErrorKind::NotFound);
+        assert!(Generate::card(&engine, "fake:auto").is_none(), "there is nothing to choose from");
+        let prompts = ["aaaaaa", "zzzzzz"].map(|text| Prompt::Raw(TextOrTokens::Text(text.into())));
+        let vectors = engine.locate(&prompts).await.unwrap();
+        let domain = model::Domain { threshold: 0.5, ..model::Domain::between(&[&vectors[0]], &[&vectors[1]]) };
+        engine.front.adapters.add("near", "sha256:1".into(), (model::Adapter::default(), Some(domain)));
+        for (text, name, digest, nearness) in [("zzzzzz", "fake:near", "sha256:1", 1000), ("aaaaaa", "fake", "", 0)] {
+            let asked = auto(text);
+            assert_eq!(engine.count(asked.clone()).await.unwrap(), engine.count(request(text, 3)).await.unwrap());
+            let mut events = engine.generate(asked).await.unwrap();
+            let Some(Ok(Event::Routed(hop))) = events.next().await else { panic!("no word on where it went") };
+            assert_eq!((&*hop.asked, &*hop.model, &*hop.adapter), ("fake:auto", name, digest));
+            let among: Vec<_> = hop.among.iter().map(|one| (&*one.service, one.nearness)).collect();
+            assert_eq!(among, [("fake:near", Some(nearness))]);
+            assert!(matches!(events.next().await, Some(Ok(Event::Started { .. }))));
+        }
+        let names: Vec<String> = Generate::models(&engine).into_iter().map(|card| card.id).collect();
+        assert_eq!(names, ["fake", "fake:near", "fake:auto"]);
+        let usual = engine.clone().preferring("auto").unwrap();
+        assert_eq!(Generate::models(&usual)[0].id, "fake:auto");
+        let mut events = usual.generate(request("zzzzzz", 3)).await.unwrap();
+        assert!(matches!(events.next().await, Some(Ok(Event::Routed(hop))) if hop.model == "fake:near"));
+    });
+}

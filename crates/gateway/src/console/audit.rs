@@ -11,7 +11,7 @@ use axum::{
 };
 use ledger::{Content, Filter, Kind, Ledger, Outcome, Page as Part, Record, Records, Route, Verification};
 use maud::{Markup, html};
-use protocol::{Hop, Reason, Step};
+use protocol::{Candidate, Hop, Reason, Step};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -399,13 +399,19 @@ fn name(reason: Reason) -> &'static str {
         Reason::Assigned => "hop.assigned",
         Reason::Accepted => "hop.accepted",
         Reason::Escalated => "hop.escalated",
+        Reason::Domain => "hop.domain",
         _ => "hop.named",
     }
 }
 
+/// By what a candidate was compared.
+fn compared(one: &Candidate) -> String {
+    one.nearness.map_or_else(|| number(one.busy), |nearness| format!("{:.3}", f64::from(nearness) / 1000.0))
+}
+
 fn hop_told(view: &View, hop: &Hop) -> Markup {
     let failed: Vec<_> = hop.failed.iter().map(|miss| format!("{} ({})", miss.who, miss.error)).collect();
-    let among: Vec<_> = hop.among.iter().map(|one| format!("{} ({})", one.service, number(one.busy))).collect();
+    let among: Vec<_> = hop.among.iter().map(|one| format!("{} ({})", one.service, compared(one))).collect();
     html! {
         code { (hop.asked) } " → " code { (hop.model) } @if !hop.service.is_empty() { " @ " (hop.service) } ": " (view.t(name(hop.reason)))
         @if let Some(score) = hop.score { div.note { (view.t("hop.score").replace("{}", &format!("{score:.3}"))) } }

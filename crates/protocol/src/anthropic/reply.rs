@@ -277,6 +277,11 @@ impl Streamed for Stream {
                 self.call((index, call), &mut out);
             }
             Event::Finished { reason, .. } => self.end = change(reason, &self.stops),
+            Event::Routed(hop) => {
+                if let (Some(model), Some(message)) = (hop.answers_as(), &mut self.message) {
+                    model.clone_into(&mut message.model);
+                }
+            }
             Event::Done(usage) => {
                 self.begin(usage, &mut out);
                 self.close(&mut out);
@@ -287,7 +292,6 @@ impl Streamed for Stream {
             | Event::PromptLogprobs(_)
             | Event::Tokens { .. }
             | Event::Checked(_)
-            | Event::Routed(_)
             | Event::Held { .. } => {}
         }
         out
@@ -358,12 +362,16 @@ impl Collected for Collector {
                 (self.body.stop_reason, self.body.stop_sequence) = (stop_reason, stop_sequence);
             }
             Event::Done(usage) => self.body.usage = usage.into(),
+            Event::Routed(hop) => {
+                if let Some(model) = hop.answers_as() {
+                    model.clone_into(&mut self.body.model);
+                }
+            }
             Event::Text { .. }
             | Event::Started { .. }
             | Event::PromptLogprobs(_)
             | Event::Tokens { .. }
             | Event::Checked(_)
-            | Event::Routed(_)
             | Event::Held { .. } => {}
         }
     }

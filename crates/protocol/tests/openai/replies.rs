@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, prelude::*};
 use protocol::{
-    Event, FinishReason, TokenLogprob, Usage,
+    Event, FinishReason, Hop, Reason, TokenLogprob, Usage, anthropic,
     openai::{
         Call, Chunk, Collected, Envelope, Streamed, chat, completion,
         responses::{self, OutputItem, Payload, ResponseBody, ResponseEvent},
@@ -177,6 +177,36 @@ fn one_choice(mut events: Vec<Event>) -> Vec<Event> {
         _ => 2,
     });
     events
+}
+
+/// An answer names the model that its prompt chose; one that a route chose is called as it was asked for.
+#[test]
+fn answers_name_what_their_prompt_chose() {
+    let check = |reason: Reason, want: &str| {
+        let hop = Hop { reason, model: "m:credit".to_owned(), ..Hop::default() };
+        let text = Event::Text { choice: 0, text: "x".to_owned(), logprobs: Vec::new() };
+        let end = Event::Finished { choice: 0, reason: FinishReason::Stop };
+        let events = [Event::Routed(Box::new(hop)), text, end, Event::Done(Usage::default())];
+        let envelope = || Envelope { model: "m:auto".to_owned(), ..Envelope::default() };
+        let asked = call(r#"{"model":"m:auto","messages":[{"role":"user","content":"x"}]}"#);
+        let chunks = pieces(chat::Stream::new(envelope(), &asked), &events);
+        assert!(chunks.iter().all(|chunk| chunk.model == want), "{chunks:?}");
+        assert_eq!(collected(chat::Collector::new(envelope(), &asked), &events).model, want);
+        let raw = call(r#"{"model":"m:auto","prompt":"x"}"#);
+        let chunks = pieces(completion::Stream::new(envelope(), &raw), &events);
+        assert!(chunks.iter().all(|chunk| chunk.model == want), "{chunks:?}");
+        assert_eq!(collected(completion::Collector::new(envelope(), &raw), &events).model, want);
+        let settings = || responses::parse(br#"{"model":"m:auto","input":"x"}"#).unwrap().settings;
+        assert_eq!(last_response(&pieces(responses::Stream::new(envelope(), settings()), &events)).model, want);
+        assert_eq!(collected(responses::Collector::new(envelope(), settings()), &events).model, want);
+        let turns = br#"{"model":"m:auto","max_tokens":9,"messages":[{"role":"user","content":"x"}]}"#;
+        let asked = anthropic::parse(turns).unwrap();
+        assert_eq!(collected(anthropic::Collector::new(envelope(), &asked), &events).model, want);
+        let told = format!("{:?}", pieces(anthropic::Stream::new(envelope(), &asked), &events));
+        assert!(told.contains(&format!("model: {want:?}")), "{told}");
+    };
+    check(Reason::Domain, "m:credit");
+    check(Reason::Fallback, "m:auto");
 }
 
 proptest! {

@@ -255,6 +255,7 @@ pub(super) const TEXTS: &[(&str, &str, &str)] = &[
     ("hop.accepted", "the cascade's student, sure enough", "级联中的小模型，把握足够"),
     ("hop.escalated", "the cascade's teacher: its student would not do", "级联中的大模型：小模型不可用"),
     ("hop.score", "the student's score: {}", "小模型的得分：{}"),
+    ("hop.domain", "nearest in domain", "领域最接近者"),
     ("hop.only", "the only one that could answer", "唯一可用者"),
     ("hop.resumed", "the stream went on here", "流在此续接"),
     ("hop.failed", "failed before: {}", "此前失败：{}"),

@@ -220,11 +220,16 @@ impl Streamed for Stream {
                 self.usage.add(usage);
                 Vec::new()
             }
+            Event::Routed(hop) => {
+                if let Some(model) = hop.answers_as() {
+                    model.clone_into(&mut self.envelope.model);
+                }
+                Vec::new()
+            }
             Event::Started { .. }
             | Event::PromptLogprobs(_)
             | Event::Tokens { .. }
             | Event::Checked(_)
-            | Event::Routed(_)
             | Event::Held { .. } => Vec::new(),
         }
     }
@@ -315,11 +320,15 @@ impl Collected for Collector {
                 }
             }
             Event::Done(usage) => self.body.usage.add(usage),
+            Event::Routed(hop) => {
+                if let Some(model) = hop.answers_as() {
+                    model.clone_into(&mut self.body.model);
+                }
+            }
             Event::Started { .. }
             | Event::PromptLogprobs(_)
             | Event::Tokens { .. }
             | Event::Checked(_)
-            | Event::Routed(_)
             | Event::Held { .. } => {}
         }
     }

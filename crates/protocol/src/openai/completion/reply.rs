@@ -89,12 +89,17 @@ impl Answers {
                 self.usage.add(usage);
                 None
             }
+            Event::Routed(hop) => {
+                if let Some(model) = hop.answers_as() {
+                    model.clone_into(&mut self.envelope.model);
+                }
+                None
+            }
             // A raw prompt has no tools; admission says nothing on this wire.
             Event::Started { .. }
             | Event::ToolCall { .. }
             | Event::Tokens { .. }
             | Event::Checked(_)
-            | Event::Routed(_)
             | Event::Held { .. } => None,
         }
     }

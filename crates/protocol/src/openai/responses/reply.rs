@@ -295,11 +295,15 @@ impl Answer {
             }
             Event::Finished { reason, .. } => self.finish(reason, &mut changes),
             Event::Done(usage) => self.end(usage, &mut changes),
+            Event::Routed(hop) => {
+                if let Some(model) = hop.answers_as() {
+                    model.clone_into(&mut self.body.model);
+                }
+            }
             Event::Started { .. }
             | Event::PromptLogprobs(_)
             | Event::Tokens { .. }
             | Event::Checked(_)
-            | Event::Routed(_)
             | Event::Held { .. } => {}
         }
         changes

@@ -1,0 +1,102 @@
+//! How strongly an adapter is added, decided once it has learned: between the base and what was learned lies a curve of what it gains in its domain
+//! and what it loses elsewhere (WiSE-FT, Wortsman et al. 2022), and the best point of it that forgets next to nothing is taken.
+
+use std::fmt;
+
+use kernels::Device;
+use serde::Serialize;
+use train::{Sample, Trainer};
+
+use crate::screen;
+
+/// Strengths that are tried, as shares of the one that learned; the first is the base.
+const SHARES: [f32; 6] = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25];
+/// By how much the perplexity of general text may rise.
+const FORGETTING: f64 = 0.01;
+
+/// One strength, and what comes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Point {
+    pub(super) alpha: f32,
+    /// On held-out documents, in nats a token.
+    pub(super) domain_loss: f64,
+    /// On general text that was not replayed.
+    pub(super) general_loss: f64,
+    /// By how much the perplexity of general text rises over the base's.
+    pub(super) forgetting: f64,
+}
+
+/// All strengths that were tried.
+#[derive(Debug, Serialize)]
+pub(super) struct Curve {
+    pub(super) points: Vec<Point>,
+    pub(super) chosen: Point,
+}
+
+impl Curve {
+    /// Tries strengths around `alpha`, and leaves the network at the one that is chosen.
+    pub(super) fn measure(
+        dev: &Device,
+        trainer: &mut Trainer,
+        alpha: f32,
+        (domain, general): (&[Sample], &[Sample]),
+    ) -> anyhow::Result<Self> {
+        let mut points: Vec<Point> = Vec::new();
+        for alpha in SHARES.map(|share| share * alpha) {
+            trainer.network().set_alpha(alpha);
+            let (domain_loss, general_loss) = (trainer.evaluate(dev, domain)?, trainer.evaluate(dev, general)?);
+            let base = points.first().map_or(general_loss, |base| base.general_loss);
+            points.push(Point { alpha, domain_loss, general_loss, forgetting: (general_loss - base).exp() - 1.0 });
+        }
+        let chosen = choose(&points[1..]).unwrap_or(points[0]);
+        trainer.network().set_alpha(chosen.alpha);
+        Ok(Self { points, chosen })
+    }
+}
+
+/// The point that is best in its domain of those that forget little; where all forget more, the one that forgets least.
+fn choose(points: &[Point]) -> Option<Point> {
+    let few = points.iter().filter(|point| point.forgetting <= FORGETTING);
+    let best = few.min_by(|a, b| a.domain_loss.total_cmp(&b.domain_loss));
+    best.or_else(|| points.iter().min_by(|a, b| a.forgetting.total_cmp(&b.forgetting))).copied()
+}
+
+impl fmt::Display for Curve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = ["alpha", "held-out loss", "general loss", "forgetting", ""].map(str::to_owned).to_vec();
+        let row = |point: &Point| {
+            vec![
+                format!("{:.2}", point.alpha),
+                format!("{:.4}", point.domain_loss),
+                format!("{:.4}", point.general_loss),
+                format!("{:+.2} %", 100.0 * point.forgetting),
+                if *point == self.chosen { "chosen".to_owned() } else { String::new() },
+            ]
+        };
+        let rows: Vec<_> = std::iter::once(head).chain(self.points.iter().map(row)).collect();
+        f.write_str(&screen::table(&rows))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_that_forgets_little_is_chosen() {
+        let check = |points: &[(f64, f64)], want: Option<usize>| {
+            let point = |(alpha, (domain_loss, forgetting)): (usize, &(f64, f64))| Point {
+                alpha: alpha as f32,
+                domain_loss: *domain_loss,
+                general_loss: 0.0,
+                forgetting: *forgetting,
+            };
+            let points: Vec<Point> = points.iter().enumerate().map(point).collect();
+            assert_eq!(choose(&points).map(|point| point.alpha as usize), want, "{points:?}");
+        };
+        check(&[(1.0, 0.001), (0.5, 0.01), (0.1, 0.011)], Some(1));
+        check(&[(1.0, -0.01), (0.5, 0.0), (0.7, 0.001)], Some(1));
+        check(&[(1.0, 0.3), (0.5, 0.2)], Some(1));
+        check(&[], None);
+    }
+}
