@@ -55,7 +55,7 @@ impl Events {
         Some(self.recorded(item).await)
     }
 
-    /// The next item that is the caller's; what stands beside the answer is the record's alone.
+    /// The next item that is the caller's; what stands beside the answer is the record's alone, but for the name that the answer bears.
     async fn heard(&mut self) -> Result<Of, Error> {
         loop {
             let item = match future::select(self.inner.next(), &mut self.cut).await {
@@ -66,7 +66,7 @@ impl Events {
                 future::Either::Right((error, _)) => Err(error),
             };
             match &item {
-                Ok((prompt, event)) if event.is_note() => self.record.see(*prompt, event),
+                Ok((prompt, event)) if event.is_note() && !names(event) => self.record.see(*prompt, event),
                 _ => return item,
             }
         }
@@ -84,6 +84,11 @@ impl Events {
         }
         item
     }
+}
+
+/// Whether it says under which name the answer goes out.
+fn names(event: &Event) -> bool {
+    matches!(event, Event::Routed(hop) if hop.answers_as().is_some())
 }
 
 /// The events of the `prompt`-th of `n` requests.
