@@ -3,6 +3,7 @@
 pub(crate) mod documents;
 mod domain;
 mod general;
+mod plot;
 mod rewrite;
 pub(crate) mod run;
 mod strength;
@@ -26,7 +27,7 @@ use serde::Serialize;
 use train::{Dropout, FoundDomain, Learned, Length, Lora, Network, Plan, Replay, Trainer, save_adapter};
 
 use crate::{
-    adapters, compose,
+    adapters,
     data::sets,
     model::{self as models, EngineArgs},
     screen,
@@ -52,6 +53,8 @@ pub(crate) struct TrainArgs {
 enum TrainVerb {
     /// An adapter beside a model that stays as it is; requests then call MODEL:NAME
     Lora(LoraArgs),
+    /// Draw runs as an SVG: loss, held-out loss, learning rate and speed over the steps
+    Plot(plot::PlotArgs),
 }
 
 /// Options of `train lora`.
@@ -191,6 +194,7 @@ impl fmt::Display for Outcome {
 pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<()> {
     match args.verb {
         TrainVerb::Lora(args) => lora(args).await,
+        TrainVerb::Plot(args) => plot::run(&args),
     }
 }
 
@@ -227,12 +231,15 @@ fn learn(
     let mut course = Course::new(args, entry, lesson)?;
     // In front of an interrupted run's numbers: it is the base that is measured.
     let before = course.loss()?;
-    let mut run = Run::open(&course.dev, &mut course.trainer, &folder, args.fresh)?;
+    let run = Run::open(&course.dev, &mut course.trainer, &folder, args.fresh)?;
+    let mut run = run.measuring(&course.documents.held_out, before)?;
     screen::note(format_args!("Held-out loss before learning: {before:.3}; Ctrl-C stops and keeps what was learned"));
     let Some(report) = run.finish(&course.dev, stop)? else { return Ok(None) };
+    run.measure(&course.dev)?;
     let outcome = course.conclude(args, name, (before, &report))?;
     run::keep(&folder.join("result.json"), &outcome)?;
     run::clear(&folder)?;
+    plot::write(std::slice::from_ref(&folder), &folder.join("plot.svg"))?;
     Ok(Some(outcome))
 }
 
@@ -332,7 +339,7 @@ impl LoraArgs {
     async fn lesson(&self, name: &str) -> anyhow::Result<Lesson> {
         let found = sets::find(&self.data, self.held_out.as_deref())?;
         let (data, held_out) = (Source::read(&found.data)?, found.held_out.as_deref().map(Source::read).transpose()?);
-        let folder = compose::home("XDG_DATA_HOME", ".local/share")?.join("runs").join(&self.name);
+        let folder = run::folder(&self.name)?;
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let engine = models::load(name, &EngineArgs { threads: Some(self.threads), ..EngineArgs::default() }).await?;
         let writes = engine.card().capabilities != Capabilities::default();

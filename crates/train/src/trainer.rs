@@ -205,6 +205,11 @@ impl Trainer {
         self.plan.steps(self.samples.len())
     }
 
+    /// How often every sample was taken by now, whole epochs only.
+    pub fn epochs(&self) -> u64 {
+        self.state.step.saturating_mul(self.plan.samples as u64) / self.samples.len() as u64
+    }
+
     /// Whether the plan wants a checkpoint of the run as it stands now.
     pub fn due(&self) -> bool {
         let Self { plan, state, .. } = self;

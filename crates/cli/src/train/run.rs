@@ -17,9 +17,12 @@ use kernels::Device;
 use serde::Serialize;
 use serde_json::json;
 use tokio::task::JoinHandle;
-use train::{Outcome, Step, Trainer};
+use train::{Outcome, Sample, Step, Trainer};
 
-use crate::{screen, serve};
+use crate::{compose, screen, serve};
+
+/// The file with a line for every step, in a run's folder.
+pub(crate) const METRICS: &str = "metrics.jsonl";
 
 /// Set when the user wants it to stop.
 pub(crate) type Stop = Arc<AtomicBool>;
@@ -52,6 +55,12 @@ pub(crate) struct Run<'t> {
     trainer: &'t mut Trainer,
     checkpoint: PathBuf,
     metrics: File,
+    held_out: &'t [Sample],
+}
+
+/// Where the run of this name keeps its files.
+pub(crate) fn folder(name: impl AsRef<Path>) -> anyhow::Result<PathBuf> {
+    Ok(compose::home("XDG_DATA_HOME", ".local/share")?.join("runs").join(name))
 }
 
 fn checkpoint(folder: &Path) -> PathBuf {
@@ -81,10 +90,31 @@ impl<'t> Run<'t> {
             trainer.resume(dev, &checkpoint).context("--fresh begins anew")?;
             screen::note(format_args!("Going on behind step {} of {}", trainer.done(), trainer.steps()));
         }
-        let path = folder.join("metrics.jsonl");
+        let path = folder.join(METRICS);
         let metrics = OpenOptions::new().create(true).append(true).open(&path);
         let metrics = metrics.with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { trainer, checkpoint, metrics })
+        Ok(Self { trainer, checkpoint, metrics, held_out: &[] })
+    }
+
+    /// Measures these samples after every epoch; `before` is their loss in front of the first.
+    pub(crate) fn measuring(mut self, held_out: &'t [Sample], before: f64) -> anyhow::Result<Self> {
+        self.held_out = held_out;
+        if self.trainer.done() == 0 {
+            self.tell_held_out(before)?;
+        }
+        Ok(self)
+    }
+
+    /// The loss on held-out samples as the run stands now.
+    pub(crate) fn measure(&mut self, dev: &Device) -> anyhow::Result<f64> {
+        let loss = self.trainer.evaluate(dev, self.held_out)?;
+        self.tell_held_out(loss)?;
+        Ok(loss)
+    }
+
+    fn tell_held_out(&mut self, loss: f64) -> anyhow::Result<()> {
+        let line = json!({"step": self.trainer.done(), "held_out_loss": loss});
+        writeln!(self.metrics, "{line}").context("cannot write the metrics")
     }
 
     pub(crate) fn trainer(&mut self) -> &mut Trainer {
@@ -99,9 +129,15 @@ impl<'t> Run<'t> {
         let (started, mut tokens) = (Instant::now(), 0);
         bar.set_position(self.trainer.done());
         bar.reset_eta();
+        let mut epochs = self.trainer.epochs();
         while let Some(step) = self.trainer.step(dev)? {
             tokens += step.tokens as u64;
             self.tell(&bar, &step, tokens as f64 / started.elapsed().as_secs_f64())?;
+            if self.trainer.epochs() > epochs && !self.held_out.is_empty() && self.trainer.done() < self.trainer.steps()
+            {
+                self.measure(dev)?;
+            }
+            epochs = self.trainer.epochs();
             let stopped = stop.load(Ordering::Relaxed);
             if stopped || self.trainer.due() {
                 self.trainer.save(&self.checkpoint)?;
