@@ -4,6 +4,8 @@
     python3 docs/examples/credit.py 1000 > train.jsonl
     python3 docs/examples/credit.py 300 --new-wordings --seed 1 > test.jsonl
 
+    python3 docs/examples/credit.py 300 --plain      # short texts in which every fact stands, in digits
+
 Every line is one chat: an application as people write them, and its facts as JSON. Four fifths of the wordings of each fact
 belong to the first form; texts of `--new-wordings` say every fact in one of the others, so that what is measured is reading and
 not remembering. A fact that an application does not state is null. Nothing here is about anybody.
@@ -49,6 +51,17 @@ GREETING = ["Hello, ", "Hi! ", "Good morning. ", "Dear team, ", "", "", ""]
 ASK = "Facts as JSON: "
 
 
+def plain(source):
+    """A short text that states every fact but the purpose, in digits."""
+    facts = dict(income=source.randrange(1_500, 30_000, 100), debt=source.choice([0, source.randrange(200, 20_000, 50)]))
+    facts |= dict(amount=source.randrange(1_000, 300_000, 500), months=source.choice([12, 24, 36, 48, 60]))
+    debt = source.choice(DEBT[:3]).format(facts["debt"]) if facts["debt"] else source.choice(NO_DEBT[:2])
+    loan = source.choice(AMOUNT[:3]).format(facts["amount"]) + " " + source.choice(MONTHS[:2]).format(facts["months"])
+    parts = [source.choice(INCOME[:4]).format(facts["income"]), debt, loan]
+    source.shuffle(parts)
+    return ". ".join(part[0].upper() + part[1:] for part in parts) + ".", facts
+
+
 def money(source, value):
     """An amount as people write it; every form says the value exactly."""
     forms = [f"{value}", f"{value:,}", f"${value:,}", f"{value:,} dollars", f"{value} USD"]
@@ -91,11 +104,12 @@ def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("n", type=int, help="how many chats")
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--plain", action="store_true", help="short texts in which every fact stands, in digits")
     options.add_argument("--new-wordings", action="store_true", help="phrases that no text without this option has")
     options = options.parse_args()
     source = random.Random(f"{options.seed} {options.new_wordings}")
     for _ in range(options.n):
-        text, facts = application(source, options.new_wordings)
+        text, facts = plain(source) if options.plain else application(source, options.new_wordings)
         messages = [dict(role="user", content=ASK + text), dict(role="assistant", content=json.dumps(facts))]
         json.dump(dict(messages=messages), sys.stdout)
         print()

@@ -251,7 +251,7 @@ impl BuildArgs {
             let (rows, source) = traffic::read(&self.traffic, &self.ledger).await?;
             gathered.add(rows, source);
         }
-        for (rows, source) in questions::read(&self.documents, kept).await? {
+        if let Some((rows, source)) = questions::read(&self.documents, kept).await? {
             gathered.add(rows, source);
         }
         ensure!(!gathered.sources.is_empty(), "nothing to read: name --from, --from-ledger or --from-documents");

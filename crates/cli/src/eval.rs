@@ -1,6 +1,8 @@
 //! `tessera eval`: options for the measurements of the `eval` crate.
 
+mod answers;
 mod cascade;
+mod questions;
 
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -44,6 +46,8 @@ enum EvalVerb {
     Search(SearchArgs),
     /// What a decision reads out of texts whose facts are known, and what the model makes of them under a plain schema
     Facts(FactsArgs),
+    /// How many questions of a file are answered as they should be, by one model or several
+    Answers(answers::AnswersArgs),
     /// A student before its teacher: from what share of requests on it may answer alone, and what that costs and saves
     Cascade(cascade::CascadeArgs),
     /// Problems with numbers as answers: what chains, checks and votes add, and what they cost
@@ -254,6 +258,7 @@ pub(crate) async fn run(args: EvalArgs) -> anyhow::Result<()> {
         EvalVerb::Needle(args) => needle(args).await,
         EvalVerb::Search(args) => search(args).await,
         EvalVerb::Facts(args) => facts(args).await,
+        EvalVerb::Answers(args) => Box::pin(answers::run(args)).await,
         EvalVerb::Cascade(args) => Box::pin(cascade::run(args)).await,
         EvalVerb::Solve(args) => solve(args).await,
     }

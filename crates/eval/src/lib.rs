@@ -11,6 +11,7 @@
 //!
 //! Invariant: no engine, no model and no runtime is known here; a figure never travels without its interval and its n.
 
+mod answers;
 pub mod bench;
 mod cascade;
 mod choice;
@@ -28,6 +29,7 @@ mod search;
 mod solve;
 mod stats;
 
+pub use answers::{AnswersResult, answers};
 pub use cascade::{Attempt, CascadeResult, Rival, Rivals, attempt, cascade};
 pub use choice::{ChoiceOptions, ChoiceResult, Question, multiple_choice};
 pub use corpus::{Corpus, Windows};

@@ -8,7 +8,7 @@ use data::{Candidate, Dropped, Form, Pass, Place, Row, Source, parse_value};
 use guard::Labels;
 use ledger::{Filter, Ledger, Outcome, Page, Record, Scope};
 use protocol::{
-    Message, Tool, ToolCall,
+    Message, Reason, Tool, ToolCall,
     openai::chat::{MessageBody, ToolBody},
 };
 use serde_json::{Value, json};
@@ -29,6 +29,9 @@ pub(super) struct TrafficArgs {
     /// That asked this model
     #[arg(long, value_name = "MODEL", requires = "from_ledger")]
     asked_model: Option<String>,
+    /// That this model answered, and no student in front of it
+    #[arg(long, value_name = "MODEL", requires = "from_ledger")]
+    answered_by: Option<String>,
     /// Accepted on this day (2026-11-26) or at this moment (2026-11-26T12:00:00Z), in UTC, or later
     #[arg(long, value_name = "MOMENT", requires = "from_ledger", value_parser = audit::moment)]
     since: Option<i64>,
@@ -48,7 +51,8 @@ pub(super) async fn read(args: &TrafficArgs, place: &LedgerArgs) -> anyhow::Resu
 }
 
 async fn candidates(ledger: &Ledger, args: &TrafficArgs) -> anyhow::Result<Vec<Candidate>> {
-    let TrafficArgs { asked_model: model, since, tenant, .. } = args;
+    let TrafficArgs { asked_model: model, answered_by, since, tenant, .. } = args;
+    let wanted = |record: &&Record| answered_by.as_deref().is_none_or(|model| answered(record, model));
     let filter = Filter { model: model.clone(), since: *since, outcome: Some(Outcome::Served), ..Filter::default() };
     let scope = tenant.clone().map_or(Scope::All, Scope::Tenant);
     let (mut rows, mut page) = (Vec::new(), Page::default());
@@ -57,7 +61,7 @@ async fn candidates(ledger: &Ledger, args: &TrafficArgs) -> anyhow::Result<Vec<C
     loop {
         let found = ledger.records(&scope, &filter, page, |record| record).await?;
         bar.inc(found.records.len() as u64);
-        rows.extend(found.records.iter().map(candidate));
+        rows.extend(found.records.iter().filter(wanted).map(candidate));
         match found.next {
             Some(before) => page.before = Some(before),
             None => break,
@@ -65,6 +69,13 @@ async fn candidates(ledger: &Ledger, args: &TrafficArgs) -> anyhow::Result<Vec<C
     }
     bar.finish_and_clear();
     Ok(rows)
+}
+
+/// Whether this model answered, by its name here. What a student said in its place is not its answer.
+fn answered(record: &Record, model: &str) -> bool {
+    let hops = &record.route.hops;
+    let on_the_way = hops.iter().any(|hop| hop.model == model || hop.asked == model);
+    (on_the_way || record.answered.model == model) && hops.iter().all(|hop| hop.reason != Reason::Accepted)
 }
 
 fn candidate(record: &Record) -> Candidate {

@@ -1,12 +1,6 @@
 //! `tessera eval cascade`: both models answer what is known; one half of it makes the calibration, the other half says what it is worth.
 
-use std::{
-    collections::hash_map::DefaultHasher,
-    fmt, fs,
-    hash::{Hash, Hasher},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{fmt, fs, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -20,9 +14,12 @@ use services::{
     cascade::{Calibration, Cascade, Item, OnFailure, Student, Weights, calibrate, length},
 };
 
-use super::Counter;
+use super::{
+    Counter,
+    questions::{self, Question},
+};
 use crate::{
-    answers, elsewhere,
+    elsewhere,
     model::{self, EngineArgs},
     screen,
 };
@@ -43,8 +40,8 @@ pub(crate) struct CascadeArgs {
     #[arg(long, value_name = "MODEL")]
     teacher: String,
     /// Questions with the right answers, that neither has learned, a JSON object a line: {"messages": [..]} that end with the assistant's turn, or
-    /// {"prompt": "..", "completion": ".."}
-    #[arg(short, long, value_name = "FILE")]
+    /// {"prompt": "..", "completion": ".."}; or a data set by name, whose held-out part is asked
+    #[arg(short, long, value_name = "FILE|NAME[@DIGEST]")]
     data: PathBuf,
     /// The share of requests that may get a student's wrong answer where the teacher's would have been right
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
@@ -84,10 +81,10 @@ impl fmt::Display for Outcome {
     }
 }
 
-type Question = (GenerateRequest, String);
-
 pub(crate) async fn run(args: CascadeArgs) -> anyhow::Result<()> {
-    let mut asked = questions(&args)?;
+    let args = CascadeArgs { data: questions::file(&args.data)?, ..args };
+    let mut asked = questions::read(&args.data, args.max_tokens)?;
+    ensure!(asked.len() > 1, "{}: one half calibrates, the other measures: there must be two", args.data.display());
     let held = asked.split_off(asked.len() / 2);
     let (student, teacher) = both(&args).await?;
     let calibration = calibration(&args, &student, &teacher, asked).await?;
@@ -126,25 +123,6 @@ async fn calibration(
         chosen_on,
         data: model::hub().locate(&Name::Path(args.data.clone())).context("the data are gone")?.digest()?,
     })
-}
-
-/// The questions with their answers, each once, in an order that says nothing about them and is always the same.
-fn questions(args: &CascadeArgs) -> anyhow::Result<Vec<Question>> {
-    let documents = data::read(&args.data)?;
-    let mut found = Vec::new();
-    for document in documents {
-        let place = || format!("{}, line {}: it asks nothing, or with tools", args.data.display(), document.line);
-        let (prompt, wanted) = answers::question(&document.form).with_context(place)?;
-        let mut hasher = DefaultHasher::new();
-        format!("{prompt:?}").hash(&mut hasher);
-        let mut request = GenerateRequest::new(prompt, args.max_tokens);
-        request.sampling.temperature = 0.0;
-        found.push((hasher.finish(), (request, wanted)));
-    }
-    found.sort_by_key(|(key, _)| *key);
-    found.dedup_by_key(|(key, _)| *key);
-    ensure!(found.len() > 1, "{}: one half calibrates, the other measures: there must be two", args.data.display());
-    Ok(found.into_iter().map(|(_, question)| question).collect())
 }
 
 async fn both(args: &CascadeArgs) -> anyhow::Result<(Target, Target)> {
