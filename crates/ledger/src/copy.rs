@@ -36,7 +36,7 @@ struct Table {
 use Column::{Blob, Int, Maybe, Text};
 
 /// In an order in which no row refers to one that is not there yet.
-const TABLES: [Table; 10] = [
+const TABLES: [Table; 13] = [
     Table {
         name: "entries",
         columns: &[
@@ -92,6 +92,9 @@ const TABLES: [Table; 10] = [
         ],
         key: 4,
     },
+    Table { name: "feedback", columns: &[("id", Text), ("request_id", Text)], key: 1 },
+    Table { name: "rollouts", columns: &[("rollout", Text), ("canary", Text), ("entry", Text)], key: 2 },
+    Table { name: "figures", columns: &[("entry", Text), ("counter", Text), ("data", Text)], key: 2 },
     Table { name: "gateways", columns: &[("id", Text), ("seen_at", Int), ("low", Int)], key: 1 },
     Table {
         name: "keys",

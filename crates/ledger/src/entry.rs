@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 use tlog_tiles::{Hash, tlog};
 
 use crate::{
-    Accepted, Answered, Charge, Error, Hold, Item, Kind, Outcome, Result, Route, Settled, note::hex, record::Latency,
+    Accepted, Answered, Charge, Conversion, Error, Hold, Item, Kind, Move, Outcome, Result, Route, Settled, Unbilled,
+    note::hex, record::Latency,
 };
 
 /// The longest entry that a bundle of the tile layout can carry.
@@ -32,6 +33,7 @@ pub(crate) enum Phase {
     Accepted = 0,
     Settled = 1,
     Event = 2,
+    Feedback = 3,
 }
 
 /// What an entry says.
@@ -42,6 +44,8 @@ pub(crate) enum Body {
     Settled(Box<SettledBody>),
     Erased(ErasedBody),
     Expired(ExpiredBody),
+    Feedback(FeedbackBody),
+    Moved(MovedBody),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,6 +99,35 @@ pub(crate) struct ExpiredBody {
     pub(crate) at: i64,
     pub(crate) before: i64,
     pub(crate) contents: u64,
+}
+
+/// A rollout moved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MovedBody {
+    pub(crate) id: String,
+    pub(crate) moved: Move,
+}
+
+/// Somebody said something of a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FeedbackBody {
+    pub(crate) id: String,
+    pub(crate) request_id: String,
+    pub(crate) tenant: String,
+    /// Who asked, and pays.
+    pub(crate) key_id: String,
+    pub(crate) at: i64,
+    pub(crate) given_by: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rating: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) conversion: Option<Conversion>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) charges: Vec<Charge>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unbilled: Option<Unbilled>,
+    /// Empty where nothing was said in words.
+    pub(crate) content: String,
 }
 
 /// What an accepted-entry's content holds.
@@ -163,6 +196,8 @@ impl Body {
             },
             Self::Erased(body) => columns(Phase::Event, &body.id, &body.tenant, "", body.at),
             Self::Expired(body) => columns(Phase::Event, &body.id, "", "", body.at),
+            Self::Moved(body) => columns(Phase::Event, &body.id, "", "", body.moved.at),
+            Self::Feedback(body) => columns(Phase::Feedback, &body.id, &body.tenant, &body.key_id, body.at),
         }
     }
 }
@@ -173,7 +208,8 @@ impl Body {
         match self {
             Self::Accepted(body) => &body.content,
             Self::Settled(body) => &body.content,
-            Self::Erased(_) | Self::Expired(_) => "",
+            Self::Feedback(body) => &body.content,
+            Self::Erased(_) | Self::Expired(_) | Self::Moved(_) => "",
         }
     }
 }

@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 use crate::{
     Error, Ledger, Result,
     clock::micros,
     entry::{Body, ErasedBody, ExpiredBody},
     note::hex,
     store::Store,
-    writer::{Statement, Write},
 };
 
 /// Contents deleted in one transaction; requests go on in between.
@@ -39,7 +36,7 @@ impl Ledger {
         };
         // Contents go with their subject.
         let delete = ("DELETE FROM subjects WHERE id = $1", vec![subject_id.as_str().into()]);
-        self.event(&Body::Erased(body), vec![delete]).await?;
+        self.write(&Body::Erased(body), None, vec![], vec![delete]).await?;
         self.empty_log().await?;
         Ok(contents)
     }
@@ -64,28 +61,13 @@ impl Ledger {
         }
         // Before they go: whoever verifies meanwhile, or after a crash, finds nothing missing without a reason.
         let body = ExpiredBody { id: event_id(), at: self.clock().now(), before, contents };
-        self.event(&Body::Expired(body), vec![]).await?;
+        self.write(&Body::Expired(body), None, vec![], vec![]).await?;
         let delete = "DELETE FROM contents WHERE idx IN (SELECT idx FROM contents WHERE at < $1 ORDER BY at LIMIT $2)";
         while self.run(vec![(delete, vec![before.into(), BATCH.into()])]).await? > 0 {}
         self.empty_log().await?;
         Ok(contents)
     }
 
-    /// Writes an entry that belongs to no request, and statements with it.
-    async fn event(&self, body: &Body, also: Vec<Statement>) -> Result<u64> {
-        let (reply, done) = oneshot::channel();
-        self.send(Write {
-            columns: body.columns(),
-            body: body.encode()?,
-            content: None,
-            holds: vec![],
-            charges: vec![],
-            also,
-            closes: None,
-            reply: Some(reply),
-        })?;
-        done.await.map_err(|_| Error::Closed("it was closed".into()))?
-    }
 }
 
 fn event_id() -> String {

@@ -14,7 +14,11 @@ pub fn beginnings(record: Record) -> Record {
         Value::String(text) => excerpt(text).into(),
         other => short(other),
     });
-    Record { input_text, output_decision, input: None, inference_steps: Vec::new(), ..record }
+    let mut feedback = record.feedback;
+    for words in feedback.iter_mut().flat_map(|given| [&mut given.correction, &mut given.comment]) {
+        *words = words.take().map(excerpt);
+    }
+    Record { input_text, output_decision, input: None, inference_steps: Vec::new(), feedback, ..record }
 }
 
 /// A value that is short enough, or the beginning of its text.

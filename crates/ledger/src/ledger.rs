@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    Accepted, Clock, Error, Keys, Outcome, Result, Settings, Settled, Usage, Verifier,
+    Accepted, Charge, Clock, Error, Keys, Outcome, Result, Settings, Settled, Usage, Verifier,
     anchor::Anchor,
     counters::Held,
     entry::{AcceptedBody, Body, Input, Output, SettledBody},
@@ -35,8 +35,13 @@ use crate::{
 
 /// Entries that may wait to be written; beyond, requests are told to come back.
 const WAITING: usize = 8192;
-/// The most that one request may hold: sums of these stay far from where integers end.
+/// The most that one request may hold, or be worth: sums of these stay far from where integers end.
 const MOST: i64 = 1_000_000_000_000_000;
+
+/// An amount that may be held or charged.
+pub(crate) fn sensible(amount: i64) -> bool {
+    (0..=MOST).contains(&amount)
+}
 
 /// The append-only truth: who asked what, what came of it, what it cost. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -127,7 +132,6 @@ impl Ledger {
         if self.shared.waiting.load(Ordering::Relaxed) >= WAITING {
             return Err(Error::Overloaded);
         }
-        let sensible = |amount: i64| (0..=MOST).contains(&amount);
         if !accepted.holds.iter().all(|hold| sensible(hold.money) && sensible(hold.tokens)) {
             return Err(Error::Malformed(format!("a hold is between 0 and {MOST}")));
         }
@@ -215,6 +219,28 @@ impl Ledger {
     pub(crate) fn send(&self, write: Write) -> Result<()> {
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
         self.queue.send(Command::Write(Box::new(write))).map_err(|_| Error::Closed("it was closed".into()))
+    }
+
+    /// Writes an entry that neither begins nor ends a request, with its content, charges and statements; where it stands then.
+    pub(crate) async fn write(
+        &self,
+        body: &Body,
+        content: Option<(String, Plain)>,
+        charges: Vec<Charge>,
+        also: Vec<Statement>,
+    ) -> Result<u64> {
+        let (reply, done) = oneshot::channel();
+        self.send(Write {
+            columns: body.columns(),
+            body: body.encode()?,
+            content,
+            holds: vec![],
+            charges,
+            also,
+            closes: None,
+            reply: Some(reply),
+        })?;
+        done.await.map_err(|_| Error::Closed("it was closed".into()))?
     }
 
     /// Runs statements in one transaction of the writer's.

@@ -7,6 +7,7 @@
 //! - The records are the entries of a transparency log (c2sp.org/tlog-tiles). A changed, dropped or swapped entry is found and named by
 //!   verification, a cut-off end by comparison with a checkpoint kept elsewhere, and any entry can be proven to somebody without access.
 //! - What was said in words lies apart, sealed per person; erasing a person destroys a key, and the log still verifies.
+//! - What is said of an answer later, and what came of it, are entries of their own ([`Ledger::give`]).
 //! - Money is integers. A request's charges are written with its record in one transaction, so bills reconcile whatever crashes. Budgets are
 //!   checked and held where spending is counted.
 //!
@@ -27,11 +28,13 @@ mod erase;
 mod error;
 mod excerpt;
 mod export;
+mod feedback;
 mod keeper;
 mod keyring;
 mod keys;
 mod ledger;
 mod money;
+mod moves;
 mod note;
 mod proof;
 mod read;
@@ -49,9 +52,11 @@ pub use clock::Clock;
 pub use date::{parse_timestamp, timestamp};
 pub use error::{Error, Result};
 pub use excerpt::beginnings;
+pub use feedback::{Conversion, Feedback, Given, Receipt, Take, Unbilled, ValuePrice};
 pub use keys::{ApiKey, Grant, Keys, Limits, PREFIX, Role};
 pub use ledger::{Ledger, Pending, Settling};
 pub use money::{Account, Balance, Budget, Charge, Hold, Item, Period, Window, amount};
+pub use moves::{Course, Move};
 pub use note::{Checkpoint, Root, Verifier};
 pub use proof::{Consistency, Proof, Proven};
 pub use read::{Filter, Page, Records, Scope};

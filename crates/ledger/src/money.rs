@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::date::{DAY, civil, days};
 
-/// One line of a bill: a request's use of one thing. Idempotent by request id and item.
+/// One line of a bill: a request's use of one thing, or what came of it. Idempotent by request id (or that of the feedback) and item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Charge {
     /// What was used.
@@ -22,7 +22,7 @@ pub struct Charge {
     pub quantity: u64,
     /// Nano-units of currency per million units.
     pub price: i64,
-    /// Nano-units of currency: quantity times price, rounded once.
+    /// Nano-units of currency: quantity times price, rounded once; of a conversion no more than its price allows.
     pub amount: i64,
 }
 
@@ -64,12 +64,24 @@ pub enum Item {
     Decisions,
     /// Requests served, whatever they are.
     Requests,
+    /// What conversions were worth, in nano-units of currency.
+    Value,
+    /// Conversions, whatever they were worth.
+    Conversions,
 }
 
 impl Item {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::InputTokens, Self::CachedTokens, Self::OutputTokens, Self::Images, Self::Decisions, Self::Requests];
+    pub const ALL: [Self; 8] = [
+        Self::InputTokens,
+        Self::CachedTokens,
+        Self::OutputTokens,
+        Self::Images,
+        Self::Decisions,
+        Self::Requests,
+        Self::Value,
+        Self::Conversions,
+    ];
 
     /// Its name, as it is stored and shown.
     pub fn name(self) -> &'static str {
@@ -80,6 +92,8 @@ impl Item {
             Self::Images => "images",
             Self::Decisions => "decisions",
             Self::Requests => "requests",
+            Self::Value => "value",
+            Self::Conversions => "conversions",
         }
     }
 

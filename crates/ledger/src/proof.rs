@@ -58,7 +58,7 @@ pub struct Proven {
 }
 
 impl Ledger {
-    /// Proofs for both entries of a request, under the newest checkpoint.
+    /// Proofs for both entries of a request and those of its feedback, under the newest checkpoint.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such request in this scope, or an entry is not under a checkpoint yet (it will be after the
@@ -68,7 +68,8 @@ impl Ledger {
         let record = self.record(scope, request_id).await?.ok_or_else(missing)?;
         let unsigned = || Error::NotFound("it is not under a checkpoint yet: ask again in a moment".into());
         let checkpoint = self.checkpoint().await?.ok_or_else(unsigned)?;
-        let places = std::iter::once(record.log.accepted).chain(record.log.settled);
+        let said = record.feedback.iter().map(|given| given.index);
+        let places = std::iter::once(record.log.accepted).chain(record.log.settled).chain(said);
         let mut proofs = Vec::new();
         for place in places {
             if place >= checkpoint.size {

@@ -40,6 +40,8 @@ pub struct Filter {
     pub since: Option<i64>,
     /// Accepted before this microsecond since 1970.
     pub until: Option<i64>,
+    /// Only those of which somebody said something.
+    pub with_feedback: bool,
 }
 
 /// Which part of what was found: the newest records stand first.
@@ -112,20 +114,27 @@ impl Ledger {
         conditions.number("a.at >=", filter.since);
         conditions.number("a.at <", filter.until);
         conditions.number("a.idx <", page.before.map(|before| i64::try_from(before).unwrap_or(i64::MAX)));
+        if filter.with_feedback {
+            conditions.sql += " AND EXISTS (SELECT 1 FROM feedback f WHERE f.request_id = a.request_id)";
+        }
         let Conditions { sql, args } = conditions;
         let sql = format!("{STORY}{sql} ORDER BY a.idx DESC LIMIT {}", page.limit);
         let rows = self.shared.store.rows(built(sql), args).await?;
-        rows.iter().map(|row| self.story(row)).collect()
+        let mut records = rows.iter().map(|row| self.story(row)).collect::<Result<Vec<_>>>()?;
+        self.add_feedback(&mut records).await?;
+        Ok(records)
     }
 
-    /// One record.
+    /// One record, with what was said of it.
     pub async fn record(&self, scope: &Scope, request_id: &str) -> Result<Option<Record>> {
         let mut conditions = Conditions::default();
         conditions.scope(scope);
         conditions.equal("a.request_id", Some(request_id));
         let Conditions { sql, args } = conditions;
         let rows = self.shared.store.rows(built(format!("{STORY}{sql}")), args).await?;
-        rows.first().map(|row| self.story(row)).transpose()
+        let mut records = rows.first().map(|row| self.story(row)).transpose()?;
+        self.add_feedback(records.as_mut_slice()).await?;
+        Ok(records)
     }
 
     /// The newest checkpoint; `None` while nothing was ever signed. Keep a copy elsewhere: only against one from outside can be seen that the
@@ -271,6 +280,7 @@ fn assemble(
         latency,
         charges,
         cost,
+        feedback: Vec::new(),
         content,
         log,
     }

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Charge, Hold};
+use crate::{Charge, Given, Hold};
 
 /// What is known of a request before its work begins.
 #[derive(Debug, Clone, PartialEq)]
@@ -231,6 +231,9 @@ pub struct Record {
     pub charges: Vec<Charge>,
     /// The sum of these, in nano-units of currency.
     pub cost: i64,
+    /// What was said of it since; a conversion's charges stand there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub feedback: Vec<Given>,
     /// What has become of the content.
     pub content: Content,
     /// Where it stands in the log.

@@ -2,6 +2,7 @@
 //!
 //! `entries` is the log: written once, never changed; its columns repeat what queries look for in the body, and `verify` compares the two.
 //! `tiles` holds full tiles of 256 hashes, `edges` the unfinished ones of the newest checkpoint (only to name what was changed under it). `contents` and `subjects` are what erasure takes away.
+//! `feedback` says which request an entry speaks of, `rollouts` which entry is a rollout's newest, `figures` what was counted since.
 
 use crate::{
     Result,
@@ -9,7 +10,8 @@ use crate::{
 };
 
 /// Every step from an empty database to the present one. A released step never changes; new ones are put behind it.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
 CREATE TABLE entries (
     idx {id} PRIMARY KEY,
     phase BIGINT NOT NULL,
@@ -95,7 +97,27 @@ CREATE TABLE keys (
     used_at BIGINT,
     version BIGINT NOT NULL
 )
-"];
+",
+    "
+CREATE TABLE feedback (
+    id TEXT PRIMARY KEY,
+    request_id TEXT NOT NULL
+);
+CREATE INDEX feedback_of_request ON feedback (request_id);
+CREATE TABLE rollouts (
+    rollout TEXT NOT NULL,
+    canary TEXT NOT NULL,
+    entry TEXT NOT NULL,
+    PRIMARY KEY (rollout, canary)
+){clustered};
+CREATE TABLE figures (
+    entry TEXT NOT NULL,
+    counter TEXT NOT NULL,
+    data TEXT NOT NULL,
+    PRIMARY KEY (entry, counter)
+){clustered}
+",
+];
 
 /// Brings a database to the present state. Several gateways may do so at once.
 pub(crate) async fn prepare(link: &mut Link) -> Result<()> {

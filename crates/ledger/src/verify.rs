@@ -1,13 +1,14 @@
 //! Is the log still what was written?
 //!
 //! Everything is computed again from the entries' bytes and compared: leaves, tiles and roots with what is stored and signed, columns and
-//! usage rows with bodies, contents with their hashes, counters with sums. Content that is missing must have been erased or have expired by the log's
+//! the rows of other tables with bodies, contents with their hashes, counters with sums. Content that is missing must have been erased or have expired by the log's
 //! own words. All of it is read in one snapshot, so a gateway may go on writing.
 //!
 //! What names the bad entry: its leaf, if only the body was changed; its tile, if the leaf was changed with it; if tiles were changed as well,
 //! the first checkpoint that no longer fits, and then the entry is one of those since the checkpoint before. An end that was cut off
 //! together with its checkpoints shows only against a checkpoint kept elsewhere: the one beside the keys, or an auditor's.
 
+mod beside;
 mod taken;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,9 +23,10 @@ use crate::{
     entry::{Body, Columns, Phase, leaf},
     keyring::Keyring,
     read::opened,
-    store::{Link, Row, built, placeholders},
+    store::{Link, Row},
     tree::{self, Edge, Full},
 };
+use beside::{Claims, Moves};
 use taken::Taken;
 
 /// Entries read at once.
@@ -80,6 +82,7 @@ impl Ledger {
         check.edges(&mut link).await?;
         check.taken = Taken::read(&mut link).await?;
         check.entries(&mut link).await?;
+        check.states(&mut link).await?;
         check.money(&mut link).await?;
         link.rollback().await;
         check.finish()
@@ -101,7 +104,7 @@ struct Check<'k> {
     taken: Taken,
     /// Holds of requests that are not settled.
     open: HashMap<String, Vec<counters::Held>>,
-    charges: u64,
+    moves: Moves,
 }
 
 impl<'k> Check<'k> {
@@ -126,7 +129,7 @@ impl<'k> Check<'k> {
             unfinished: None,
             taken: Taken::default(),
             open: HashMap::new(),
-            charges: 0,
+            moves: Moves::new(),
         }
     }
 
@@ -176,14 +179,14 @@ impl<'k> Check<'k> {
         let mut next = 0;
         loop {
             let rows = link.rows(sql, vec![next.into(), PAGE.into()]).await?;
-            let mut settled = HashMap::new();
+            let mut claims = Claims::default();
             for row in &rows {
                 let place = row.count(0)?;
                 self.gap(next, place);
-                self.entry(link, row, place, &mut settled).await?;
+                self.entry(link, row, place, &mut claims).await?;
                 next = place + 1;
             }
-            self.usage(link, settled).await?;
+            self.beside(link, claims).await?;
             if rows.is_empty() {
                 break;
             }
@@ -204,20 +207,14 @@ impl<'k> Check<'k> {
         }
     }
 
-    async fn entry(
-        &mut self,
-        link: &mut Link,
-        row: &Row,
-        place: u64,
-        settled: &mut HashMap<String, (u64, Vec<Charge>)>,
-    ) -> Result<()> {
+    async fn entry(&mut self, link: &mut Link, row: &Row, place: u64, claims: &mut Claims) -> Result<()> {
         let bytes = row.blob(1)?;
         let hash = leaf(&bytes);
         let id = row.text(4)?;
         if tree::hash(row, 2).ok() != Some(hash) {
             self.problem(Some(place), Some(&id), "its bytes were altered: they do not have the hash of its leaf");
         } else {
-            self.meaning(row, place, &id, &bytes, settled)?;
+            self.meaning(row, place, &id, &bytes, claims)?;
         }
         if !self.broken {
             let mut full = Vec::new();
@@ -231,14 +228,7 @@ impl<'k> Check<'k> {
     }
 
     /// The columns, the content and the charges of an entry.
-    fn meaning(
-        &mut self,
-        row: &Row,
-        place: u64,
-        id: &str,
-        bytes: &[u8],
-        settled: &mut HashMap<String, (u64, Vec<Charge>)>,
-    ) -> Result<()> {
+    fn meaning(&mut self, row: &Row, place: u64, id: &str, bytes: &[u8], claims: &mut Claims) -> Result<()> {
         let body = match Body::decode(bytes) {
             Ok(body) => body,
             Err(error) => {
@@ -259,18 +249,15 @@ impl<'k> Check<'k> {
             }
             (_, Content::Intact) => self.found.contents += u64::from(!hash.is_empty()),
         }
-        match body {
+        match &body {
             Body::Accepted(body) if !body.holds.is_empty() => {
-                let held = body.holds.into_iter().map(|hold| (hold.budget.window.around(body.at), hold));
-                self.open.insert(body.request_id, held.map(|(period, hold)| (hold, period)).collect());
+                let held = body.holds.iter().map(|hold| (hold.clone(), hold.budget.window.around(body.at)));
+                self.open.insert(body.request_id.clone(), held.collect());
             }
-            Body::Settled(body) => {
-                self.open.remove(&body.request_id);
-                self.charges += body.charges.len() as u64;
-                settled.insert(body.request_id, (place, body.charges));
-            }
+            Body::Settled(body) => _ = self.open.remove(&body.request_id),
             _ => {}
         }
+        claims.add(place, body, &mut self.moves);
         Ok(())
     }
 
@@ -320,39 +307,13 @@ impl<'k> Check<'k> {
         Ok(())
     }
 
-    /// The usage rows of the requests that a page settled.
-    async fn usage(&mut self, link: &mut Link, mut settled: HashMap<String, (u64, Vec<Charge>)>) -> Result<()> {
-        settled.retain(|_, (_, charges)| !charges.is_empty());
-        if settled.is_empty() {
-            return Ok(());
-        }
-        let ids = placeholders(1, settled.len());
-        let sql = format!("SELECT request_id, item, quantity, price, amount FROM usage WHERE request_id IN {ids}");
-        let args = settled.keys().map(|id| id.as_str().into()).collect();
-        let mut rows = HashMap::<String, Vec<Charge>>::new();
-        for row in link.rows(built(sql), args).await? {
-            self.found.usage += 1;
-            rows.entry(row.text(0)?).or_default().push(charge(&row)?);
-        }
-        let mut settled: Vec<_> = settled.into_iter().collect();
-        settled.sort_by_key(|(_, (place, _))| *place);
-        for (id, (place, charges)) in settled {
-            let mut billed = rows.remove(&id).unwrap_or_default();
-            billed.sort_by_key(|charge| charge.item);
-            if billed != charges {
-                self.problem(Some(place), Some(&id), "its usage rows are not what the entry charges");
-            }
-        }
-        Ok(())
-    }
-
     /// Rows that no entry charges, and counters that are no sums.
     async fn money(&mut self, link: &mut Link) -> Result<()> {
         let rows = link.rows("SELECT COUNT(*) FROM usage", vec![]).await?;
         let count = rows.first().map_or(Ok(0), |row| row.count(0))?;
         if count > self.found.usage {
             let orphan =
-                "SELECT u.request_id FROM usage u LEFT JOIN entries s ON s.request_id = u.request_id AND s.phase = 1
+                "SELECT u.request_id FROM usage u LEFT JOIN entries s ON s.request_id = u.request_id AND s.phase IN (1, 3)
                           WHERE s.idx IS NULL ORDER BY u.request_id LIMIT 1";
             let id = link.rows(orphan, vec![]).await?.first().map(|row| row.text(0)).transpose()?;
             self.problem(None, id.as_deref(), format!("{} usage rows belong to no entry", count - self.found.usage));
@@ -404,6 +365,7 @@ fn columns(row: &Row) -> Result<Option<Columns>> {
         0 => Phase::Accepted,
         1 => Phase::Settled,
         2 => Phase::Event,
+        3 => Phase::Feedback,
         _ => return Ok(None),
     };
     Ok(Some(Columns {

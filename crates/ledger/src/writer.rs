@@ -400,10 +400,12 @@ async fn admit(link: &mut Link, batch: &mut Vec<Write>, counters: &mut Counters)
         counters.start(link, &write.holds).await?;
         if write.must() {
             counters.give_back(&write.holds);
-            counters.spend(&write.columns.tenant, &write.columns.key_id, write.columns.at, &write.charges);
         } else if let Err(refusal) = counters.take(&write.holds) {
             write.answer(Err(refusal));
             continue;
+        }
+        if !write.charges.is_empty() {
+            counters.spend(&write.columns.tenant, &write.columns.key_id, write.columns.at, &write.charges);
         }
         admitted.push(write);
     }

@@ -5,6 +5,7 @@
 mod bench;
 mod contents;
 mod copies;
+mod feedback;
 mod keys;
 mod money;
 mod postgres;
@@ -44,6 +45,9 @@ cases! {
         a_log_that_was_altered_is_not_signed_on, proofs_hold_offline_and_only_for_what_they_prove;
     contents: an_erased_person_is_gone_and_the_log_verifies, an_erasure_is_seen_by_other_gateways,
         old_contents_expire_and_the_log_stays, content_that_is_missing_without_its_reason_is_named;
+    feedback: feedback_reads_with_its_request, feedback_that_says_nothing_is_refused,
+        a_conversion_is_charged_once_and_in_time, conversions_count_against_budgets_and_once_among_many,
+        a_rollout_is_moved_once_and_for_all, tables_beside_the_log_are_compared_with_it;
     copies: a_backup_is_taken_while_running_and_restored_verified, a_backup_that_does_not_verify_is_not_restored,
         an_export_verifies_from_its_files_alone;
     keys: a_secret_is_shown_once_and_found, a_revocation_is_seen_by_another_gateway,
