@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use ledger::{
-    Content, Filter, Kind, Ledger, Outcome, Page, Proof, Record, Scope, Settings, Verification, Verifier,
-    parse_timestamp, timestamp,
+    Content, Conversion, Filter, Given, Kind, Ledger, Outcome, Page, Proof, Record, Scope, Settings, Verification,
+    Verifier, parse_timestamp, timestamp,
 };
 use protocol::{Candidate, Hop, Reason};
 use serde_json::json;
@@ -36,7 +36,7 @@ pub(crate) struct AuditArgs {
 enum AuditVerb {
     /// List records, the newest first
     List(ListArgs),
-    /// Show one record whole: what was asked, the steps, what was delivered
+    /// Show one record whole: what was asked, the steps, what was delivered, what was said of it
     Show {
         /// The request's id
         request_id: String,
@@ -127,6 +127,9 @@ struct ListArgs {
     /// So many at most
     #[arg(short = 'n', long, default_value_t = 20)]
     limit: u32,
+    /// Only those of which somebody said something
+    #[arg(long)]
+    with_feedback: bool,
     /// Only older ones: goes on behind the record with this index
     #[arg(long, value_name = "INDEX")]
     before: Option<u64>,
@@ -215,8 +218,8 @@ fn scope(tenant: Option<String>) -> Scope {
 }
 
 async fn list(ledger: &Ledger, args: ListArgs) -> anyhow::Result<()> {
-    let ListArgs { tenant, kind, model, key, outcome, since, until, limit, before, json } = args;
-    let filter = Filter { kind, model, key_id: key, outcome, since, until };
+    let ListArgs { tenant, kind, model, key, outcome, since, until, limit, with_feedback, before, json } = args;
+    let filter = Filter { kind, model, key_id: key, outcome, since, until, with_feedback };
     let found = ledger.records(&scope(tenant), &filter, Page { before, limit }, ledger::beginnings).await?;
     if json {
         return screen::json(&found);
@@ -252,6 +255,15 @@ async fn show(ledger: &Ledger, request_id: &str, tenant: Option<String>, as_json
     screen::show(as_json, &record, story(&record))
 }
 
+/// What has become of a content, for people.
+fn held(content: Content) -> &'static str {
+    match content {
+        Content::Intact => "as it was written",
+        Content::Erased => "erased",
+        Content::Altered => "ALTERED",
+    }
+}
+
 /// A record, for people.
 fn story(record: &Record) -> String {
     let place = match record.log.settled {
@@ -259,11 +271,6 @@ fn story(record: &Record) -> String {
         None => format!("entry {}", record.log.accepted),
     };
     let signed = if record.log.checkpointed { "under a checkpoint" } else { "not under a checkpoint yet" };
-    let content = match record.content {
-        Content::Intact => "as it was written",
-        Content::Erased => "erased",
-        Content::Altered => "ALTERED",
-    };
     let mut rows = vec![
         ("request", record.request_id.clone()),
         ("tenant, key", format!("{}, {}", record.tenant, record.key_id)),
@@ -272,7 +279,7 @@ fn story(record: &Record) -> String {
         ("settled", record.settled_at.map_or_else(|| "still running".to_owned(), timestamp)),
         ("outcome", record.outcome.map_or("running", Outcome::name).to_owned()),
         ("log", format!("{place}, {signed}")),
-        ("content", content.to_owned()),
+        ("content", held(record.content).to_owned()),
         ("configuration", record.config_hash.clone()),
         ("parameters", record.parameters.to_string()),
         ("route", format!("{} ({})", record.route.chosen, record.route.why)),
@@ -283,6 +290,7 @@ fn story(record: &Record) -> String {
     rows.extend(record.route.hops.iter().map(|hop| ("way", way(hop))));
     rows.extend(record.error.iter().map(|error| ("error", error.clone())));
     rows.extend(record.verdicts.iter().map(|verdict| ("verdict", verdict.to_string())));
+    rows.extend(record.feedback.iter().map(|given| ("feedback", said(given))));
     rows.extend(record.latency.iter().map(|(stage, micros)| ("latency", format!("{stage} {micros} us"))));
     let table = screen::table(&rows.into_iter().map(|(name, text)| vec![name.to_owned(), text]).collect::<Vec<_>>());
     let steps = record.inference_steps.iter().map(|step| format!("{}. {}: {}\n", step.step, step.action, step.result));
@@ -293,6 +301,24 @@ fn story(record: &Record) -> String {
         steps.collect::<String>(),
         output.as_deref().unwrap_or("-")
     )
+}
+
+/// Feedback, for people.
+fn said(given: &Given) -> String {
+    let Given { at, given_by, rating, correction, comment, conversion, charges, unbilled, content, .. } = given;
+    let cost: i64 = charges.iter().map(|charge| charge.amount).sum();
+    let why = unbilled.map(|why| format!(" ({})", why.name())).unwrap_or_default();
+    let worth =
+        |c: &Conversion| format!("{} worth {} {}, charged {}{why}", c.name, money(c.value), c.currency, money(cost));
+    let parts = [
+        rating.map(|rating| format!("rated {rating}")),
+        conversion.as_ref().map(worth),
+        correction.as_ref().map(|text| format!("should have been: {text}")),
+        comment.as_ref().map(|text| format!("comment: {text}")),
+        (*content != Content::Intact).then(|| format!("words {}", held(*content))),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    format!("{} by {given_by}: {}", timestamp(*at), parts.join("; "))
 }
 
 /// A choice on the request's way, for people.

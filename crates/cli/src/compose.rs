@@ -276,7 +276,11 @@ fn rollout(
     let versions: Vec<_> = versions.collect::<anyhow::Result<_>>()?;
     let shadow = Some(&rollout.shadow).filter(|model| !model.is_empty());
     let shadow = shadow.map(|model| Ok::<_, anyhow::Error>(Shadow::new(target(model)?, bounds(rollout))));
-    Ok(Arc::new(Rollout::new(&rollout.model, versions, shadow.transpose()?)))
+    let built = Rollout::new(&rollout.model, versions, shadow.transpose()?);
+    if rollout.canary.is_empty() {
+        return Ok(Arc::new(built));
+    }
+    Ok(Arc::new(built.with_canary(target(&rollout.canary)?, rollout.plan())))
 }
 
 fn bounds(rollout: &settings::Rollout) -> Bounds {

@@ -36,6 +36,13 @@ pub(crate) async fn get(url: &str, path: &str) -> anyhow::Result<Value> {
     Ok(serde_json::from_slice(&response.bytes().await.map_err(broken)?)?)
 }
 
+/// What the server at `url` answers to a body under a path. A key is taken from `TESSERA_API_KEY`.
+pub(crate) async fn post(url: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
+    let builder = asking(Method::POST, url, path)?.header("content-type", "application/json");
+    let response = accepted(builder.body(body.to_string()).send().await.map_err(broken)?).await?;
+    Ok(serde_json::from_slice(&response.bytes().await.map_err(broken)?)?)
+}
+
 /// A request with the caller's key, if there is one.
 fn asking(method: Method, url: &str, path: &str) -> anyhow::Result<RequestBuilder> {
     hub::install_tls();

@@ -1,4 +1,4 @@
-//! `tessera rollout`: the rollouts of a running server, and how large one must be.
+//! `tessera rollout`: the rollouts of a running server, how its canaries move, and how large a rollout must be.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ pub(crate) struct RolloutArgs {
 
 #[derive(Debug, Subcommand)]
 enum RolloutVerb {
-    /// List the versions with their weights, what was counted of them, and how they stand beside the first of most callers
+    /// List the versions with their weights, what was counted of them, and how they stand beside the first of most callers; where canaries are
     List(AskArgs),
     /// Say how many requests two equal parts need until a difference between them shows
     Size(SizeArgs),
@@ -27,6 +27,26 @@ enum RolloutVerb {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Keep a canary at the share it has
+    Pause(NamedArgs),
+    /// Let a canary go on, after a rollback from its first step
+    Resume(NamedArgs),
+    /// Give a canary to all callers at once
+    Promote(NamedArgs),
+    /// Take a canary back from all callers
+    Rollback(NamedArgs),
+}
+
+#[derive(Debug, Args)]
+struct NamedArgs {
+    /// The name that requests use
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -63,7 +83,8 @@ pub(crate) async fn run(args: RolloutArgs) -> anyhow::Result<()> {
     match args.verb {
         RolloutVerb::List(AskArgs { server, json }) => {
             let found = rollouts(&server).await?;
-            screen::show(json, &found, screen::table(&table(&found)))
+            let canaries: String = found.iter().filter_map(canary).collect();
+            screen::show(json, &found, screen::table(&table(&found)) + &canaries)
         }
         RolloutVerb::Size(args) => size(&args),
         RolloutVerb::Show { name, server } => {
@@ -71,6 +92,10 @@ pub(crate) async fn run(args: RolloutArgs) -> anyhow::Result<()> {
             let named = found.iter().find(|rollout| rollout["model"] == *name);
             screen::json(named.ok_or_else(|| anyhow::anyhow!("no rollout is called {name}"))?)
         }
+        RolloutVerb::Pause(args) => act(args, "pause").await,
+        RolloutVerb::Resume(args) => act(args, "resume").await,
+        RolloutVerb::Promote(args) => act(args, "promote").await,
+        RolloutVerb::Rollback(args) => act(args, "rollback").await,
     }
 }
 
@@ -85,22 +110,40 @@ fn size(args: &SizeArgs) -> anyhow::Result<()> {
     screen::show(json, &json!({ "requests": requests, "power": 0.8, "error": ERROR }), text)
 }
 
+/// Tells a canary what to do; the answer is where it is then.
+async fn act(NamedArgs { name, server, json }: NamedArgs, action: &str) -> anyhow::Result<()> {
+    let moved = remote::post(&server.url, &format!("/v1/rollouts/{name}"), &json!({ "action": action })).await?;
+    let canary = &moved["canary"];
+    let [model, share, course] = ["model", "share", "course"].map(|key| told(&canary[key]));
+    screen::show(json, canary, format!("{name}: {model} has {share} % of the callers, {}", course.replace('_', " ")))
+}
+
 async fn rollouts(server: &ServerArgs) -> anyhow::Result<Vec<Value>> {
     let found = remote::get(&server.url, "/v1/rollouts").await?;
     Ok(found["rollouts"].as_array().cloned().unwrap_or_default())
 }
 
 fn table(rollouts: &[Value]) -> Vec<Vec<String>> {
-    let head = ["NAME", "VERSION", "WEIGHT", "CALLERS", "REQUESTS", "FAILED", "FAILURES", "WAIT"];
+    let head =
+        ["NAME", "VERSION", "WEIGHT", "CALLERS", "REQUESTS", "FAILED", "FAILURES", "WAIT", "BLOCKS", "COST", "QUALITY"];
     let head = head.map(str::to_owned).to_vec();
     let rows = rollouts.iter().flat_map(|rollout| {
         rollout["versions"].as_array().into_iter().flatten().map(|version| {
             let counted = ["model", "weight", "callers", "requests", "failed"].map(|key| told(&version[key]));
-            let standing = ["failures_beside", "wait_beside"].map(|key| told(&version[key]["standing"]));
+            let standing = ["failures", "wait", "blocks", "cost", "quality"];
+            let standing = standing.map(|metric| told(&version[format!("{metric}_beside")]["standing"]));
             std::iter::once(told(&rollout["model"])).chain(counted).chain(standing).collect()
         })
     });
     std::iter::once(head).chain(rows).collect()
+}
+
+/// Where a rollout's canary is, and why.
+fn canary(rollout: &Value) -> Option<String> {
+    let canary = rollout.get("canary")?;
+    let [share, course, why] = ["share", "course", "why"].map(|key| told(&canary[key]));
+    let (name, model, course) = (told(&rollout["model"]), told(&canary["model"]), course.replace('_', " "));
+    Some(format!("\n{name}: {model} has {share} % of the callers, {course}: {why}"))
 }
 
 fn told(value: &Value) -> String {

@@ -16,7 +16,7 @@ use protocol::{anthropic, openai::ErrorBody};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use crate::{app::App, audit, draw, embed, health, measure, messages, moderation, reasoning, rollouts, text};
+use crate::{app::App, audit, draw, embed, feedback, health, measure, messages, moderation, reasoning, rollouts, text};
 
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
@@ -29,6 +29,7 @@ pub(crate) fn routes() -> Vec<Route> {
         moderation::routes(),
         draw::routes(),
         reasoning::routes(),
+        feedback::routes(),
         audit::routes(),
         rollouts::routes(),
         health::routes(),

@@ -15,9 +15,8 @@ use ledger::{Filter, Kind, Ledger, Outcome, Page, Proof, Record, Records, Verifi
 use protocol::{Error, ErrorKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::{Caller, api::Route, app::App, auth, refusal::Refusal};
+use crate::{Caller, api::Route, app::App, auth, body, refusal::Refusal};
 
 pub(crate) fn routes() -> Vec<Route> {
     let of = |path, handler, about| Route::get(path, handler).about("audit", about).fails(404);
@@ -64,6 +63,8 @@ pub(crate) struct Wanted {
     since: Option<i64>,
     /// Accepted before this microsecond since 1970.
     until: Option<i64>,
+    /// Only those of which somebody said something.
+    with_feedback: bool,
     /// Goes on where `next` of the page before says.
     before: Option<u64>,
     /// Records at most: 50 unless it is said, never more than 1000.
@@ -92,8 +93,8 @@ pub(crate) async fn records(
     wanted: Asked<Wanted>,
 ) -> Result<Json<Records>, Refusal> {
     let ledger = ledger(&app, &caller)?;
-    let Wanted { kind, model, key_id, outcome, since, until, before, limit } = asked(wanted)?;
-    let filter = Filter { kind, model, key_id, outcome, since, until };
+    let Wanted { kind, model, key_id, outcome, since, until, with_feedback, before, limit } = asked(wanted)?;
+    let filter = Filter { kind, model, key_id, outcome, since, until, with_feedback };
     let page = Page { before, limit: limit.unwrap_or(Page::default().limit) };
     Ok(Json(ledger.records(&caller.scope(), &filter, page, ledger::beginnings).await.map_err(Error::from)?))
 }
@@ -194,14 +195,7 @@ pub(crate) async fn verify(
         return Err(Error::new(ErrorKind::Forbidden, message).with_code("cross_site").into());
     }
     let ledger = ledger(&app, &caller)?;
-    let against: Against = if body.is_empty() {
-        Against::default()
-    } else {
-        // By way of an object: an array would do for serde.
-        let object = serde_json::from_slice(&body).map(Value::Object);
-        let against = object.and_then(serde_json::from_value);
-        against.map_err(|error| Error::new(ErrorKind::Invalid, format!("The body: {error}.")))?
-    };
+    let against: Against = if body.is_empty() { Against::default() } else { body::object(&body)? };
     let outside = against.checkpoint.map(|note| ledger.verifier().open(&note)).transpose().map_err(Error::from)?;
     Ok(Json(ledger.verify(outside.as_ref()).await.map_err(Error::from)?))
 }

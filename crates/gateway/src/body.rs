@@ -9,6 +9,7 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use protocol::{Error, ErrorKind};
 use tokio::time::timeout;
 
 use crate::{intake::Share, refusal::Refusal};
@@ -19,6 +20,15 @@ const PATIENCE: usize = 8;
 
 /// How long a body may stand still before it is given up.
 const STALL: Duration = Duration::from_secs(30);
+
+/// What a body says, as an object with known fields.
+pub(crate) fn object<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    // By way of an object: an array would do for serde.
+    let object = serde_json::from_slice(bytes).map(serde_json::Value::Object);
+    object
+        .and_then(serde_json::from_value)
+        .map_err(|error| Error::new(ErrorKind::Invalid, format!("The body: {error}.")))
+}
 
 /// Reads the body.
 pub(crate) async fn read(request: Request, limit: usize) -> Result<Bytes, Refusal> {

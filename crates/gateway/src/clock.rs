@@ -2,8 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The date, for spans.
-#[expect(clippy::disallowed_methods, reason = "spans carry the date; no decision depends on it")]
+/// The date, for spans and for canaries, whose steps outlast the process.
+#[expect(clippy::disallowed_methods, reason = "spans and moves of canaries carry the date")]
 pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use guard::Guard;
-use protocol::{Decide, Draw, Embed, Error, Generate};
-use services::rollout::Rollout;
+use protocol::{Decide, Draw, Embed, Error, Generate, Hop, Reason};
+use services::rollout::{Report, Rollout};
 
 use crate::settings::Api;
 
@@ -52,6 +52,15 @@ pub enum PeerKind {
 }
 
 impl Services {
+    /// Tells the rollouts on a request's way what became of it, each by the version that was assigned.
+    pub(crate) fn report(&self, hops: &[Hop], report: impl Fn(&Hop) -> Report) {
+        for hop in hops.iter().filter(|hop| hop.reason == Reason::Assigned) {
+            if let Some(rollout) = self.rollouts.iter().find(|rollout| rollout.name() == hop.asked) {
+                rollout.report(&hop.model, report(hop));
+            }
+        }
+    }
+
     /// Of every service that answers: whether it can now.
     pub(crate) fn states(&self) -> Vec<Result<(), Error>> {
         let Self { generate, embed, draw, decide, .. } = self;
@@ -78,8 +87,12 @@ impl Current {
         self.0.load_full()
     }
 
-    /// From now on these are.
+    /// From now on these are. Rollouts go on where those before them stood.
     pub fn replace(&self, services: Services) {
+        let before = self.get();
+        for rollout in &services.rollouts {
+            before.rollouts.iter().for_each(|other| rollout.succeed(other));
+        }
         self.0.store(Arc::new(services));
     }
 }

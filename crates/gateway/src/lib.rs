@@ -29,6 +29,7 @@ mod audit;
 mod auth;
 mod body;
 mod caller;
+mod canary;
 mod clock;
 mod connections;
 mod console;
@@ -36,6 +37,7 @@ mod current;
 mod drain;
 mod draw;
 mod embed;
+mod feedback;
 mod health;
 mod id;
 mod intake;
@@ -139,7 +141,7 @@ impl Default for Config {
     }
 }
 
-/// How often metrics are read for the console's charts, which folds them too.
+/// How often metrics are read for the console's charts, which folds them too, and canaries are judged.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The shortest and the longest time between looks for contents that are past their time.
@@ -156,6 +158,8 @@ pub async fn serve(listener: Listener, gateway: Gateway, shutdown: impl Future<O
     let app = App::new(gateway, certificate.is_some());
     let (close, closed) = oneshot::channel::<()>();
     let closed = async { closed.await.unwrap_or(()) };
+    // Before the first request: who had a new version has it now.
+    canary::advance(&app).await;
     let server = Box::pin(connections::run(listener, route::router(app.clone()), closed));
     let stop = Box::pin(stop(&app, shutdown, close));
     tokio::select! {
@@ -164,6 +168,7 @@ pub async fn serve(listener: Listener, gateway: Gateway, shutdown: impl Future<O
         () = Box::pin(clockwork(&app, certificate.as_deref())) => {}
         () = export(&app) => {}
         () = Box::pin(retention(&app)) => {}
+        () = Box::pin(canaries(&app)) => {}
     }
 }
 
@@ -189,6 +194,16 @@ async fn clockwork(app: &Arc<App>, certificate: Option<&Certificate>) {
         app.console.tick();
         Turned::sum_up(app, false).await;
         certificate.into_iter().for_each(Certificate::refresh);
+    }
+}
+
+/// Never ends.
+async fn canaries(app: &App) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        canary::advance(app).await;
     }
 }
 

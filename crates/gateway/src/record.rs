@@ -13,6 +13,7 @@ use protocol::{
     Reason, Step, Stop, TextOrTokens, Usage, openai::Call,
 };
 use serde_json::{Map, Value, json};
+use services::rollout::Report;
 use tokio::time::Instant;
 
 use crate::{
@@ -459,6 +460,7 @@ impl Record {
             self.app.rates.correct(&taken.account, taken.tokens, total, taken.limit);
         }
         settled.charges = charges(&self.price, used);
+        self.tell(&settled);
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         settled.latency = self.journey.stages().map(|(stage, time)| (stage.name().into(), micros(time))).collect();
         let kind = self.about.kind.name();
@@ -467,6 +469,21 @@ impl Record {
             traces.record(self.span(&settled));
         }
         self.pending.take().map(|pending| pending.settle(settled))
+    }
+
+    /// Tells rollouts on the way what became of it, at the price of the version's own model where that has one.
+    fn tell(&self, settled: &Settled) {
+        let blocked = settled.outcome == Outcome::Blocked;
+        if !blocked && settled.outcome != Outcome::Served {
+            return;
+        }
+        let in_force = self.app.gateway.settings.get();
+        self.app.services().report(&settled.route.hops, |hop| {
+            let price = in_force.settings.prices.get(&hop.model).unwrap_or(&self.price);
+            let cost =
+                charges(price, settled.usage).iter().fold(0_i64, |sum, charge| sum.saturating_add(charge.amount));
+            Report::Settled { blocked, cost }
+        });
     }
 
     /// The request in the words of OpenTelemetry's conventions for generative AI.

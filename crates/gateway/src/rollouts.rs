@@ -1,21 +1,84 @@
-//! `/v1/rollouts`: which versions stand behind a name and with which weights, how they do beside each other, and how a shadow's answers
-//! compare with those given.
+//! `/v1/rollouts`: which versions stand behind a name and with which weights, how they do beside each other, where a canary is, and how a
+//! shadow's answers compare with those given. Admins move a canary here.
 
 use std::sync::Arc;
 
-use axum::{Extension, Json, extract::State, routing::get};
+use axum::{
+    Extension, Json,
+    extract::{Path, State},
+    routing::{get, post},
+};
+use ledger::{Course, Move};
+use protocol::{Error, ErrorKind};
 use schemars::JsonSchema;
-use serde::Serialize;
-use services::rollout::{Compared, Difference, ERROR, Rollout, Version};
+use serde::{Deserialize, Serialize};
+use services::rollout::{
+    Action, Compared, Difference, ERROR, Figures, Metric, Moments, Plan, Rollout, Tolerated, Version,
+};
 
-use crate::{Caller, api::Route, app::App, refusal::Refusal, settings};
+use crate::{Caller, api::Route, app::App, ask::Ask, body, canary, refusal::Refusal, settings};
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
         Route::get("/v1/rollouts", get(list))
             .about("rollouts", "The rollouts in force, and what their shadows answered")
             .gives::<RolloutList>(),
+        Route::post::<ActionBody>("/v1/rollouts/{*id}", post(act))
+            .about("rollouts", "Pause, resume, promote or roll back a canary")
+            .gives::<RolloutBody>(),
     ]
+}
+
+impl settings::Rollout {
+    /// How its canary is let in, and what is tolerated of any version.
+    pub fn plan(&self) -> Plan {
+        Plan {
+            steps: self.steps.clone(),
+            hold: self.hold.0,
+            hold_requests: self.hold_requests,
+            patience: self.patience.unless_zero(),
+            tolerated: Tolerated {
+                failures: self.tolerated_failures,
+                wait: self.tolerated_wait.0,
+                blocks: self.tolerated_blocks,
+                cost: self.tolerated_cost,
+                quality: self.tolerated_quality,
+            },
+        }
+    }
+}
+
+/// The body of `POST /v1/rollouts/{id}`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ActionBody {
+    /// What the canary is to do.
+    action: ActionName,
+}
+
+/// What a canary may be told.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum ActionName {
+    /// Stay at this step.
+    Pause,
+    /// Go on from this step; after a rollback, from the first one.
+    Resume,
+    /// All callers get it.
+    Promote,
+    /// Nobody gets it.
+    Rollback,
+}
+
+impl From<ActionName> for Action {
+    fn from(name: ActionName) -> Self {
+        match name {
+            ActionName::Pause => Self::Pause,
+            ActionName::Resume => Self::Resume,
+            ActionName::Promote => Self::Promote,
+            ActionName::Rollback => Self::RollBack,
+        }
+    }
 }
 
 /// `GET /v1/rollouts`.
@@ -26,7 +89,7 @@ pub(crate) struct RolloutList {
 
 /// A name and the versions behind it.
 #[derive(Debug, Serialize, JsonSchema)]
-struct RolloutBody {
+pub(crate) struct RolloutBody {
     /// The name requests use.
     model: String,
     versions: Vec<VersionBody>,
@@ -34,18 +97,40 @@ struct RolloutBody {
     mismatch: f64,
     /// They are likely enough; else no comparison should be believed.
     trustworthy: bool,
+    /// Where the version is that is let in step by step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    canary: Option<CanaryBody>,
     /// Who is asked the same and answers nobody.
     #[serde(skip_serializing_if = "Option::is_none")]
     shadow: Option<ShadowBody>,
 }
 
-/// A version, and what was counted of it here since the settings last changed.
+/// Where a canary is. Its moves are entries of the audit log.
+#[derive(Debug, Serialize, JsonSchema)]
+struct CanaryBody {
+    /// Its model.
+    model: String,
+    /// Per cent of the callers that get it.
+    share: u32,
+    /// How it goes on.
+    course: Course,
+    /// Microseconds since 1970, when it got there.
+    since: i64,
+    /// Why.
+    why: String,
+    /// The key that wanted it; empty where the figures did.
+    by: String,
+    /// Moves before this one.
+    moves: u64,
+}
+
+/// A version, and what was counted of it since the settings last changed; with a canary, since its last move, by all gateways.
 #[derive(Debug, Serialize, JsonSchema)]
 struct VersionBody {
     /// Its model.
     model: String,
     /// Its weight beside the others'.
-    weight: u32,
+    weight: u64,
     /// Different callers who got it.
     callers: u64,
     /// Requests that ended or failed.
@@ -54,12 +139,27 @@ struct VersionBody {
     failed: u64,
     /// Mean seconds until the first piece of an answer; null before the first.
     wait: Option<f64>,
+    /// Of the answers that were given or blocked, those blocked.
+    blocked: u64,
+    /// Mean nano-units of currency of a request; null before the first.
+    cost: Option<f64>,
+    /// Mean rating of its answers, 0 to 1; null before the first.
+    quality: Option<f64>,
     /// How much more often it fails than the version of most callers; left out of that one, and while too little is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     failures_beside: Option<DifferenceBody>,
     /// How many seconds longer its callers wait; left out likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     wait_beside: Option<DifferenceBody>,
+    /// How many more of its answers are blocked; left out likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocks_beside: Option<DifferenceBody>,
+    /// How much more a request costs; left out likewise, and where nothing costs anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost_beside: Option<DifferenceBody>,
+    /// How much lower its answers are rated; left out likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quality_beside: Option<DifferenceBody>,
 }
 
 /// A difference that was seen, and what may be concluded at any time, in error at most once in 20.
@@ -96,35 +196,56 @@ struct ShadowBody {
 }
 
 impl RolloutBody {
-    fn new(rollout: &Rollout, tolerated: &settings::Rollout) -> Self {
+    fn new(rollout: &Rollout, tolerated: &Tolerated) -> Self {
         let (versions, mismatch) = (rollout.versions(), rollout.mismatch());
-        // The first one of the heaviest: the last maximum of the reversed.
-        let base = versions.iter().rev().max_by_key(|version| version.weight);
+        let base = rollout.base(&versions);
         Self {
             model: rollout.name().to_owned(),
             versions: versions.iter().map(|version| VersionBody::new(version, base, tolerated)).collect(),
             mismatch,
             trustworthy: mismatch >= ERROR,
+            canary: rollout.state().map(CanaryBody::from),
             shadow: rollout.shadow().map(|(model, compared)| ShadowBody::new(model, compared)),
         }
+    }
+
+    /// As it is in force.
+    fn of(app: &App, rollout: &Rollout) -> Self {
+        let in_force = app.gateway.settings.get();
+        let written = in_force.settings.rollouts.iter().find(|written| written.model == rollout.name());
+        Self::new(rollout, &written.cloned().unwrap_or_default().plan().tolerated)
+    }
+}
+
+impl From<Move> for CanaryBody {
+    fn from(moved: Move) -> Self {
+        let Move { canary: model, share, course, at: since, why, by, number: moves, .. } = moved;
+        Self { model, share, course, since, why, by, moves }
     }
 }
 
 impl VersionBody {
-    fn new(version: &Version, base: Option<&Version>, tolerated: &settings::Rollout) -> Self {
+    fn new(version: &Version, base: Option<&Version>, tolerated: &Tolerated) -> Self {
         let Version { model, weight, figures } = version;
+        let Figures { callers, requests, failed, wait, blocked, cost, quality, .. } = figures;
         let base = base.filter(|base| base.model != *model).map(|base| &base.figures);
-        let failures = base.and_then(|base| figures.failures_beside(base, tolerated.tolerated_failures));
-        let wait = base.and_then(|base| figures.wait_beside(base, tolerated.tolerated_wait.0));
+        let beside = |metric| figures.beside(base?, metric, tolerated, ERROR).map(DifferenceBody::from);
+        let mean = |moments: &Moments| (moments.n > 0).then_some(moments.mean);
         Self {
             model: model.clone(),
             weight: *weight,
-            callers: figures.callers,
-            requests: figures.requests,
-            failed: figures.failed,
-            wait: (figures.wait.n > 0).then_some(figures.wait.mean),
-            failures_beside: failures.map(DifferenceBody::from),
-            wait_beside: wait.map(DifferenceBody::from),
+            callers: *callers,
+            requests: *requests,
+            failed: *failed,
+            wait: mean(wait),
+            blocked: *blocked,
+            cost: mean(cost),
+            quality: mean(quality),
+            failures_beside: beside(Metric::Failures),
+            wait_beside: beside(Metric::Wait),
+            blocks_beside: beside(Metric::Blocks),
+            cost_beside: beside(Metric::Cost),
+            quality_beside: beside(Metric::Quality),
         }
     }
 }
@@ -151,11 +272,21 @@ async fn list(
     Extension(caller): Extension<Arc<Caller>>,
 ) -> Result<Json<RolloutList>, Refusal> {
     caller.may_audit()?;
-    let in_force = app.gateway.settings.get();
-    let body = |rollout: &Arc<Rollout>| {
-        let written = in_force.settings.rollouts.iter().find(|written| written.model == rollout.name());
-        RolloutBody::new(rollout, &written.cloned().unwrap_or_default())
-    };
-    let rollouts = app.services().rollouts.iter().map(body).collect();
+    let rollouts = app.services().rollouts.iter().map(|rollout| RolloutBody::of(&app, rollout)).collect();
     Ok(Json(RolloutList { rollouts }))
+}
+
+/// `POST /v1/rollouts/{id}`.
+async fn act(Path(name): Path<String>, ask: Ask) -> Result<Json<RolloutBody>, Refusal> {
+    ask.caller.may_administer()?;
+    let ActionBody { action } = body::object(&ask.body)?;
+    let services = ask.app.services();
+    let missing = || {
+        let message = format!("No rollout is called `{name}`; GET /v1/rollouts lists them.");
+        Error::new(ErrorKind::NotFound, message).with_code("no_rollout")
+    };
+    let rollout = services.rollouts.iter().find(|rollout| rollout.name() == name).ok_or_else(missing)?;
+    let by = if ask.caller.is_known() { &*ask.caller.key_id } else { "anybody" };
+    canary::act(&ask.app, rollout, action.into(), by).await?;
+    Ok(Json(RolloutBody::of(&ask.app, rollout)))
 }

@@ -163,6 +163,17 @@ mod tests {
             "line 5",
             "another cascade",
         );
+        let rollout = "[[rollouts]]\nmodel = \"m\"\nversions = { a = 1 }\ncanary = ";
+        check(&format!("{rollout}\"a\""), "line 4", "one of the versions");
+        check(&format!("{rollout}\"b\"\nsteps = [1, 1, 100]"), "line 5", "grow");
+        check(&format!("{rollout}\"b\"\nsteps = [0, 100]"), "line 5", "grow");
+        check(&format!("{rollout}\"b\"\nsteps = [1, 50]"), "line 5", "100");
+        check("[[conversions]]\nshare = \"0.02\"", "line 1", "name");
+        check("[[conversions]]\nname = \"order\"", "line 1", "one of them");
+        check("[[conversions]]\nname = \"order\"\nshare = \"0.02\"\namount = \"1.00\"", "line 3", "one of them");
+        check("[[conversions]]\nname = \"order\"\nshare = \"1.5\"", "line 3", "at most 1");
+        check("[[conversions]]\nname = \"order\"\nshare = \"0.0000001\"", "line 3", "six places");
+        check("[[conversions]]\nname = \"order\"\namount = \"9000.01\"", "line 3", "9000.00");
         check("[tracing]\nsample = 2.0", "line 2", "between 0 and 1");
         check("[auth.oidc]\nissuer = \"https://i\"", "line 1", "roles");
         check("[ledger]\ncurrency = \"euro\"", "line 2", "three letters");

@@ -67,7 +67,6 @@ impl Ledger {
         self.empty_log().await?;
         Ok(contents)
     }
-
 }
 
 fn event_id() -> String {

@@ -278,7 +278,8 @@ impl Ledger {
 
     /// Whom the content of a request concerns.
     async fn subject(&self, request_id: &str) -> Result<String> {
-        let sql = "SELECT u.subject FROM entries e JOIN contents c ON c.idx = e.idx JOIN subjects u ON u.id = c.subject_id
+        let sql =
+            "SELECT u.subject FROM entries e JOIN contents c ON c.idx = e.idx JOIN subjects u ON u.id = c.subject_id
                    WHERE e.request_id = $1 AND e.phase = 0";
         let rows = self.shared.store.rows(sql, vec![request_id.into()]).await?;
         let gone = || Error::NotFound(format!("the content of {request_id:?} was erased: no words are kept about it"));

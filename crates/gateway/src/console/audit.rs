@@ -12,7 +12,7 @@ use axum::{
 use ledger::{Content, Filter, Kind, Ledger, Outcome, Page as Part, Record, Records, Route, Verification};
 use maud::{Markup, html};
 use protocol::{Candidate, Hop, Reason, Step};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
@@ -273,6 +273,7 @@ fn story(app: &App, view: &View, record: &Record) -> Markup {
                 @if !record.verdicts.is_empty() { (chapter(view.t("audit.verdicts"), None, &verdicts(&record.verdicts))) }
                 (chapter(view.t("audit.output"), None, &output(app, view, record)))
                 @if let Some(at) = record.settled_at { (chapter(view.t("audit.settled"), Some(at), &settled(view, record))) }
+                @for given in &record.feedback { (chapter(view.t("audit.feedback"), Some(given.at), &json(given))) }
             }
             (place(view, record))
         }
@@ -579,7 +580,7 @@ pub(super) fn money(nano: i64) -> String {
     if digits.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{digits}") }
 }
 
-fn json(value: &Value) -> Markup {
+fn json(value: &impl Serialize) -> Markup {
     html! { pre { (serde_json::to_string_pretty(value).unwrap_or_default()) } }
 }
 

@@ -2,7 +2,7 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Cascade, Mistake, Rollout, Route, Settings, Upstream, line_at};
+use super::{Cascade, Conversion, Mistake, Money, Rollout, Route, Settings, Upstream, line_at};
 
 /// A mistake at a path such as `upstreams`, `0`, `url`.
 pub(super) type Wrong = (Vec<String>, String);
@@ -30,6 +30,9 @@ pub(super) fn check(settings: &Settings) -> Vec<Wrong> {
     }
     for (i, route) in settings.routes.iter().enumerate() {
         self::route(settings, i, route, &mut wrong);
+    }
+    for (i, conversion) in settings.conversions.iter().enumerate() {
+        self::conversion(settings, i, conversion, &mut wrong);
     }
     for (i, rollout) in settings.rollouts.iter().enumerate() {
         self::rollout(settings, i, rollout, &mut wrong);
@@ -132,10 +135,56 @@ fn rollout(settings: &Settings, i: usize, rollout: &Rollout, wrong: &mut Vec<Wro
     if rollout.versions.values().all(|weight| *weight == 0) {
         say("versions", "give no version any weight: write { a-model = 90, another = 10 }".to_owned());
     }
-    for (key, share) in [("tolerated_failures", rollout.tolerated_failures), ("shadow_share", rollout.shadow_share)] {
+    let shares = [
+        ("tolerated_failures", rollout.tolerated_failures),
+        ("tolerated_blocks", rollout.tolerated_blocks),
+        ("tolerated_cost", rollout.tolerated_cost),
+        ("tolerated_quality", rollout.tolerated_quality),
+        ("shadow_share", rollout.shadow_share),
+    ];
+    for (key, share) in shares {
         if !(0.0..=1.0).contains(&share) {
             say(key, format!("is {share}, but must be between 0 and 1"));
         }
+    }
+    if !rollout.canary.is_empty() {
+        canary(i, rollout, wrong);
+    }
+}
+
+/// Steps that grow to 100, to a version that is none of the others.
+fn canary(i: usize, rollout: &Rollout, wrong: &mut Vec<Wrong>) {
+    let place = i.to_string();
+    let mut say = |key: &str, what: String| add(wrong, &["rollouts", &place, key], what);
+    if rollout.versions.contains_key(&rollout.canary) {
+        say("canary", format!("is `{}`, one of the versions: it has its share by `steps`", rollout.canary));
+    }
+    let grow = rollout.steps.windows(2).all(|pair| pair[0] < pair[1]);
+    if !grow || rollout.steps.first() == Some(&0) || rollout.steps.last() != Some(&100) {
+        say("steps", "must grow from 1 or more to 100, such as [1, 10, 50, 100]".to_owned());
+    }
+}
+
+/// Beyond, the price of one does not fit into the bill's integers.
+const DEAREST: Money = Money(9_000_000_000_000);
+
+fn conversion(settings: &Settings, i: usize, conversion: &Conversion, wrong: &mut Vec<Wrong>) {
+    let place = i.to_string();
+    let mut say = |key: &str, what: String| add(wrong, &["conversions", &place, key], what);
+    if conversion.name.is_empty() {
+        say("name", "is required: what feedback calls it".to_owned());
+    }
+    if settings.conversions[..i].iter().any(|other| other.name == conversion.name) {
+        say("name", format!("is `{}`, as a conversion before it is called", conversion.name));
+    }
+    if (conversion.share.0 > 0) == (conversion.amount.0 > 0) {
+        say("share", "or amount: write one of them".to_owned());
+    }
+    if conversion.share > Money(1_000_000_000) || !conversion.share.0.is_multiple_of(1000) {
+        say("share", format!("is {}, but must be at most 1, with at most six places", conversion.share));
+    }
+    if conversion.amount > DEAREST {
+        say("amount", format!("is {}, but may be {DEAREST} at most", conversion.amount));
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Settings {
     pub tenants: BTreeMap<String, Tenant>,
     /// What a model costs, by the model's name; models without a price cost nothing.
     pub prices: BTreeMap<String, Price>,
+    /// What conversions that are reported as feedback cost; those without a price cost nothing.
+    pub conversions: Vec<Conversion>,
     /// Where records, usage and keys are kept.
     pub ledger: Ledger,
     /// Services elsewhere: any OpenAI-compatible URL, and Anthropic's.
@@ -235,6 +237,34 @@ pub struct Price {
     pub output: Money,
 }
 
+/// What a conversion costs that is reported as feedback (`POST /v1/feedback`): a share of its value, or an amount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Conversion {
+    /// What it is called in feedback.
+    pub name: String,
+    /// What of every unit of its value is charged, with at most six places: `"0.02"` is two in a hundred.
+    pub share: Money,
+    /// What is charged whatever its value, in place of a share.
+    pub amount: Money,
+    /// How long after its request it counts.
+    pub window: Span,
+    /// The most that one is charged; `"0.00"` is no limit.
+    pub cap: Money,
+}
+
+impl Default for Conversion {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            share: Money(0),
+            amount: Money(0),
+            window: Span(Duration::from_secs(30 * 86_400)),
+            cap: Money(0),
+        }
+    }
+}
+
 /// Where records, usage and keys are kept. Changes need a restart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -384,7 +414,7 @@ pub enum Strategy {
 }
 
 /// A name that stands for versions, each for its share of the callers. A caller (the end user whom a request names, else the key) keeps
-/// its version while the weights stay.
+/// its version while the weights stay. One version more may be let in step by step, by how it does beside the others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rollout {
@@ -396,6 +426,22 @@ pub struct Rollout {
     pub tolerated_failures: f64,
     /// How much longer its callers may wait for the first piece of an answer.
     pub tolerated_wait: Span,
+    /// How many more of its answers the guard may block, as a share of them.
+    pub tolerated_blocks: f64,
+    /// How much more its requests may cost, as a share of what they cost there; each by the prices of its own model.
+    pub tolerated_cost: f64,
+    /// How much lower its answers may be rated, of 1.
+    pub tolerated_quality: f64,
+    /// A new version that is let in step by step, beside the weights; empty is none.
+    pub canary: String,
+    /// Per cent of the callers that get it, step by step; the last is 100.
+    pub steps: Vec<u32>,
+    /// The least time at a step.
+    pub hold: Span,
+    /// The least requests of the new version at a step.
+    pub hold_requests: u64,
+    /// The most time at a step; if nothing is known then, it pauses. 0s waits for ever.
+    pub patience: Span,
     /// A model that is asked what the others were asked; its answers are compared and counted, and nobody gets them. Empty is none.
     pub shadow: String,
     /// The share of requests that it is asked, 0 to 1.
@@ -415,6 +461,14 @@ impl Default for Rollout {
             versions: BTreeMap::new(),
             tolerated_failures: 0.01,
             tolerated_wait: Span(Duration::from_millis(200)),
+            tolerated_blocks: 0.01,
+            tolerated_cost: 0.1,
+            tolerated_quality: 0.05,
+            canary: String::new(),
+            steps: vec![1, 10, 50, 100],
+            hold: Span(Duration::from_secs(600)),
+            hold_requests: 200,
+            patience: Span(Duration::from_secs(86_400)),
             shadow: String::new(),
             shadow_share: 0.1,
             shadow_at_once: 1,

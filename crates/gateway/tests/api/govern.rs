@@ -35,19 +35,19 @@ use crate::{
 };
 
 /// A gateway with a ledger.
-struct Place {
+pub(crate) struct Place {
     directory: PathBuf,
-    ledger: Ledger,
+    pub(crate) ledger: Ledger,
     live: Arc<Live>,
-    app: Router,
+    pub(crate) app: Router,
 }
 
 impl Place {
-    async fn new(fake: &Fake, settings: &str) -> Self {
+    pub(crate) async fn new(fake: &Fake, settings: &str) -> Self {
         Self::over(fake.gateway(), settings).await
     }
 
-    async fn over(gateway: Gateway, settings: &str) -> Self {
+    pub(crate) async fn over(gateway: Gateway, settings: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let unique = format!("tessera-govern-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(unique);
@@ -61,7 +61,7 @@ impl Place {
     }
 
     /// The secret of a new key.
-    async fn key(&self, tenant: &str, role: Role, change: impl FnOnce(&mut Grant)) -> String {
+    pub(crate) async fn key(&self, tenant: &str, role: Role, change: impl FnOnce(&mut Grant)) -> String {
         let mut grant = Grant {
             name: String::new(),
             tenant: tenant.to_owned(),
@@ -75,15 +75,20 @@ impl Place {
         self.ledger.keys().create(grant).await.unwrap().1
     }
 
-    async fn chat(&self, key: &str, body: Value) -> Response<Body> {
+    pub(crate) async fn chat(&self, key: &str, body: Value) -> Response<Body> {
         send(&self.app, with(key, "/v1/chat/completions", Some(body))).await
     }
 
-    async fn get(&self, key: &str, path: &str) -> (StatusCode, Value) {
+    pub(crate) async fn get(&self, key: &str, path: &str) -> (StatusCode, Value) {
         let response = send(&self.app, with(key, path, None)).await;
         let status = response.status();
         let body = text(response).await;
         (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+    }
+
+    pub(crate) async fn post(&self, key: &str, path: &str, body: Value) -> (u16, Value) {
+        let response = send(&self.app, with(key, path, Some(body))).await;
+        (response.status().as_u16(), serde_json::from_str(&text(response).await).unwrap())
     }
 
     /// The record of this place in the list, whole.
@@ -121,7 +126,7 @@ fn with(key: &str, path: &str, body: Option<Value>) -> Request<Body> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "a literal reads best in its place")]
-fn hello(extra: Value) -> Value {
+pub(crate) fn hello(extra: Value) -> Value {
     let mut body = json!({ "model": "talker", "messages": [{ "role": "user", "content": "Hello there" }] });
     body.as_object_mut().unwrap().extend(extra.as_object().cloned().unwrap_or_default());
     body

@@ -2,6 +2,7 @@
 //! with snapshots (`UPDATE_EXPECT=1` rewrites them).
 #![expect(clippy::unwrap_used, clippy::panic, reason = "shared functions of a test binary")]
 
+mod canary;
 mod chat;
 mod completions;
 mod console;
@@ -9,6 +10,7 @@ mod drain;
 mod edges;
 mod embeddings;
 mod fake;
+mod feedback;
 mod govern;
 mod identity;
 mod images;

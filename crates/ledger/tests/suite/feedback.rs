@@ -133,7 +133,8 @@ pub(crate) async fn a_conversion_is_charged_once_and_in_time(bench: Bench) {
 
     let value = 240_000_000 + UNIT + 50;
     let bill = ledger.usage().bill("acme", Period { starts: 0, ends: i64::MAX }).await.unwrap();
-    let of = |item: ledger::Item| bill.iter().find(|line| line.item == item).map(|l| (&*l.key_id, l.quantity, l.amount));
+    let of =
+        |item: ledger::Item| bill.iter().find(|line| line.item == item).map(|l| (&*l.key_id, l.quantity, l.amount));
     assert_eq!(of(ledger::Item::Value), Some(("k1", 912 * UNIT.unsigned_abs(), 240_000_000 + UNIT)));
     assert_eq!(of(ledger::Item::Conversions), Some(("k1", 1, 50)));
     for account in [Account::key("acme", "k1"), Account::tenant("acme")] {
@@ -208,7 +209,10 @@ pub(crate) async fn a_rollout_is_moved_once_and_for_all(bench: Bench) {
         (Err(Error::Duplicate(_)), Ok(())) => back,
         other => panic!("{other:?}"),
     };
-    assert!(one.figures_of_others(&first, "none").await.unwrap().is_empty(), "what was counted goes with the next move");
+    assert!(
+        one.figures_of_others(&first, "none").await.unwrap().is_empty(),
+        "what was counted goes with the next move"
+    );
     for ledger in [one, two] {
         assert_eq!(ledger.last_move("support", "new").await.unwrap().as_ref(), Some(&won));
         sound(&ledger).await;

@@ -8,9 +8,9 @@
 use sha2::{Digest, Sha256};
 
 /// The place of the arm that `unit` gets under the rollout `name`, of arms with their weights; `None` if none has any.
-pub(super) fn assigned<'a>(name: &str, unit: &str, arms: impl Iterator<Item = (&'a str, u32)>) -> Option<usize> {
+pub(super) fn assigned<'a>(name: &str, unit: &str, arms: impl Iterator<Item = (&'a str, u64)>) -> Option<usize> {
     let waits = arms.enumerate().filter(|(_, (_, weight))| *weight > 0);
-    let waits = waits.map(|(i, (arm, weight))| (i, -drawn(&[name, arm, unit]).ln() / f64::from(weight)));
+    let waits = waits.map(|(i, (arm, weight))| (i, -drawn(&[name, arm, unit]).ln() / weight as f64));
     waits.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i)
 }
 
@@ -32,7 +32,7 @@ mod tests {
 
     const UNITS: usize = 20_000;
 
-    fn arms(weights: &[u32]) -> Vec<usize> {
+    fn arms(weights: &[u64]) -> Vec<usize> {
         let named = || ["a", "b", "c"].into_iter().zip(weights.iter().copied());
         (0..UNITS).map(|unit| assigned("r", &unit.to_string(), named()).unwrap()).collect()
     }
@@ -40,10 +40,10 @@ mod tests {
     /// How often each arm was given is its weight's share, within four standard errors.
     #[test]
     fn shares_are_the_weights() {
-        fn check(weights: &[u32]) {
+        fn check(weights: &[u64]) {
             let given = arms(weights);
             for (arm, weight) in weights.iter().enumerate() {
-                let p = f64::from(*weight) / f64::from(weights.iter().sum::<u32>());
+                let p = *weight as f64 / weights.iter().sum::<u64>() as f64;
                 let (n, found) = (UNITS as f64, given.iter().filter(|a| **a == arm).count() as f64);
                 assert!((found - n * p).abs() <= 4.0 * (n * p * (1.0 - p)).sqrt(), "{weights:?}: {found} of arm {arm}");
             }
@@ -57,8 +57,8 @@ mod tests {
     /// From one set of weights to another: who moves goes to `grown`, and no more than its share grows by.
     #[test]
     fn a_growing_weight_moves_only_whom_it_must() {
-        fn check(from: &[u32], to: &[u32], grown: usize) {
-            let share = |weights: &[u32]| f64::from(weights[grown]) / f64::from(weights.iter().sum::<u32>());
+        fn check(from: &[u64], to: &[u64], grown: usize) {
+            let share = |weights: &[u64]| weights[grown] as f64 / weights.iter().sum::<u64>() as f64;
             let moved: Vec<_> = arms(from).into_iter().zip(arms(to)).filter(|(a, b)| a != b).collect();
             assert!(moved.iter().all(|(_, to)| *to == grown), "{from:?} {to:?}");
             let (n, p) = (UNITS as f64, share(to) - share(from));
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn nothing_is_given_where_nothing_weighs() {
-        let of = |weights: [u32; 2]| assigned("r", "u", ["a", "b"].into_iter().zip(weights));
+        let of = |weights: [u64; 2]| assigned("r", "u", ["a", "b"].into_iter().zip(weights));
         assert_eq!((of([0, 0]), of([0, 1]), of([1, 0])), (None, Some(1), Some(0)));
     }
 

@@ -1,7 +1,7 @@
-//! What is known of the versions beside each other: who got which, how often each failed, how long its callers waited; and what may
-//! be concluded from that at any time.
+//! What is known of the versions beside each other: who got which, how often each failed, how long its callers waited, how often it was
+//! blocked, what it cost, how it was rated; and what may be concluded from that at any time.
 //!
-//! Counted is since the rollout was made, in this process. Callers who hang up before anything came count nowhere; neither do
+//! Counted is since the weights were last set. Callers who hang up before anything came count nowhere; neither do
 //! errors that are the request's own fault.
 
 use std::{
@@ -11,6 +11,7 @@ use std::{
 };
 
 use protocol::{Error, ErrorKind};
+use serde::{Deserialize, Serialize};
 
 use super::sequence::{self, LEAST};
 use crate::first::elsewhere;
@@ -23,7 +24,7 @@ const CALLERS: usize = 1 << 16;
 const TRUST: f64 = 100.0;
 
 /// What was counted of a version.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Figures {
     /// Different callers who got it.
     pub callers: u64,
@@ -33,10 +34,64 @@ pub struct Figures {
     pub failed: u64,
     /// Seconds until the first piece of an answer.
     pub wait: Moments,
+    /// Requests that were answered or blocked.
+    pub judged: u64,
+    /// Of these, how many were blocked.
+    pub blocked: u64,
+    /// What each of these cost, in nano-units of currency.
+    pub cost: Moments,
+    /// Ratings of answers, 0 to 1.
+    pub quality: Moments,
+}
+
+/// What versions are compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Metric {
+    /// The share of requests that failed.
+    Failures,
+    /// Seconds until the first piece of an answer.
+    Wait,
+    /// The share of answers that were blocked.
+    Blocks,
+    /// What a request costs, in nano-units of currency.
+    Cost,
+    /// How much worse answers are rated: the other version's mean rating less this one's.
+    Quality,
+}
+
+impl Metric {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Failures, Self::Wait, Self::Blocks, Self::Cost, Self::Quality];
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Failures => "failures",
+            Self::Wait => "wait",
+            Self::Blocks => "blocks",
+            Self::Cost => "cost",
+            Self::Quality => "quality",
+        }
+    }
+}
+
+/// How much worse than another one a version may be and still be fine.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tolerated {
+    /// Failures, as a share of requests.
+    pub failures: f64,
+    /// Time to the first piece.
+    pub wait: Duration,
+    /// Blocked answers, as a share of them.
+    pub blocks: f64,
+    /// Cost of a request, as a share of the other version's.
+    pub cost: f64,
+    /// The mean rating.
+    pub quality: f64,
 }
 
 /// Number, mean and variance of samples.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Moments {
     /// How many.
     pub n: u64,
@@ -92,36 +147,89 @@ impl Moments {
     fn variance(&self) -> f64 {
         self.squares / self.n.saturating_sub(1).max(1) as f64
     }
+
+    /// As if both had been counted as one (Chan, Golub and LeVeque 1979).
+    fn and(self, other: Self) -> Self {
+        let n = self.n + other.n;
+        let (a, b, all) = (self.n as f64, other.n as f64, n.max(1) as f64);
+        let off = other.mean - self.mean;
+        Self { n, mean: self.mean + off * b / all, squares: self.squares + other.squares + off * off * a * b / all }
+    }
+}
+
+/// Number, mean and variance, as differences are made of.
+type Sample = (u64, f64, f64);
+
+/// Of so many, some were such.
+fn share(n: u64, such: u64) -> Sample {
+    // With one of either kind added: what never happened yet is not known never to happen.
+    let likely = (such as f64 + 1.0) / (n as f64 + 2.0);
+    (n, such as f64 / n.max(1) as f64, likely * (1.0 - likely))
 }
 
 impl Figures {
-    /// How much more often it fails than `other`; `None` while too little is known.
-    pub fn failures_beside(&self, other: &Self, tolerated: f64) -> Option<Difference> {
-        let rate = |figures: &Self| {
-            let (n, failed) = (figures.requests as f64, figures.failed as f64);
-            // With one of either kind added: a version that never failed yet is not known never to fail.
-            let likely = (failed + 1.0) / (n + 2.0);
-            (figures.requests, failed / n.max(1.0), likely * (1.0 - likely))
+    /// How much more (of quality: less) this version has than `other`; `None` while too little is known, or there is nothing to compare.
+    /// It is called worse wrongly with a chance of at most `error` over all looks, and fine wrongly with one of at most [`ERROR`].
+    pub fn beside(&self, other: &Self, metric: Metric, tolerated: &Tolerated, error: f64) -> Option<Difference> {
+        let tolerable = match metric {
+            Metric::Failures => tolerated.failures,
+            Metric::Wait => tolerated.wait.as_secs_f64(),
+            Metric::Blocks => tolerated.blocks,
+            Metric::Cost => tolerated.cost * other.cost.mean,
+            Metric::Quality => tolerated.quality,
         };
-        difference(rate(self), rate(other), tolerated)
+        let free = metric == Metric::Cost && self.cost.mean == 0.0 && other.cost.mean == 0.0;
+        let (a, b) = if metric == Metric::Quality { (other, self) } else { (self, other) };
+        if free { None } else { difference(a.sample(metric), b.sample(metric), tolerable, error) }
     }
 
-    /// How much longer its callers wait than those of `other`, in seconds; `None` while too little is known.
-    pub fn wait_beside(&self, other: &Self, tolerated: Duration) -> Option<Difference> {
-        let wait = |figures: &Self| (figures.wait.n, figures.wait.mean, figures.wait.variance());
-        difference(wait(self), wait(other), tolerated.as_secs_f64())
+    /// There is enough of it for others to be compared with.
+    pub(super) fn has(&self, metric: Metric) -> bool {
+        let (n, mean, _) = self.sample(metric);
+        n >= LEAST && (metric != Metric::Cost || mean > 0.0)
+    }
+
+    fn sample(&self, metric: Metric) -> Sample {
+        let of = |moments: &Moments| (moments.n, moments.mean, moments.variance());
+        match metric {
+            Metric::Failures => share(self.requests, self.failed),
+            Metric::Wait => of(&self.wait),
+            Metric::Blocks => share(self.judged, self.blocked),
+            Metric::Cost => of(&self.cost),
+            Metric::Quality => {
+                // With the best and the worst added, for the same reason as in `share`.
+                let mut likely = self.quality;
+                [0.0, 1.0].into_iter().for_each(|rating| likely.add(rating));
+                (self.quality.n, self.quality.mean, likely.variance())
+            }
+        }
+    }
+
+    /// As if both had been counted as one; a caller of both counts twice.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            callers: self.callers + other.callers,
+            requests: self.requests + other.requests,
+            failed: self.failed + other.failed,
+            wait: self.wait.and(other.wait),
+            judged: self.judged + other.judged,
+            blocked: self.blocked + other.blocked,
+            cost: self.cost.and(other.cost),
+            quality: self.quality.and(other.quality),
+        }
     }
 }
 
-/// Number, mean and variance of two samples become their difference.
-fn difference(a: (u64, f64, f64), b: (u64, f64, f64), tolerated: f64) -> Option<Difference> {
+/// How much larger `a` is than `b`.
+fn difference(a: Sample, b: Sample, tolerated: f64, error: f64) -> Option<Difference> {
     if a.0.min(b.0) < LEAST {
         return None;
     }
     let n = (a.0 + b.0) as f64;
     let v = n * (a.2 / a.0 as f64 + b.2 / b.0 as f64);
-    let (value, half, one) = (a.1 - b.1, sequence::two_sided(n, v, ERROR), sequence::one_sided(n, v, ERROR));
-    let standing = match (value - one > 0.0, value + one < tolerated) {
+    let (value, half) = (a.1 - b.1, sequence::two_sided(n, v, ERROR));
+    let (worse, fine) = (sequence::one_sided(n, v, error), sequence::one_sided(n, v, ERROR));
+    let standing = match (value - worse > 0.0, value + fine < tolerated) {
         (_, true) => Standing::Fine,
         (true, false) => Standing::Worse,
         (false, false) => Standing::Open,
@@ -142,10 +250,10 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    pub(super) fn new(weights: &[u32]) -> Self {
-        let all = weights.iter().map(|weight| f64::from(*weight)).sum::<f64>().max(1.0);
+    pub(super) fn new(weights: &[u64]) -> Self {
+        let all = (weights.iter().sum::<u64>() as f64).max(1.0);
         Self {
-            shares: weights.iter().map(|weight| f64::from(*weight) / all).collect(),
+            shares: weights.iter().map(|weight| *weight as f64 / all).collect(),
             figures: vec![Figures::default(); weights.len()],
             seen: HashSet::new(),
             hasher: RandomState::new(),
@@ -188,6 +296,19 @@ impl Trial {
             }
             Some(_) => {}
         }
+    }
+
+    /// A request was answered, or blocked.
+    pub(super) fn settled(&mut self, version: usize, blocked: bool, cost: i64) {
+        let figures = &mut self.figures[version];
+        figures.judged += 1;
+        figures.blocked += u64::from(blocked);
+        figures.cost.add(cost as f64);
+    }
+
+    /// An answer was rated.
+    pub(super) fn rated(&mut self, version: usize, rating: f64) {
+        self.figures[version].quality.add(rating);
     }
 }
 

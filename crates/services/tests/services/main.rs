@@ -3,6 +3,7 @@
 
 mod balanced;
 mod breaker;
+mod canary;
 mod capable;
 mod cascade;
 mod fake;

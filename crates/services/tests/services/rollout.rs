@@ -6,13 +6,16 @@ use futures_util::StreamExt;
 use protocol::{ErrorKind, Event, Generate, GenerateRequest, Reason};
 use services::{
     Target,
-    rollout::{Bounds, Compared, ERROR, Rollout, Shadow, Standing},
+    rollout::{Bounds, Compared, ERROR, Metric, Rollout, Shadow, Standing, Tolerated},
 };
 use tokio::time::Instant;
 
 use crate::fake::{Fake, Script, Step, breaks, done, ends, error, events, request, says, slow, started, text, way};
 
 const BOUNDS: Bounds = Bounds { share: 1.0, at_once: 8, tokens_per_hour: 0, time: Duration::from_secs(60) };
+
+const TOLERATED: Tolerated =
+    Tolerated { failures: 0.01, wait: Duration::from_millis(200), blocks: 0.01, cost: 0.1, quality: 0.05 };
 
 fn version(fake: &Fake, name: &str) -> Target {
     let mut fake = fake.clone();
@@ -183,7 +186,7 @@ async fn until_worse(good: &Fake, bad: &Fake, weights: [u32; 2], most: usize) ->
         tokio::time::sleep(Duration::from_millis(100)).await;
         let _ = events(&rollout, of(&unit.to_string())).await;
         let now = rollout.versions();
-        let found = now[1].figures.failures_beside(&now[0].figures, 0.01);
+        let found = now[1].figures.beside(&now[0].figures, Metric::Failures, &TOLERATED, ERROR);
         if found.is_some_and(|found| found.standing == Standing::Worse) {
             return Some(began.elapsed());
         }

@@ -236,6 +236,7 @@ pub(super) const TEXTS: &[(&str, &str, &str)] = &[
     ("audit.verdicts", "Moderation", "内容审核"),
     ("audit.output", "What was delivered", "输出"),
     ("audit.settled", "Settled", "结算"),
+    ("audit.feedback", "Feedback", "反馈"),
     ("audit.nothing", "Nothing", "无"),
     ("audit.as-sent", "As it was recorded", "记录原文"),
     ("audit.tenant", "Tenant", "租户"),

@@ -6,6 +6,11 @@ use super::*;
 
 const TRIALS: usize = 400;
 
+/// So many more failures are tolerated, and nothing else.
+fn failures(tolerated: f64) -> Tolerated {
+    Tolerated { failures: tolerated, wait: Duration::ZERO, blocks: 0.0, cost: 0.0, quality: 0.0 }
+}
+
 /// A trial of two versions that fail so often: the requests of both until the second one's standing was concluded, and which it is.
 fn until_known(random: &mut StdRng, rates: [f64; 2], tolerated: f64, most: usize) -> (usize, Standing) {
     let mut figures = [Figures::default(); 2];
@@ -13,7 +18,8 @@ fn until_known(random: &mut StdRng, rates: [f64; 2], tolerated: f64, most: usize
         let arm = usize::from(random.random_bool(0.5));
         figures[arm].requests += 1;
         figures[arm].failed += u64::from(random.random_bool(rates[arm]));
-        let found = figures[1].failures_beside(&figures[0], tolerated).map_or(Standing::Open, |found| found.standing);
+        let found = figures[1].beside(&figures[0], Metric::Failures, &failures(tolerated), ERROR);
+        let found = found.map_or(Standing::Open, |found| found.standing);
         if found != Standing::Open {
             return (n, found);
         }
@@ -84,7 +90,7 @@ fn the_power_is_what_was_estimated() {
 /// Callers by the weights are a mismatch in at most 5 of 100 trials; others are found.
 #[test]
 fn a_mismatch_is_a_mismatch() {
-    fn found(weights: [u32; 2], share: f64) -> f64 {
+    fn found(weights: [u64; 2], share: f64) -> f64 {
         let mut random = StdRng::seed_from_u64(7);
         let mut one = |_: &usize| {
             let mut trial = Trial::new(&weights);
@@ -117,6 +123,47 @@ fn moments_are_mean_and_variance() {
     let mut moments = Moments::default();
     [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0].into_iter().for_each(|sample| moments.add(sample));
     assert!((moments.mean - 5.0).abs() < 1e-12 && (moments.variance() - 32.0 / 7.0).abs() < 1e-12);
+}
+
+/// Counted apart and put together is counted as one.
+#[test]
+fn moments_add_up() {
+    let samples = [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0];
+    let of = |samples: &[f64]| {
+        let mut moments = Moments::default();
+        samples.iter().for_each(|sample| moments.add(*sample));
+        moments
+    };
+    let whole = of(&samples);
+    for cut in 0..=samples.len() {
+        let found = of(&samples[..cut]).and(of(&samples[cut..]));
+        assert_eq!(found.n, whole.n, "{cut}");
+        assert!((found.mean - whole.mean).abs() < 1e-12 && (found.squares - whole.squares).abs() < 1e-9, "{cut}");
+    }
+}
+
+/// Each metric is compared by its own figures, less being better but for quality; without prices there is no cost.
+#[test]
+fn every_metric_has_its_figures() {
+    fn check(metric: Metric, of: impl Fn(&mut Trial, usize, bool), expected: Option<Standing>) {
+        let mut trial = Trial::new(&[1, 1]);
+        for i in 0..2000 {
+            of(&mut trial, 0, i % 10 == 0);
+            of(&mut trial, 1, i % 2 == 0);
+        }
+        let found = trial.figures[1].beside(&trial.figures[0], metric, &failures(0.01), ERROR);
+        assert_eq!(found.map(|found| found.standing), expected, "{metric:?}");
+    }
+    let worse = Some(Standing::Worse);
+    let error = Error::new(ErrorKind::Upstream, "");
+    check(Metric::Failures, |trial, version, bad| trial.ended(version, bad.then_some(&error)), worse);
+    check(Metric::Wait, |trial, version, bad| trial.began(version, Duration::from_secs(u64::from(bad))), worse);
+    check(Metric::Blocks, |trial, version, bad| trial.settled(version, bad, 0), worse);
+    check(Metric::Cost, |trial, version, bad| trial.settled(version, false, i64::from(bad)), worse);
+    check(Metric::Quality, |trial, version, bad| trial.rated(version, 1.0 - f64::from(u8::from(bad))), worse);
+    check(Metric::Quality, |trial, version, bad| trial.rated(version, f64::from(u8::from(bad))), Some(Standing::Fine));
+    check(Metric::Cost, |trial, version, _| trial.settled(version, false, 0), None);
+    check(Metric::Quality, |_, _, _| (), None);
 }
 
 /// Whose fault an error is decides whether it counts.
