@@ -127,9 +127,9 @@ impl Student {
     /// The student's own.
     pub async fn examine(&self, request: &GenerateRequest) -> Result<Examined, Error> {
         let mut listening = self.listening(request, None);
-        match listening.listen(self.asked(request), &Bar::default(), false).await {
-            Err(Doubt::Failed(error)) => return Err(error),
-            Ok(()) | Err(_) => {}
+        let listened = listening.listen(self.asked(request), &Bar::default(), false).await;
+        if let Err(Doubt::Failed(error)) = listened {
+            return Err(error);
         }
         let valid = self.against(&listening).await.is_none();
         let scores = Measure::ALL.map(|measure| if valid { listening.score(measure) } else { 0.0 });
