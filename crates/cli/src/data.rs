@@ -90,17 +90,17 @@ struct BuildArgs {
     /// Licence of the sources, as an SPDX expression or in your words
     #[arg(long, value_name = "LICENCE")]
     licence: Option<String>,
+    /// Print the manifest as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    ledger: LedgerArgs,
     #[command(flatten)]
     traffic: TrafficArgs,
     #[command(flatten)]
     documents: DocumentArgs,
     #[command(flatten)]
     passes: PassArgs,
-    /// Print the manifest as JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    ledger: LedgerArgs,
 }
 
 /// What is dropped, and what is held out.

@@ -26,16 +26,16 @@ pub(super) struct TrafficArgs {
     /// Take records of the ledger whose requests carry {"metadata": {"train": "yes"}}
     #[arg(long)]
     pub(super) from_ledger: bool,
-    /// That asked this model
+    /// Those only that asked this model
     #[arg(long, value_name = "MODEL", requires = "from_ledger")]
     asked_model: Option<String>,
-    /// That this model answered, and no student in front of it
+    /// Those only that this model answered, and no student in front of it
     #[arg(long, value_name = "MODEL", requires = "from_ledger")]
     answered_by: Option<String>,
-    /// Accepted on this day (2026-11-26) or at this moment (2026-11-26T12:00:00Z), in UTC, or later
+    /// Those only that were accepted on this day (2026-11-26) or at this moment (2026-11-26T12:00:00Z), in UTC, or later
     #[arg(long, value_name = "MOMENT", requires = "from_ledger", value_parser = audit::moment)]
     since: Option<i64>,
-    /// Of this tenant
+    /// Those of this tenant only
     #[arg(long, value_name = "TENANT", requires = "from_ledger")]
     tenant: Option<String>,
 }
