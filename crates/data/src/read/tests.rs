@@ -1,3 +1,5 @@
+//! Files as candidates: what is read, what is refused and why, and damage.
+
 use std::sync::Arc;
 
 use parquet::{

@@ -1,3 +1,5 @@
+//! Every pass with what it drops, and what holds for all input: nothing is lost, order decides nothing, groups are whole.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -30,16 +32,17 @@ fn refined(rows: Vec<Row>, options: &Options) -> Refined {
 }
 
 /// One row beside an innocent one: what became of it.
-fn check(form: Form, change: impl Fn(&mut Options), expected: &str) {
+fn check([prompt, completion]: [&str; 2], change: impl Fn(&mut Options), expected: &str) {
+    let form = pair(prompt, completion);
     let mut options = Options { held_out: 0.0, ..options() };
     change(&mut options);
     let innocent = row("b", 1, pair("What is the capital of France?", "Paris"), None);
-    let found = refined(vec![row("a", 1, form.clone(), None), innocent], &options);
+    let found = refined(vec![row("a", 1, form, None), innocent], &options);
     let told = match &found.dropped[..] {
         [] => found.train.iter().find(|row| row.place.source == "a").unwrap().form.to_json().to_string(),
         dropped => dropped.iter().map(|row| format!("{}: {}", row.pass.name(), row.reason)).collect(),
     };
-    assert!(told.contains(expected), "{form:?}: {told}");
+    assert!(told.contains(expected), "{prompt}: {told}");
 }
 
 const GERMAN: &str = "Die Miete ist am ersten Tag jedes Monats im Voraus auf das im Vertrag genannte Konto zu zahlen.";
@@ -48,22 +51,22 @@ const CHINESE: &str = "租金应当在每个月的第一天之前支付到合同
 #[test]
 fn passes_drop_with_their_reason() {
     let same = |_: &mut Options| {};
-    check(pair("Who?", "Ada"), same, r#"{"prompt":"Who?","completion":"Ada"}"#);
-    check(pair("Who?", " "), same, "length: what is to be learned of it is empty");
-    check(pair("Who?", &"a".repeat(4000)), same, "length: it has 4004 characters; 4000 may be");
-    check(pair("Mail?", "ada@example.org"), same, r#""completion":"[email]""#);
-    check(pair("Mail?", "ada@example.org"), |o| o.personal = Personal::Drop, "personal: it holds email");
-    check(pair("Mail?", "ada@example.org"), |o| o.personal = Personal::Keep, "ada@example.org");
-    check(pair("As JSON", r#"{"mail":"ada\u0040example.org"}"#), same, r#"{\"mail\":\"[email]\"}"#);
-    check(pair("Rent?", GERMAN), |o| o.languages = vec!["eng".to_owned()], "language: its language is deu");
-    check(pair("租金?", CHINESE), |o| o.languages = vec!["eng".to_owned()], "language: its language is cmn");
-    check(pair("租金?", CHINESE), |o| o.languages = vec!["cmn".to_owned()], CHINESE);
-    check(pair("Who?", "Ja"), |o| o.languages = vec!["eng".to_owned()], "Ja");
-    check(pair("Write", &"spam ".repeat(60)), same, "quality: gopher.repeated_2_grams");
-    check(pair("Write", &"spam ".repeat(60)), |o| o.quality = false, "spam");
-    check(pair("Reply", "you are a fucking idiot and i hate you"), same, "toxicity: the guard scores it");
-    check(pair("Reply", "you are a fucking idiot and i hate you"), |o| o.toxicity = false, "idiot");
-    check(pair("What is the capital of France?", "Paris"), same, "duplicate: the same as a, line 1");
+    check(["Who?", "Ada"], same, r#"{"prompt":"Who?","completion":"Ada"}"#);
+    check(["Who?", " "], same, "length: what is to be learned of it is empty");
+    check(["Who?", &"a".repeat(4000)], same, "length: it has 4004 characters; 4000 may be");
+    check(["Mail?", "ada@example.org"], same, r#""completion":"[email]""#);
+    check(["Mail?", "ada@example.org"], |o| o.personal = Personal::Drop, "personal: it holds email");
+    check(["Mail?", "ada@example.org"], |o| o.personal = Personal::Keep, "ada@example.org");
+    check(["As JSON", r#"{"mail":"ada\u0040example.org"}"#], same, r#"{\"mail\":\"[email]\"}"#);
+    check(["Rent?", GERMAN], |o| o.languages = vec!["eng".to_owned()], "language: its language is deu");
+    check(["租金?", CHINESE], |o| o.languages = vec!["eng".to_owned()], "language: its language is cmn");
+    check(["租金?", CHINESE], |o| o.languages = vec!["cmn".to_owned()], CHINESE);
+    check(["Who?", "Ja"], |o| o.languages = vec!["eng".to_owned()], "Ja");
+    check(["Write", &"spam ".repeat(60)], same, "quality: gopher.repeated_2_grams");
+    check(["Write", &"spam ".repeat(60)], |o| o.quality = false, "spam");
+    check(["Reply", "you are a fucking idiot and i hate you"], same, "toxicity: the guard scores it");
+    check(["Reply", "you are a fucking idiot and i hate you"], |o| o.toxicity = false, "idiot");
+    check(["What is the capital of France?", "Paris"], same, "duplicate: the same as a, line 1");
 }
 
 /// The library that tells languages, on sentences whose language is known.

@@ -1,3 +1,5 @@
+//! Sets on disk: digests that stay, names that are found, halves that are not seen, differences.
+
 use super::*;
 use crate::{Pass, Personal, Place};
 
