@@ -41,46 +41,51 @@ const PAIRS: &str = r#"{"prompt": "Capital of France?", "completion": "Paris", "
 "#;
 const TABLE: &str = "q,a,place\nCapital of Chile?,Santiago,America\nCapital of Cuba?,Havana,America\n";
 
+/// Builds a set of capitals, split by their continents.
+fn capitals(tessera: &Tessera, name: &str, from: &str) -> Value {
+    let usual = ["build", name, "--group", "place", "--licence", "CC0-1.0", "--held-out", "0.3", "--from", from];
+    tessera.data(&usual)
+}
+
 #[test]
-fn a_set_is_made_shown_compared_and_followed() {
+fn a_set_is_made_and_shown() {
     let tessera = Tessera::new();
-    let pairs = tessera.file("pairs.jsonl", PAIRS);
-    let build = |name: &str, more: &[&str]| {
-        let usual = ["build", name, "--group", "place", "--licence", "CC0-1.0", "--held-out", "0.3"];
-        tessera.data(&[&usual[..], more].concat())
-    };
-    let first = build("capitals", &["--from", &pairs]);
-    assert_eq!(first["dropped"], json!({"duplicate": 1, "validation": 1}), "{first}");
-    assert_eq!(
-        (first["masked"]["email"].as_u64(), first["sources"][0]["licence"].as_str()),
-        (Some(1), Some("CC0-1.0"))
-    );
-    let sides = ["train.jsonl", "held.jsonl"].map(|file| tessera.rows(&first, file));
+    let set = capitals(&tessera, "capitals", &tessera.file("pairs.jsonl", PAIRS));
+    assert_eq!(set["dropped"], json!({"duplicate": 1, "validation": 1}), "{set}");
+    assert_eq!((set["masked"]["email"].as_u64(), set["sources"][0]["licence"].as_str()), (Some(1), Some("CC0-1.0")));
+    let sides = ["train.jsonl", "held.jsonl"].map(|file| tessera.rows(&set, file));
     assert_eq!(sides.iter().map(Vec::len).sum::<usize>(), 4);
     assert!(sides[0].iter().all(|row| !sides[1].iter().any(|other| other["group"] == row["group"])));
     assert!(!format!("{sides:?}").contains("ada@"));
-    let dropped = tessera.rows(&first, "dropped.jsonl");
-    assert!(dropped.iter().any(|row| row["at"] == "line 6" && row["reason"].as_str().unwrap().contains("missing")));
+    let dropped = tessera.rows(&set, "dropped.jsonl");
+    let told = |row: &&Value| row["at"] == "line 6" && row["reason"].as_str().unwrap().contains("missing");
+    assert_eq!(dropped.iter().filter(told).count(), 1, "{dropped:?}");
+    assert!(tessera.run(&["data", "show"]).ok().out.contains(&digest(&set)[..12]));
+    assert!(tessera.run(&["data", "show", "capitals"]).ok().out.contains("CC0-1.0"));
+}
 
-    // On another machine, in other files, in another order.
-    let elsewhere = Tessera::new();
-    let mut lines: Vec<&str> = PAIRS.lines().collect();
-    let table = elsewhere.file("other.csv", TABLE);
-    let same = elsewhere.file("other.jsonl", PAIRS);
-    let usual = ["build", "c", "--group", "place", "--licence", "CC0-1.0", "--held-out", "0.3", "--from", &same];
-    assert_eq!(digest(&elsewhere.data(&usual)), digest(&first), "neither the place nor the names are part of it");
-    lines.reverse();
-    let turned = elsewhere.file("turned.jsonl", &lines.join("\n"));
-    let turned = elsewhere.data(&[&usual[..usual.len() - 1], &[&*turned]].concat());
+/// Neither the machine nor names decide about a digest, and the order of lines only as far as it makes another file.
+#[test]
+fn the_same_input_has_the_same_digest() {
+    let (here, elsewhere) = (Tessera::new(), Tessera::new());
+    let first = capitals(&here, "capitals", &here.file("pairs.jsonl", PAIRS));
+    let same = capitals(&elsewhere, "c", &elsewhere.file("other.jsonl", PAIRS));
+    assert_eq!(digest(&same), digest(&first));
+    let lines: Vec<&str> = PAIRS.lines().rev().collect();
+    let turned = capitals(&elsewhere, "c", &elsewhere.file("turned.jsonl", &lines.join("\n")));
     assert_eq!(turned["sha256"], first["sha256"], "the same rows in the same halves");
     assert_ne!(digest(&turned), digest(&first), "of another file");
-    let columns = ["--prompt-column", "q", "--completion-column", "a"];
-    let set = elsewhere.data(&[&["build", "t", "--from", &table][..], &columns].concat());
+    let table = elsewhere.file("other.csv", TABLE);
+    let set = elsewhere.data(&["build", "t", "--from", &table, "--prompt-column", "q", "--completion-column", "a"]);
     assert_eq!((set["train"].as_u64(), set["held"].as_u64()), (Some(1), Some(1)), "one of two groups is held out");
+}
 
-    let second = tessera
-        .file("more.jsonl", &PAIRS.replace("Nairobi", "Mombasa").replace("Capital of France", "Where is France"));
-    let second = build("capitals", &["--from", &second]);
+#[test]
+fn sets_are_compared_and_followed() {
+    let tessera = Tessera::new();
+    let first = capitals(&tessera, "capitals", &tessera.file("pairs.jsonl", PAIRS));
+    let changed = PAIRS.replace("Nairobi", "Mombasa").replace("Capital of France", "Where is France");
+    capitals(&tessera, "capitals", &tessera.file("more.jsonl", &changed));
     let old = format!("capitals@{}", &digest(&first)[..8]);
     let found = tessera.data(&["diff", &old, "capitals"]);
     assert_eq!(
@@ -89,8 +94,7 @@ fn a_set_is_made_shown_compared_and_followed() {
         "{found}"
     );
     assert!(tessera.run(&["data", "diff", &old, "capitals"]).ok().out.contains("Mombasa"));
-
-    let child = build("children", &["--from", &old]);
+    let child = capitals(&tessera, "children", &old);
     let [before, after] = [&first, &child].map(|set| tessera.rows(set, "held.jsonl"));
     assert_eq!(before, after, "what was held out is held out in the sets made of it");
     let lineage = tessera.data(&["lineage", "children"]);
@@ -98,9 +102,6 @@ fn a_set_is_made_shown_compared_and_followed() {
     assert_eq!(parent["ancestry"]["digest"], first["digest"], "{lineage}");
     assert!(parent["ancestry"]["sources"][0]["name"].as_str().unwrap().ends_with("pairs.jsonl"));
     assert_eq!(tessera.data(&["lineage", &old])["sets"].as_array().unwrap().len(), 1);
-    let shown = tessera.run(&["data", "show"]).ok().out;
-    assert!([&first, &second, &child].iter().all(|set| shown.contains(&digest(set)[..12])), "{shown}");
-    assert!(tessera.run(&["data", "show", "capitals"]).ok().out.contains("CC0-1.0"));
 }
 
 #[test]
