@@ -3,15 +3,15 @@
 use clap::{Command, Parser, Subcommand};
 
 use crate::{
-    audit, bench, chat, config, data, decide, distill, embed, eval, generate, keys, models, rollout, serve, solve,
-    train, up,
+    audit, bench, chat, circle, config, data, decide, distill, embed, eval, generate, keys, models, rollout, serve,
+    solve, train, up,
 };
 
 /// How the help sorts the verbs.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Run", &["up", "serve", "chat", "generate", "decide", "solve", "embed"]),
     ("Govern", &["config", "keys", "rollout", "audit"]),
-    ("Improve", &["data", "train", "distill", "eval"]),
+    ("Improve", &["data", "train", "distill", "eval", "loop"]),
     ("Inspect", &["models", "bench"]),
 ];
 
@@ -57,6 +57,8 @@ pub(crate) enum Verb {
     Config(config::ConfigArgs),
     /// Show the versions behind a name and their weights.
     Rollout(rollout::RolloutArgs),
+    /// Turn traffic into a small model that takes it over, lap by lap.
+    Loop(circle::LoopArgs),
     /// Fetch, list, inspect and remove models.
     Models(models::ModelsArgs),
     /// Read, prove and verify the log of requests; erase, back up, restore.

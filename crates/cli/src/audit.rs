@@ -417,7 +417,7 @@ fn write(output: Option<&Path>, text: &str) -> anyhow::Result<()> {
 }
 
 /// Nano-units as a decimal number.
-fn money(nano: i64) -> String {
+pub(crate) fn money(nano: i64) -> String {
     const UNIT: u64 = 1_000_000_000;
     let sign = if nano < 0 { "-" } else { "" };
     let (whole, rest) = (nano.unsigned_abs() / UNIT, nano.unsigned_abs() % UNIT);

@@ -14,6 +14,7 @@ mod audit;
 mod bench;
 mod cascades;
 mod chat;
+mod circle;
 mod compose;
 mod config;
 mod data;
@@ -93,6 +94,7 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Eval(args) => eval::run(args).await,
         Verb::Models(args) => models::run(args).await,
         Verb::Rollout(args) => rollout::run(args).await,
+        Verb::Loop(args) => circle::run(args).await,
         Verb::Audit(args) => Box::pin(audit::run(args)).await,
         Verb::Bench(args) => bench::run(args).await,
     }

@@ -33,8 +33,8 @@ use crate::{
     record::{self, Record},
     refusal::Refusal,
 };
-use paths::{Found, Kept};
 pub(crate) use paths::Paths;
+use paths::{Found, Kept};
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![

@@ -174,6 +174,14 @@ mod tests {
         check("[[conversions]]\nname = \"order\"\nshare = \"1.5\"", "line 3", "at most 1");
         check("[[conversions]]\nname = \"order\"\nshare = \"0.0000001\"", "line 3", "six places");
         check("[[conversions]]\nname = \"order\"\namount = \"9000.01\"", "line 3", "9000.00");
+        let rollout = "[[rollouts]]\nmodel = \"m\"\nversions = { a = 1 }\n";
+        let circle = |name: &str, of: &str| {
+            format!("{rollout}[[loops]]\nname = \"{name}\"\nrollout = \"{of}\"\nteacher = \"t\"\nbase = \"b\"\n")
+        };
+        check(&circle("a b", "m"), "line 5", "letters, digits");
+        check(&circle("a", "n"), "line 6", "no [[rollouts]]");
+        check(&(circle("a", "m") + "risk = 7.0"), "line 9", "between 0 and 1");
+        check(&format!("{rollout}[[loops]]\nname = \"a\"\nrollout = \"m\"\nbase = \"b\""), "line 4", "teacher");
         check("[tracing]\nsample = 2.0", "line 2", "between 0 and 1");
         check("[auth.oidc]\nissuer = \"https://i\"", "line 1", "roles");
         check("[ledger]\ncurrency = \"euro\"", "line 2", "three letters");

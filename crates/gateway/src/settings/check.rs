@@ -2,7 +2,7 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Cascade, Conversion, Mistake, Money, Rollout, Route, Settings, Upstream, line_at};
+use super::{Cascade, Conversion, Loop, Mistake, Money, Rollout, Route, Settings, Upstream, line_at};
 
 /// A mistake at a path such as `upstreams`, `0`, `url`.
 pub(super) type Wrong = (Vec<String>, String);
@@ -39,6 +39,9 @@ pub(super) fn check(settings: &Settings) -> Vec<Wrong> {
     }
     for (i, cascade) in settings.cascades.iter().enumerate() {
         self::cascade(settings, i, cascade, &mut wrong);
+    }
+    for (i, circle) in settings.loops.iter().enumerate() {
+        self::circle(settings, i, circle, &mut wrong);
     }
     wrong
 }
@@ -213,6 +216,31 @@ fn cascade(settings: &Settings, i: usize, cascade: &Cascade, wrong: &mut Vec<Wro
         }
         (false, true) => say("threshold", "stands beside a calibration, which has its own".to_owned()),
         _ => {}
+    }
+}
+
+fn circle(settings: &Settings, i: usize, circle: &Loop, wrong: &mut Vec<Wrong>) {
+    let place = i.to_string();
+    let mut say = |key: &str, what: String| add(wrong, &["loops", &place, key], what);
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if circle.name.is_empty() || !circle.name.chars().all(plain) {
+        say("name", format!("is `{}`: write letters, digits, `-`, `_` and `.`", circle.name));
+    }
+    if settings.loops[..i].iter().any(|other| other.name == circle.name) {
+        say("name", format!("is `{}`, as a loop before it is called", circle.name));
+    }
+    if !settings.rollouts.iter().any(|rollout| rollout.model == circle.rollout) {
+        say("rollout", format!("is `{}`, and no [[rollouts]] has that model", circle.rollout));
+    }
+    for (key, name) in [("teacher", &circle.teacher), ("base", &circle.base)] {
+        if name.is_empty() {
+            say(key, "is required: the name of a model".to_owned());
+        }
+    }
+    for (key, share) in [("risk", circle.risk), ("kept", circle.kept), ("accepted", circle.accepted)] {
+        if !(0.0..=1.0).contains(&share) {
+            say(key, format!("is {share}, but must be between 0 and 1"));
+        }
     }
 }
 

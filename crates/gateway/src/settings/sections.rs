@@ -43,6 +43,8 @@ pub struct Settings {
     pub rollouts: Vec<Rollout>,
     /// Names that stand for a small model where it is sure enough of its answer, and for a large one else.
     pub cascades: Vec<Cascade>,
+    /// Circles from traffic to a small model that takes it over (`tessera loop`).
+    pub loops: Vec<Loop>,
     /// Traces to an OpenTelemetry collector.
     pub tracing: Tracing,
 }
@@ -528,6 +530,46 @@ pub enum OnFailure {
     Error,
     /// The student's answer, if it is whole and valid.
     Student,
+}
+
+/// A circle from the traffic of a rollout to a small model that takes it over (`tessera loop run NAME`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Loop {
+    /// What it is called. Adapters and cascades that it makes are called so, with a number behind.
+    pub name: String,
+    /// The rollout whose requests are learned from, and which gets what was made of them as its canary.
+    pub rollout: String,
+    /// Whose answers are learned, by its name here; it answers on where the student is not sure.
+    pub teacher: String,
+    /// The model that learns, as `tessera serve --model` names it; this server must run it.
+    pub base: String,
+    /// How often it learns every row.
+    pub epochs: f64,
+    /// The least rows to learn from; a lap with fewer ends.
+    pub least: usize,
+    /// The share of requests that may get a student's wrong answer where the teacher's would have been right.
+    pub risk: f64,
+    /// The least share of the teacher's right answers that must be kept; a lap below it ends.
+    pub kept: f64,
+    /// The least share of answers that must be the student's; a lap below it ends.
+    pub accepted: f64,
+}
+
+impl Default for Loop {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            rollout: String::new(),
+            teacher: String::new(),
+            base: String::new(),
+            epochs: 3.0,
+            least: 200,
+            risk: 0.05,
+            kept: 0.95,
+            accepted: 0.3,
+        }
+    }
 }
 
 /// Traces to an OpenTelemetry collector. Changes need a restart.

@@ -1,0 +1,172 @@
+//! A lap on disk: which steps are done, and what each of them said.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::Context;
+use ledger::Clock;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::report::Numbers;
+
+/// The file in a lap's folder.
+const FILE: &str = "lap.json";
+
+/// A step of a lap, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Step {
+    /// Traffic becomes a data set.
+    Data,
+    /// The data set becomes an adapter.
+    Learn,
+    /// How good it is, and how sure it must be.
+    Evaluate,
+    /// The settings offer it as the rollout's canary.
+    Offer,
+    /// The canary goes its way.
+    Canary,
+}
+
+impl Step {
+    /// All of them, in order.
+    pub(super) const ALL: [Self; 5] = [Self::Data, Self::Learn, Self::Evaluate, Self::Offer, Self::Canary];
+
+    /// What it does, for whoever watches.
+    pub(super) fn about(self) -> &'static str {
+        match self {
+            Self::Data => "data: what was asked and answered becomes a data set",
+            Self::Learn => "learn: an adapter learns from it",
+            Self::Evaluate => "evaluate: student and teacher answer what was held out",
+            Self::Offer => "offer: the cascade becomes the rollout's canary",
+            Self::Canary => "canary: callers get it step by step (Ctrl-C stops waiting; the server goes on)",
+        }
+    }
+}
+
+/// How a lap ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub(super) enum Outcome {
+    /// All callers have it.
+    Promoted,
+    /// The server took it back.
+    RolledBack {
+        /// What was worse.
+        why: String,
+    },
+    /// It did not pass a gate, or a person gave it up.
+    Stopped {
+        /// Which.
+        why: String,
+    },
+}
+
+/// One time around.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Lap {
+    pub(super) number: u32,
+    /// Microseconds since 1970.
+    pub(super) began: i64,
+    /// What each step said that is done.
+    pub(super) steps: BTreeMap<Step, Value>,
+    /// How it ended; `None` while it runs.
+    #[serde(default)]
+    pub(super) end: Option<Outcome>,
+    /// What it was worth.
+    #[serde(default)]
+    pub(super) report: Option<Numbers>,
+}
+
+impl Lap {
+    /// The last one if it did not end, else a new one.
+    pub(super) fn open(folder: &Path) -> anyhow::Result<Self> {
+        let last = all(folder)?.pop();
+        let number = last.as_ref().map_or(1, |lap| lap.number + 1);
+        let new = || Self { number, began: micros(), steps: BTreeMap::new(), end: None, report: None };
+        Ok(last.filter(|lap| lap.end.is_none()).unwrap_or_else(new))
+    }
+
+    /// What a step said.
+    pub(super) fn said(&self, step: Step) -> &Value {
+        self.steps.get(&step).unwrap_or(&Value::Null)
+    }
+
+    /// Keeps what a step said.
+    pub(super) fn keep(&mut self, folder: &Path, step: Step, said: Value) -> anyhow::Result<()> {
+        self.steps.insert(step, said);
+        self.save(folder)
+    }
+
+    pub(super) fn end(&mut self, folder: &Path, outcome: Outcome) -> anyhow::Result<()> {
+        self.end = Some(outcome);
+        self.save(folder)
+    }
+
+    /// Where its files are.
+    pub(super) fn folder(&self, folder: &Path) -> std::path::PathBuf {
+        folder.join(format!("{:04}", self.number))
+    }
+
+    /// Whole or not at all.
+    fn save(&self, folder: &Path) -> anyhow::Result<()> {
+        let folder = self.folder(folder);
+        let path = folder.join(FILE);
+        let write = || {
+            fs::create_dir_all(&folder)?;
+            let beside = folder.join(format!("{FILE}.new"));
+            fs::write(&beside, serde_json::to_vec_pretty(self)?)?;
+            fs::rename(&beside, &path)
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// All laps of a loop, the oldest first.
+pub(super) fn all(folder: &Path) -> anyhow::Result<Vec<Lap>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", folder.display())),
+    };
+    let mut laps = Vec::new();
+    for entry in entries {
+        let path = entry?.path().join(FILE);
+        if path.exists() {
+            let read = fs::read(&path).map_err(anyhow::Error::from).and_then(|text| Ok(serde_json::from_slice(&text)?));
+            laps.push(read.with_context(|| format!("{} cannot be read: remove its folder", path.display()))?);
+        }
+    }
+    laps.sort_by_key(|lap: &Lap| lap.number);
+    Ok(laps)
+}
+
+/// Microseconds since 1970.
+pub(super) fn micros() -> i64 {
+    Clock::system().now()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_lap_goes_on_until_it_ends() {
+        let folder = std::env::temp_dir().join(format!("tessera-laps-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        let mut first = Lap::open(&folder).unwrap();
+        assert_eq!(first.number, 1);
+        first.keep(&folder, Step::Data, json!({ "train": 9 })).unwrap();
+        let mut again = Lap::open(&folder).unwrap();
+        assert_eq!((again.number, &again.said(Step::Data)["train"]), (1, &json!(9)));
+        assert_eq!(again.said(Step::Learn), &Value::Null);
+        again.end(&folder, Outcome::Stopped { why: "enough".to_owned() }).unwrap();
+        assert_eq!(Lap::open(&folder).unwrap().number, 2, "what has ended is over");
+        assert_eq!(all(&folder).unwrap()[0].end, again.end);
+        fs::write(again.folder(&folder).join(FILE), "{").unwrap();
+        assert!(all(&folder).unwrap_err().to_string().contains("remove its folder"));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
