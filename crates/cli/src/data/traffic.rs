@@ -1,7 +1,8 @@
 //! Records of the ledger as rows: what was asked and what was answered, where whoever asked allowed that it is learned from.
 //!
 //! Consent stands in the request itself, as `"metadata": {"train": "yes"}`, and nothing else counts as one. It is sealed with the content, so a person
-//! who was erased has none. Of the others only their number is told.
+//! who was erased has none. Of the others only their number is told. Where feedback says how an answer should have been, that is learned; one
+//! that was only rated down is left out.
 
 use clap::Args;
 use data::{Candidate, Dropped, Form, Pass, Place, Row, Source, parse_value};
@@ -84,6 +85,12 @@ fn candidate(record: &Record) -> Candidate {
     if !consents(record) {
         return Err(dropped(Pass::Consent, "its request carries no consent".to_owned()));
     }
+    if is_bad(record) {
+        return Err(dropped(
+            Pass::Validation,
+            "its answer was rated down, and nobody said how it should have been".to_owned(),
+        ));
+    }
     let form = form(record).map_err(|reason| dropped(Pass::Validation, reason))?;
     Ok(Row { form, group: None, place })
 }
@@ -92,11 +99,22 @@ fn consents(record: &Record) -> bool {
     record.input.as_ref().is_some_and(|input| input["recorded"]["metadata"]["train"] == "yes")
 }
 
+/// How the answer should have been, by the newest feedback that says so.
+fn correction(record: &Record) -> Option<Message> {
+    let said = record.feedback.iter().rev().find_map(|given| given.correction.clone())?;
+    Some(Message { role: "assistant".to_owned(), content: Some(said), ..Message::default() })
+}
+
+fn is_bad(record: &Record) -> bool {
+    let rating = record.feedback.iter().rev().find_map(|given| given.rating);
+    rating.is_some_and(|rating| rating < 0.5) && correction(record).is_none()
+}
+
 /// What was asked, and what is learned as its answer.
 fn form(record: &Record) -> Result<Form, String> {
     let input = record.input.as_ref().ok_or("its content is gone")?;
     let output = record.output_decision.as_ref().ok_or("its content is gone")?;
-    let answer = answer(output).ok_or("it has no single answer")?;
+    let answer = correction(record).or_else(|| answer(output)).ok_or("it has no single answer")?;
     if let Some(prompt) = input["text"].as_str() {
         return parse_value(json!({ "prompt": prompt, "completion": answer.content }));
     }

@@ -146,7 +146,7 @@ fn documents_become_pieces() {
     );
 }
 
-/// What a model was asked and answered becomes rows where consent was given, and no others do.
+/// What a model was asked and answered becomes rows where consent was given, as feedback says it should have been answered.
 #[test]
 #[ignore = "needs models: run by cargo xtask test"]
 fn traffic_becomes_a_set_by_consent() {
@@ -157,20 +157,29 @@ fn traffic_becomes_a_set_by_consent() {
         let messages = json!([{"role": "user", "content": question}]);
         let body = json!({"model": SMOLLM2.trim_end_matches(".gguf"), "messages": messages, "max_tokens": 12, "metadata": metadata});
         let reply: Value = serde_json::from_str(&ask(&server, "POST /v1/chat/completions", &body.to_string())).unwrap();
-        reply["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
+        let answer = reply["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+        (reply["id"].as_str().unwrap().to_owned(), answer)
     };
-    let answer = say("My mail is ada@example.org. Say hello.", json!({"train": "yes"}));
+    let tell = |feedback: Value| ask(&server, "POST /v1/feedback", &feedback.to_string());
+    let (_, answer) = say("My mail is ada@example.org. Say hello.", json!({"train": "yes"}));
     say("This is between us.", json!({}));
     say("And so is this.", json!({"train": "no"}));
-    say("Name a colour.", json!({"train": "yes"}));
+    let (corrected, _) = say("Name a colour.", json!({"train": "yes"}));
+    tell(json!({"request_id": corrected, "rating": "down", "correction": "Ultramarine."}));
+    let (bad, _) = say("Name a fruit.", json!({"train": "yes"}));
+    tell(json!({"request_id": bad, "rating": "down"}));
     let set = tessera.data(&["build", "traffic", "--from-ledger", "--held-out", "0"]);
-    assert_eq!((set["train"].as_u64(), &set["dropped"]), (Some(2), &json!({"consent": 2})), "{set}");
+    assert_eq!((set["train"].as_u64(), &set["dropped"]), (Some(2), &json!({"consent": 2, "validation": 1})), "{set}");
     let text = format!("{:?}", tessera.rows(&set, "train.jsonl"));
     assert!(text.contains("My mail is [email].") && !text.contains("ada@") && !text.contains("between us"), "{text}");
     assert!(
         tessera.rows(&set, "train.jsonl").iter().any(|row| row["messages"][1]["content"] == answer.as_str()),
         "{answer}"
     );
+    assert!(text.contains("Ultramarine.") && !text.contains("fruit"), "{text}");
+    let answered = |model: &str| tessera.run(&["data", "build", "by", "--from-ledger", "--answered-by", model]);
+    answered(SMOLLM2.trim_end_matches(".gguf")).ok();
+    assert!(answered("another").err.contains("no row is left"));
     let none = tessera.run(&["data", "build", "later", "--from-ledger", "--since", "2099-01-01"]);
     assert!(none.code == Some(1) && none.err.contains("no row is left"), "{}", none.err);
 }
