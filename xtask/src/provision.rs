@@ -1,5 +1,5 @@
 //! What tests need and cargo does not bring: Python packages, models, data sets. All of it goes into a cache directory of the
-//! user's, once, and nothing is installed into the system but PostgreSQL, which is no package of Python's.
+//! user's, once, and nothing is installed into the system but PostgreSQL and OpenMPI, which are no packages of Python's.
 //!
 //! Python packages go into a directory of their own by `pip install --target`, named after the content of their requirements:
 //! that needs no virtual environment (which some systems split off into a package of its own) and a changed pin means a new
@@ -100,6 +100,15 @@ pub(crate) fn postgres() -> Result<()> {
     }
     apt(&["postgresql"])?;
     if postgres_is_here() { Ok(()) } else { bail!("PostgreSQL was installed, but its `initdb` is not to be found") }
+}
+
+/// MPI to build with and to run, and what its bindings are made by.
+pub(crate) fn mpi() -> Result<()> {
+    if starts("mpirun") && starts("mpicc") && starts("clang") {
+        return Ok(());
+    }
+    apt(&["libopenmpi-dev", "openmpi-bin", "clang", "libclang-dev"])?;
+    if starts("mpirun") { Ok(()) } else { bail!("OpenMPI was installed, but `mpirun` is not to be found") }
 }
 
 /// Debian keeps the server's programs out of the path.

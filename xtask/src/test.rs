@@ -47,6 +47,12 @@ pub(crate) fn test(slow: bool) -> Result<()> {
         }
         None => steps.missing("the console in a browser", "models are missing, see above"),
     }
+    match needs.models() {
+        Some(models) => {
+            steps.step("runs over several processes", || ranks(&models));
+        }
+        None => steps.missing("runs over several processes", "models are missing, see above"),
+    }
     match (&needs.python, needs.models()) {
         (Some(python), Some(models)) => {
             steps.step("OpenAI's and Anthropic's clients against a served model", || sdk::test(python, &models));
@@ -69,6 +75,7 @@ fn provision(steps: &mut Steps) -> Needs {
         Ok(())
     });
     steps.step("PostgreSQL", provision::postgres);
+    steps.step("MPI", provision::mpi);
     steps.step("Python packages", || {
         needs.python = Some(provision::python_with(&root().join("tests/sdk/requirements.txt"), &[])?);
         Ok(())
@@ -82,6 +89,13 @@ fn tests(needs: &Needs) -> Result<()> {
     with_data(&mut command, needs.models().as_deref(), needs.datasets().as_deref());
     // Here a test that does not find PostgreSQL fails, instead of saying so.
     run(command.env("TESSERA_TEST_POSTGRES", "1"))
+}
+
+/// What is built with MPI only.
+fn ranks(models: &Path) -> Result<()> {
+    let mut command = cargo(&["test", "-p", "cli", "--features", "mpi", "--test", "ranks", "--", "--include-ignored"]);
+    with_data(&mut command, Some(models), None);
+    run(&mut command)
 }
 
 /// Tells tests where models and data sets are.

@@ -3,7 +3,10 @@
 use std::{
     fmt::Display,
     io::{self, IsTerminal, Write},
-    sync::LazyLock,
+    sync::{
+        LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,6 +15,14 @@ use serde::Serialize;
 
 /// All bars: two that are drawn at the same time, each for itself, would leave one behind.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Another process of the same run says it all.
+static HUSHED: AtomicBool = AtomicBool::new(false);
+
+/// Shows neither notes nor bars from now on.
+pub(crate) fn hush() {
+    HUSHED.store(true, Ordering::Relaxed);
+}
 
 /// A line of the result.
 pub(crate) fn line(text: impl Display) -> io::Result<()> {
@@ -37,7 +48,9 @@ pub(crate) fn show(as_json: bool, value: &impl Serialize, text: impl Display) ->
 
 /// A line beside the result. A terminal that is gone is no reason to stop.
 pub(crate) fn note(text: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    if !HUSHED.load(Ordering::Relaxed) {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
 }
 
 /// Somebody watches stderr.
@@ -68,6 +81,9 @@ pub(crate) fn resident() -> Option<u64> {
 }
 
 fn bar(template: &str) -> ProgressBar {
+    if HUSHED.load(Ordering::Relaxed) {
+        return ProgressBar::hidden();
+    }
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = BARS.add(ProgressBar::new(0).with_style(style.progress_chars("=> ")));
     bar.enable_steady_tick(Duration::from_millis(200));

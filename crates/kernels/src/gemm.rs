@@ -117,6 +117,11 @@ impl<const W: usize> Panels<W> {
         self
     }
 
+    /// Bytes that they take.
+    pub fn bytes(&self) -> usize {
+        size_of_val(self.words.as_slice())
+    }
+
     /// Steps of every vector.
     fn steps(&self) -> usize {
         self.len.div_ceil(self.precision.numbers())

@@ -57,6 +57,6 @@ pub use linear::{Activations, Form, Linear, linear, linear_beside, linear_rows};
 pub use low_rank::{Beside, Factors, LowRank, MOST_RANKS};
 pub use matrix::Matrix;
 pub use norm::{layer_norm, rms_norm, rms_norm_add, rms_norm_in_place, rms_norm_to};
-pub use optimize::{AdamW, Muon, MuonRoom, blend, square_sum};
+pub use optimize::{AdamW, Muon, MuonRoom, blend, square_sum, square_sums};
 pub use rope::{RopeScaling, RopeSpec, RopeStyle, RopeTable, rope, rope_backward, unrope};
 pub use sample::{argmax, gumbel, gumbel_argmax, log_sum_exp, top_k};

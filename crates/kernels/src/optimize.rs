@@ -63,13 +63,20 @@ impl Map for Towards {
 
 /// The sum of squares, in a fixed order.
 pub fn square_sum(dev: &Device, x: &[f32]) -> f64 {
-    let mut sums = vec![0.0; x.len().div_ceil(CHUNK)];
+    square_sums(dev, x, CHUNK).iter().sum()
+}
+
+/// Sums of squares of blocks of so many numbers, each in a fixed order: whoever adds them up may have them from several machines.
+pub fn square_sums(dev: &Device, x: &[f32], block: usize) -> Vec<f64> {
+    let mut sums = vec![0.0; x.len().div_ceil(block)];
+    let each = CHUNK.div_ceil(block);
     let parts = Shared::new(&mut sums);
-    dev.run(x.len().div_ceil(CHUNK), &|i| {
-        let chunk = &x[i * CHUNK..x.len().min((i + 1) * CHUNK)];
-        parts.part(i, 1)[0] = f64::from(dispatch(dev.isa(), Squares(chunk)));
+    dev.run(x.len().div_ceil(each * block), &|task| {
+        let blocks = x[task * each * block..].chunks(block).take(each);
+        let sums = parts.part(task * each, blocks.len());
+        sums.iter_mut().zip(blocks).for_each(|(sum, x)| *sum = f64::from(dispatch(dev.isa(), Squares(x))));
     });
-    sums.iter().sum()
+    sums
 }
 
 struct Squares<'a>(&'a [f32]);

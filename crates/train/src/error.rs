@@ -47,6 +47,15 @@ pub enum Error {
         /// What happened.
         why: crate::Trouble,
     },
+    /// Ranks are connected once in a process.
+    #[error("MPI was begun before in this process")]
+    Ranks,
+    /// The rank that writes could not.
+    #[error("the first rank could not write the checkpoint; it says why")]
+    Unsaved,
+    /// Matrices are not spread.
+    #[error("muon steps whole matrices, which are not spread over ranks: take adamw")]
+    Spread,
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {

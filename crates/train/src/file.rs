@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use half::bf16;
 use safetensors::{Dtype, View};
@@ -56,14 +56,31 @@ pub(crate) fn write_as<'a>(
     metadata: HashMap<String, String>,
 ) -> Result<(), Error> {
     let io = |source| Error::Io { path: path.to_owned(), source };
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
-    let beside = Path::new(&beside);
+    let beside = &beside(path);
     let views = tensors.map(|(name, shape, numbers)| (name, Numbers { numbers, shape, dtype }));
     safetensors::serialize_to_file(views, Some(metadata), beside).map_err(|e| io(std::io::Error::other(e)))?;
-    File::open(beside).and_then(|file| file.sync_all()).map_err(io)?;
-    fs::rename(beside, path).map_err(io)?;
-    sync_parent(path).map_err(io)
+    File::open(beside).and_then(|file| name(&file, beside, path)).map_err(io)
+}
+
+/// Writes a file by `fill`.
+pub(crate) fn replace(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> std::io::Result<()> {
+    let beside = &beside(path);
+    let mut file = File::create(beside)?;
+    fill(&mut file)?;
+    name(&file, beside, path)
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".part");
+    beside.into()
+}
+
+/// Gives a file that was written beside its name this name.
+fn name(file: &File, beside: &Path, path: &Path) -> std::io::Result<()> {
+    file.sync_all()?;
+    fs::rename(beside, path)?;
+    sync_parent(path)
 }
 
 /// A name is on the disk when its directory is.

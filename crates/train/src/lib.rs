@@ -6,9 +6,12 @@
 //!
 //! A [`Student`] is a smaller network cut out of another, and a checkpoint that everybody reads.
 //!
+//! What learns may be spread over the ranks of a [`Group`], which are processes or machines; how they are connected is a [`Collective`]'s matter.
+//!
 //! A [`Trainer`] is a run: it takes a network over [`Sample`]s by a [`Plan`], step by step, and is saved and taken up again to the bit.
 //!
-//! Invariant: the same spec as inference, and the same loss; a step depends on its seed and data only, never on threads.
+//! Invariant: the same spec as inference, and the same loss; a step depends on its seed and data only, never on threads, and a
+//! spread one not on the number of ranks.
 
 mod adapter;
 mod batch;
@@ -16,7 +19,10 @@ mod checkpoint;
 mod domain;
 mod error;
 mod file;
+mod group;
 mod linear;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod network;
 mod optimizer;
 mod params;
@@ -24,6 +30,7 @@ mod plan;
 mod random;
 mod replay;
 mod sample;
+mod shards;
 mod student;
 mod tape;
 mod trainer;
@@ -33,12 +40,16 @@ pub use adapter::save_adapter;
 pub use batch::{Batch, Teacher};
 pub use domain::FoundDomain;
 pub use error::Error;
+pub use group::{Collective, Group};
 pub use linear::{Learned, Lora};
-pub use network::{Losses, Network};
+#[cfg(feature = "mpi")]
+pub use mpi::Mpi;
+pub use network::{Held, Losses, Network};
 pub use optimizer::{Method, Optimizer, Rule};
 pub use params::{Entry, Kind, Params};
 pub use plan::{Distillation, Dropout, Length, Plan, Replay, Schedule};
 pub use sample::{Sample, check};
+pub use shards::Stage;
 pub use student::{Cut, Files, Size, Student};
 pub use trainer::{Drift, Outcome, Step, Trainer};
 pub use watch::Trouble;

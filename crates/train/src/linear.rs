@@ -38,10 +38,13 @@ pub enum Learned {
     Adapters(Lora),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Part {
+    #[default]
     Frozen,
-    Whole { weight: Range<usize> },
+    Whole {
+        weight: Range<usize>,
+    },
     Adapter(Box<Adapter>),
 }
 
@@ -66,7 +69,7 @@ const A_COLUMNS: usize = 2;
 const B_COLUMNS: usize = 3;
 
 /// `y (+)= x Wᵀ + b`, with its gradient.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Linear {
     outputs: usize,
     inputs: usize,
@@ -108,8 +111,8 @@ pub(crate) struct Back<'a> {
     pub(crate) dx: &'a mut [f32],
     /// Adds to `dx`.
     pub(crate) onto: bool,
-    /// Of all parameters.
-    pub(crate) gradient: &'a mut [f32],
+    /// Takes the gradients of what learns.
+    pub(crate) params: &'a mut Params,
 }
 
 /// Where and in what products are computed.
@@ -168,9 +171,9 @@ impl Linear {
             Part::Adapter(adapter) => return adapter.refresh(math, params),
             Part::Whole { weight } => weight.clone(),
         };
-        self.pack(math, &params.values[range]);
+        self.pack(math, params.value(&range));
         if let Some(bias) = &self.learned_bias {
-            self.bias.copy_from_slice(&params.values[bias.clone()]);
+            self.bias.copy_from_slice(params.value(bias));
         }
     }
 
@@ -179,6 +182,22 @@ impl Linear {
         if let Part::Adapter(adapter) = &mut self.part {
             adapter.scale = lora.scale();
         }
+    }
+
+    /// Frees what was packed of what learns, until [`Linear::refresh`] packs it again.
+    pub(crate) fn release(&mut self) {
+        match &mut self.part {
+            Part::Frozen => {}
+            Part::Adapter(adapter) => adapter.panels = Default::default(),
+            Part::Whole { .. } => (self.rows, self.columns) = Default::default(),
+        }
+    }
+
+    /// Bytes of weights that are packed here.
+    pub(crate) fn bytes(&self) -> usize {
+        let adapter = if let Part::Adapter(adapter) = &self.part { &adapter.panels[..] } else { &[] };
+        let panels = [&self.rows, &self.columns].into_iter().chain(adapter);
+        panels.map(RightPanels::bytes).sum::<usize>() + size_of_val(self.bias.as_slice())
     }
 
     /// Columns of what an adapter keeps of the way on.
@@ -231,11 +250,11 @@ impl Linear {
             Part::Adapter(adapter) => adapter.backward(math, input, low, &mut back, scratch),
             Part::Whole { weight } => {
                 scratch.left.pack(dev, precision, Vectors::columns(back.dy, self.outputs));
-                gemm(dev, &scratch.left, &scratch.seen, &mut back.gradient[weight.clone()], true);
+                gemm(dev, &scratch.left, &scratch.seen, back.params.slope(weight), true);
             }
         }
         if let Some(bias) = &self.learned_bias {
-            let gradient = &mut back.gradient[bias.clone()];
+            let gradient = back.params.slope(bias);
             back.dy.chunks_exact(self.outputs).for_each(|dy| gradient.iter_mut().zip(dy).for_each(|(g, dy)| *g += dy));
         }
     }
@@ -253,7 +272,7 @@ impl Adapter {
     }
 
     fn refresh(&mut self, Math { dev, precision }: Math<'_>, params: &Params) {
-        let (a, b) = (&params.values[self.a.clone()], &params.values[self.b.clone()]);
+        let (a, b) = (params.value(&self.a), params.value(&self.b));
         let inputs = a.len() / self.rank;
         self.panels[A_ROWS].pack(dev, precision, Vectors::rows(a, inputs));
         self.panels[B_ROWS].pack(dev, precision, Vectors::rows(b, self.rank));
@@ -312,12 +331,12 @@ impl Adapter {
         dlow.iter_mut().for_each(|x| *x *= self.scale);
         left.pack(dev, precision, Vectors::columns(back.dy, outputs));
         right.pack(dev, precision, Vectors::columns(low, self.rank));
-        gemm(dev, left, right, &mut back.gradient[self.b.clone()], true);
+        gemm(dev, left, right, back.params.slope(&self.b), true);
         left.pack(dev, precision, Vectors::columns(dlow, self.rank));
         if input.drop.is_some() {
             seen.pack(dev, precision, Vectors::columns(self.thin(dev, input, thinned), inputs));
         }
-        gemm(dev, left, seen, &mut back.gradient[self.a.clone()], true);
+        gemm(dev, left, seen, back.params.slope(&self.a), true);
         left.pack(dev, precision, Vectors::rows(dlow, self.rank));
         let Some(drop) = input.drop else { return gemm(dev, left, &self.panels[A_COLUMNS], back.dx, true) };
         thinned.resize(back.dx.len(), 0.0);

@@ -3,18 +3,22 @@
 mod backward;
 mod forward;
 mod room;
+mod spread;
 mod teach;
 
 use std::mem::take;
+use std::ops::Range;
 
 use kernels::{Device, Dropout, Precision, RopeTable, Vectors, cross_entropy, distil, embed, embed_backward};
 use model::{Model, ModelSpec, Weights};
 
 use crate::linear::{Back, HEAD, Input, Learned, Linear, Math};
 use crate::random::Random;
+use crate::shards::Shards;
 use crate::tape::{Op, Part, Tape};
-use crate::{Batch, Kind, Params};
+use crate::{Batch, Group, Kind, Params, Stage};
 use room::Room;
+pub use spread::Held;
 
 /// Logits in memory at the same time: the loss takes rows in portions of so many numbers.
 const LOGITS: usize = 4 << 20;
@@ -23,7 +27,7 @@ const LOGITS: usize = 4 << 20;
 #[derive(Debug)]
 struct Norm {
     weight: Vec<f32>,
-    learned: Option<std::ops::Range<usize>>,
+    learned: Option<Range<usize>>,
 }
 
 /// A decoder with its parameters, and room for a batch.
@@ -35,12 +39,17 @@ pub struct Network {
     norms: Vec<Norm>,
     linears: Vec<Linear>,
     embedding: Vec<f32>,
-    learned_embedding: Option<std::ops::Range<usize>>,
+    learned_embedding: Option<Range<usize>>,
     head: Linear,
     precision: Precision,
     learned: Learned,
-    /// What learns.
+    /// What learns; nothing is in it that is spread over ranks.
     pub params: Params,
+    /// What of it is in memory together: the embedding, every layer, the rest.
+    units: Vec<Range<usize>>,
+    shards: Option<Box<Shards>>,
+    /// The most that was held at the same time.
+    most: Held,
     recomputes: bool,
     room: Room,
 }
@@ -60,49 +69,71 @@ impl Network {
     /// # Panics
     /// When the model is an encoder.
     pub fn new(dev: &Device, model: &Model, learned: Learned, precision: Precision) -> Self {
+        Self::build(Math { dev, precision }, model, learned, None)
+    }
+
+    /// The same, keeping only this rank's part of what learns. Every rank must do so with the same model, and go on alike.
+    ///
+    /// # Panics
+    /// As [`Network::new`], and when a rank is gone.
+    pub fn spread(math: (&Device, Precision), model: &Model, learned: Learned, group: Group, stage: Stage) -> Self {
+        Self::build(Math { dev: math.0, precision: math.1 }, model, learned, Some(Shards::new(group, stage)))
+    }
+
+    fn build(math: Math<'_>, model: &Model, learned: Learned, shards: Option<Shards>) -> Self {
         let (spec, weights) = (model.spec().clone(), model.weights());
         assert!(!spec.encoder, "decoders learn here");
-        let math = Math { dev, precision };
-        let mut params = Params::default();
-        let embedding = dense(weights);
-        let all = learned == Learned::All;
-        let learned_embedding =
-            all.then(|| params.add("embedding".to_owned(), Kind::Table, [spec.vocab, spec.width], &embedding));
-        let (mut norms, mut linears) = (Vec::new(), Vec::new());
-        for (i, layer) in weights.layers.iter().enumerate() {
-            let mut parts =
-                Parts { math, learned, params: &mut params, norms: &mut norms, linears: &mut linears, layer: i };
-            parts.collect(layer, &spec);
-        }
-        let mut parts =
-            Parts { math, learned, params: &mut params, norms: &mut norms, linears: &mut linears, layer: 0 };
-        parts.push("output_norm".to_owned(), &weights.output_norm.weight);
-        let head = match &weights.output {
-            Some(own) => Linear::new(math, own, HEAD, if all { learned } else { Learned::Nothing }, &mut params),
-            None => Linear::shared(math, learned_embedding.clone(), &embedding, spec.width),
-        };
         let table = |layer: &model::LayerSpec| layer.rope.as_ref().map(|rope| RopeTable::new(rope, spec.context));
         let (tables, tape) = (spec.layers.iter().map(table).collect(), Tape::new(&spec));
-        let room = Room::new(&tape, linears.len(), false);
+        let room = Room::new(&tape, false);
+        let (norms, linears) = Default::default();
         let mut network = Self {
             spec,
             tape,
             tables,
             norms,
             linears,
-            embedding,
-            learned_embedding,
-            head,
-            precision,
+            embedding: dense(weights),
+            learned_embedding: None,
+            head: Linear::default(),
+            precision: math.precision,
             learned,
-            params,
+            params: Params::default(),
+            units: Vec::new(),
+            shards: shards.map(Box::new),
+            most: Held::default(),
             recomputes: false,
             room,
         };
-        network.refresh(dev);
+        network.collect(math, weights);
         network
     }
 
+    /// Takes weights in, unit by unit.
+    fn collect(&mut self, math: Math<'_>, weights: &Weights) {
+        let (all, width) = (self.learned == Learned::All, self.spec.width);
+        if all {
+            let (shape, params) = ([self.spec.vocab, width], &mut self.params);
+            self.learned_embedding = Some(params.add("embedding".to_owned(), Kind::Table, shape, &self.embedding));
+        }
+        // A head that is the embedding is packed from it.
+        if weights.output.is_none() {
+            self.head = Linear::shared(math, self.learned_embedding.clone(), &self.embedding, width);
+        }
+        self.end_unit();
+        for (i, layer) in weights.layers.iter().enumerate() {
+            Parts { math, network: self, layer: i }.collect(layer);
+            self.end_unit();
+        }
+        let mut parts = Parts { math, network: self, layer: 0 };
+        parts.push("output_norm".to_owned(), &weights.output_norm.weight);
+        if let Some(own) = &weights.output {
+            let learned = if all { self.learned } else { Learned::Nothing };
+            self.head = Linear::new(math, own, HEAD, learned, &mut self.params);
+        }
+        self.end_unit();
+        self.begin(math.dev);
+    }
     /// The model's description.
     pub fn spec(&self) -> &ModelSpec {
         &self.spec
@@ -134,13 +165,21 @@ impl Network {
         for linear in self.linears.iter_mut().chain([&mut self.head]) {
             linear.refresh(math, &self.params);
         }
-        for norm in &mut self.norms {
-            if let Some(range) = &norm.learned {
-                norm.weight.copy_from_slice(&self.params.values[range.clone()]);
-            }
-        }
+        self.refresh_norms(0..self.params.values.len());
         if let Some(range) = &self.learned_embedding {
-            self.embedding.copy_from_slice(&self.params.values[range.clone()]);
+            // It is gone where it was spread.
+            self.embedding.clear();
+            self.embedding.extend_from_slice(&self.params.values[range.clone()]);
+        }
+    }
+
+    /// Takes in the gains that stand in a range of the parameters.
+    fn refresh_norms(&mut self, among: Range<usize>) {
+        let learned = |norm: &Norm| norm.learned.clone().filter(|range| among.contains(&range.start));
+        for norm in &mut self.norms {
+            if let Some(range) = learned(norm) {
+                norm.weight.copy_from_slice(self.params.value(&range));
+            }
         }
     }
 
@@ -148,14 +187,18 @@ impl Network {
     pub fn losses(&mut self, dev: &Device, batch: &Batch) -> Losses {
         let pass = self.pass(dev, batch, false);
         self.forward(pass);
-        self.head(pass)
+        let losses = self.head(pass);
+        self.leave_head();
+        losses
     }
 
     /// The losses of a batch; its gradients are added to those of [`Network::params`].
     pub fn learn(&mut self, dev: &Device, batch: &Batch) -> Losses {
         let pass = self.pass(dev, batch, true);
         self.forward(pass);
+        self.open_ends();
         let losses = self.head(pass);
+        self.leave_head();
         self.backward(pass);
         losses
     }
@@ -166,7 +209,7 @@ impl Network {
 
     /// Recomputes layers on the way back instead of keeping all they need: less memory for a third more work, and the same bits.
     pub fn recompute(&mut self, on: bool) {
-        (self.recomputes, self.room) = (on, Room::new(&self.tape, self.linears.len(), on));
+        (self.recomputes, self.room) = (on, Room::new(&self.tape, on));
     }
 
     /// Bytes that the last batch took beside the parameters.
@@ -178,10 +221,24 @@ impl Network {
         let batch = pass.batch;
         batch.check(&self.spec);
         self.room.begin(&batch.lens);
+        self.enter_embedding();
         let mut x = self.room.lend(0, self.spec.width);
         embed(pass.math.dev, &self.embedding, &batch.tokens, self.spec.embedding_scale, &mut x);
         self.room.put(0, x);
-        (0..self.tape.ops.len()).for_each(|op| self.on(pass, op));
+        self.leave_embedding();
+        for layer in 0..self.tape.layers.len() {
+            // Units are counted from the embedding on.
+            self.enter_layer(pass.math, layer, Some(layer + 2));
+            self.tape.layers[layer].ops.clone().for_each(|op| self.on(pass, op));
+            self.leave_layer(layer);
+        }
+        self.enter_end(pass.math, pass.learning);
+        self.end().for_each(|op| self.on(pass, op));
+    }
+
+    /// Operations behind the last layer.
+    fn end(&self) -> Range<usize> {
+        self.tape.layers.last().map_or(0, |layer| layer.ops.end)..self.tape.ops.len()
     }
 
     /// Losses of the rows that have a weight, portion by portion; with `learning` the gradient of the hidden states stands in their slot's.
@@ -240,7 +297,7 @@ impl Network {
     fn head_back(&mut self, pass: Pass<'_>, portion: &[usize], dhidden: &mut [f32]) {
         let Room { scratch, hidden, logits, .. } = &mut self.room;
         let mut dx = vec![0.0; hidden.len()];
-        let back = Back { dy: logits, dx: &mut dx, onto: false, gradient: &mut self.params.gradient };
+        let back = Back { dy: logits, dx: &mut dx, onto: false, params: &mut self.params };
         let input = Input { x: hidden, drop: None };
         self.head.see(pass.math, &input, scratch);
         self.head.backward(pass.math, &input, &[], back, scratch);
@@ -255,23 +312,34 @@ impl Network {
         let mut stream = self.room.lend_gradient(residual, self.spec.width);
         stream.fill(0.0);
         self.room.put_gradient(residual, stream);
-        let layers = self.tape.layers.clone();
-        let last = layers.last().map_or(0, |layer| layer.ops.end);
-        (last..self.tape.ops.len()).rev().for_each(|op| self.back(pass, op));
-        for layer in layers.iter().rev() {
-            if self.recomputes && layer.ops.end != last {
-                for op in layer.ops.clone() {
-                    if self.lost(layer, op) {
-                        self.on(pass, op);
-                    }
-                }
-            }
-            layer.ops.clone().rev().for_each(|op| self.back(pass, op));
+        self.end().rev().for_each(|op| self.back(pass, op));
+        self.give_end(pass.math.dev);
+        for layer in (0..self.tape.layers.len()).rev() {
+            self.enter_layer(pass.math, layer, (layer > 0).then_some(layer));
+            self.open_layer(layer);
+            self.layer_back(pass, layer);
+            self.leave_layer(layer);
+            self.give_layer(pass.math.dev, layer);
         }
+        self.open_embedding();
         if let Some(range) = self.learned_embedding.clone() {
-            let (table, dy) = (&mut self.params.gradient[range], self.room.gradient(residual));
+            let (table, dy) = (self.params.slope(&range), self.room.gradient(residual));
             embed_backward(pass.math.dev, table, &pass.batch.tokens, self.spec.embedding_scale, dy);
         }
+        self.give_embedding(pass.math.dev);
+    }
+
+    /// A layer back, recomputed first where that is due; the last one is there still.
+    fn layer_back(&mut self, pass: Pass<'_>, layer: usize) {
+        let part = self.tape.layers[layer].clone();
+        if self.recomputes && layer + 1 < self.tape.layers.len() {
+            for op in part.ops.clone() {
+                if self.lost(&part, op) {
+                    self.on(pass, op);
+                }
+            }
+        }
+        part.ops.rev().for_each(|op| self.back(pass, op));
     }
 
     /// Whether the way back needs what an operation of a layer left in shared buffers: its last one leaves its result to the next layer, and at most a waist.
@@ -318,17 +386,14 @@ fn dense(weights: &Weights) -> Vec<f32> {
 /// Collects weights in the order in which the tape counts them.
 struct Parts<'a> {
     math: Math<'a>,
-    learned: Learned,
-    params: &'a mut Params,
-    norms: &'a mut Vec<Norm>,
-    linears: &'a mut Vec<Linear>,
+    network: &'a mut Network,
     layer: usize,
 }
 
 impl Parts<'_> {
-    fn collect(&mut self, layer: &model::Layer, spec: &ModelSpec) {
+    fn collect(&mut self, layer: &model::Layer) {
         let (attention, ffn) = (&layer.attention, &layer.ffn);
-        let around = spec.layers[self.layer].norms == model::Norms::Around;
+        let around = self.network.spec.layers[self.layer].norms == model::Norms::Around;
         self.norm("attention_norm", &layer.attention_norm.weight);
         let products = [("query", &attention.query), ("key", &attention.key), ("value", &attention.value)];
         products.into_iter().for_each(|(name, linear)| self.linear(name, linear));
@@ -353,13 +418,14 @@ impl Parts<'_> {
     }
 
     fn push(&mut self, name: String, weight: &[f32]) {
-        let learned =
-            (self.learned == Learned::All).then(|| self.params.add(name, Kind::Vector, [1, weight.len()], weight));
-        self.norms.push(Norm { weight: weight.to_vec(), learned });
+        let Network { learned, params, norms, .. } = &mut *self.network;
+        let learned = (*learned == Learned::All).then(|| params.add(name, Kind::Vector, [1, weight.len()], weight));
+        norms.push(Norm { weight: weight.to_vec(), learned });
     }
 
     fn linear(&mut self, name: &str, layer: &model::LinearLayer) {
         let name = format!("layers.{}.{name}", self.layer);
-        self.linears.push(Linear::new(self.math, layer, &name, self.learned, self.params));
+        let Network { learned, params, linears, .. } = &mut *self.network;
+        linears.push(Linear::new(self.math, layer, &name, *learned, params));
     }
 }

@@ -7,6 +7,7 @@
 //! are spoilt: the run goes back to its last checkpoint, which is kept in memory. As a step depends on seed and data only, going on from there gives
 //! the same again unless a machine's fault was the cause: a second time is an error.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use kernels::{Device, blend};
@@ -16,7 +17,7 @@ use crate::checkpoint::{self, About, Snapshot, State, hash_numbers, hex};
 use crate::random::Random;
 use crate::replay::{DIVERGENCE, Replayed, next_weight};
 use crate::sample::{self, Order, pack};
-use crate::{Batch, Error, Network, Optimizer, Plan, Sample, Teacher, Trouble};
+use crate::{Batch, Error, Group, Held, Method, Network, Optimizer, Plan, Sample, Teacher, Trouble};
 
 /// Tokens of each row of which a run remembers how likely they were; what it holds to of all others is their sum.
 const TAUGHT: usize = 64;
@@ -90,8 +91,11 @@ impl Trainer {
         plan.check()?;
         sample::check(&samples, network.spec(), plan.rows)?;
         let about = about(&network, &plan, &samples, base);
-        let optimizer = Optimizer::new(plan.rule(network.precision()), &network.params);
-        let average = if plan.ema > 0.0 { network.params.values.clone() } else { Vec::new() };
+        if network.group().is_some() && plan.method != Method::AdamW {
+            return Err(Error::Spread);
+        }
+        let optimizer = Optimizer::new(plan.rule(network.precision()), network.own());
+        let average = if plan.ema > 0.0 { network.own().values.clone() } else { Vec::new() };
         let (order, replayed) = (Order::new(plan.seed, samples.len()), Replayed::new(Vec::new(), plan.seed));
         let state = State::default();
         let mut trainer =
@@ -119,24 +123,51 @@ impl Trainer {
     /// # Errors
     /// When the file cannot be read, is damaged, or is of another run.
     pub fn resume(&mut self, dev: &Device, path: &Path) -> Result<(), Error> {
-        let lens = self.tensors().map(<[f32]>::len);
-        let snapshot = checkpoint::read(path, &self.about, lens)?;
-        let State { step, learned, lengths, hold, .. } = &snapshot.state;
+        let mut tensors = self.tensors().map(|tensor| vec![0.0; tensor.len()]);
+        let state = checkpoint::read(path, &self.about, self.lens(), |tensor, at, piece| {
+            let tensor = &mut tensors[tensor];
+            match self.network.shards() {
+                Some(shards) => shards.take(at, piece, tensor),
+                None => tensor[at..at + piece.len()].copy_from_slice(piece),
+            }
+        })?;
+        let State { step, learned, lengths, hold, .. } = &state;
         if *step > self.steps() || u64::from(*learned) > *step || !lengths.sound() || *hold <= 0.0 {
             let what = format!("says that it stands at step {step} of {}, {learned} of them learned", self.steps());
             return Err(Error::Checkpoint { path: path.to_owned(), what });
         }
+        let snapshot = Snapshot { state, tensors };
         self.restore(dev, &snapshot);
         self.last = (self.plan.skips > 0).then_some(snapshot);
         Ok(())
     }
 
-    /// Saves the run as it stands now.
+    /// Saves the run as it stands now. Of several ranks all must, and the first one writes.
     ///
     /// # Errors
     /// When the file cannot be written; what stood under this name before stands there still.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
-        checkpoint::write(path, &self.about, &self.state, self.tensors())
+        let (tensors, lens) = (self.tensors(), self.lens());
+        let write = |pieces: &mut dyn Iterator<Item = Cow<'_, [f32]>>| {
+            checkpoint::write(path, &self.about, &self.state, lens, pieces)
+        };
+        let Some(shards) = self.network.shards() else {
+            return write(&mut tensors.into_iter().map(Cow::Borrowed));
+        };
+        let there = tensors.into_iter().filter(|tensor| !tensor.is_empty());
+        let mut pieces =
+            there.flat_map(|tensor| (0..shards.units()).map(|unit| Cow::Owned(shards.whole(unit, tensor))));
+        let written = if shards.group().rank() == 0 { write(&mut pieces) } else { Ok(()) };
+        // Whoever does not write, or could not go on, still has its part in what the others gather.
+        pieces.for_each(drop);
+        let failed = shards.group().anyone(written.is_err());
+        written.and(if failed { Err(Error::Unsaved) } else { Ok(()) })
+    }
+
+    /// How long whole tensors are.
+    fn lens(&self) -> [usize; 4] {
+        let len = self.network.shards().map(|shards| shards.len());
+        self.tensors().map(|tensor| len.filter(|_| !tensor.is_empty()).unwrap_or(tensor.len()))
     }
 
     /// The next step; none after the last.
@@ -149,10 +180,10 @@ impl Trainer {
         }
         let rate = self.plan.rate(self.state.step, self.steps());
         let batches = self.batches();
-        let loss = self.learn(dev, &batches);
+        let loss = self.network.learn_all(dev, &batches);
         let tokens = batches.iter().map(|batch| batch.tokens.len()).sum();
         let (drift, replayed) = self.replay(dev, tokens);
-        let gradient = Optimizer::length(dev, &self.network.params);
+        let gradient = self.network.length(dev);
         let whole = loss + drift.map_or(0.0, |drift| drift.divergence * drift.weight);
         let trouble = self.state.lengths.trouble(whole, gradient, (self.plan.spike, self.plan.clip));
         self.state.step += 1;
@@ -164,17 +195,13 @@ impl Trainer {
         Ok(Some(Step { number, loss, rate, gradient, drift, tokens: tokens + replayed, outcome }))
     }
 
-    fn learn(&mut self, dev: &Device, batches: &[Batch]) -> f64 {
-        batches.iter().map(|batch| self.network.learn(dev, batch).total).sum()
-    }
-
     /// What holds the next step to the run's beginning, behind so many rows of its own, and how many rows that took.
     fn replay(&mut self, dev: &Device, rows: usize) -> (Option<Drift>, usize) {
         let weight = self.state.hold;
         let like = Batch { first: rows as u64, ..self.like() };
         let batches = self.replayed.batches(self.plan.replay, self.state.step, (self.plan.rows, weight), like);
         let taken = batches.iter().map(|batch| batch.tokens.len()).sum();
-        let loss = self.learn(dev, &batches);
+        let loss = self.network.learn_all(dev, &batches);
         ((!batches.is_empty()).then_some(Drift { divergence: loss / weight, weight }), taken)
     }
 
@@ -185,14 +212,39 @@ impl Trainer {
     pub fn evaluate(&mut self, dev: &Device, samples: &[Sample]) -> Result<f64, Error> {
         sample::check(samples, self.network.spec(), self.plan.rows)?;
         let batches = pack(samples.iter(), self.plan.rows, &self.like());
-        Ok(batches.iter().map(|batch| self.network.losses(dev, batch).total).sum())
+        Ok(self.network.losses_all(dev, &batches))
+    }
+
+    /// The ranks that this run is spread over, if it is.
+    pub fn group(&self) -> Option<&Group> {
+        self.network.group()
+    }
+
+    /// Whether any rank says so; all of them must ask at the same time.
+    pub fn anyone(&self, says: bool) -> bool {
+        self.group().map_or(says, |group| group.anyone(says))
+    }
+
+    /// Bytes that every rank held at most at the same time, beside what a batch takes.
+    pub fn held(&self) -> Vec<Held> {
+        let [_, beside @ ..] = self.tensors();
+        let last = self.last.iter().flat_map(|last| &last.tensors).map(|tensor| size_of_val(tensor.as_slice()));
+        let states = beside.into_iter().map(size_of_val).sum::<usize>() + last.sum::<usize>();
+        let ours = Held { states, ..self.network.held() };
+        let Some(group) = self.group() else { return vec![ours] };
+        let bytes = group.gather_f64([ours.weights, ours.gradients, ours.states].map(|bytes| bytes as f64).to_vec());
+        let held = |bytes: &[f64; 3]| {
+            let [weights, gradients, states] = bytes.map(|bytes| bytes as usize);
+            Held { weights, gradients, states }
+        };
+        bytes.as_chunks().0.iter().map(held).collect()
     }
 
     /// How far the run is from its beginning: the mean of `KL(beginning | now)`, in nats a token, on the texts that it is held to; 0 without any.
     pub fn drift(&mut self, dev: &Device) -> f64 {
         let like = Batch { distil: DIVERGENCE, ..self.like() };
         let batches = pack(self.replayed.samples().iter(), self.plan.rows, &like);
-        batches.iter().map(|batch| self.network.losses(dev, batch).total).sum()
+        self.network.losses_all(dev, &batches)
     }
 
     /// Steps that are done.
@@ -226,12 +278,13 @@ impl Trainer {
         (self.plan.ema > 0.0).then_some(&self.average)
     }
 
-    /// The network at the end, with the average over its weights where the plan has one.
+    /// The whole network at the end, on every rank, with the average over its weights where the plan has one.
     pub fn finish(mut self, dev: &Device) -> Network {
         if self.plan.ema > 0.0 {
-            self.network.params.values.copy_from_slice(&self.average);
-            self.network.refresh(dev);
+            self.network.own_mut().values.copy_from_slice(&self.average);
+            self.network.update(dev);
         }
+        self.network.unite(dev);
         self.network
     }
 
@@ -254,10 +307,10 @@ impl Trainer {
 
     fn learned(&mut self, dev: &Device, rate: f32, (gradient, drift): (f64, Option<Drift>)) -> Outcome {
         let Self { network, optimizer, average, plan, state, .. } = self;
-        optimizer.apply(dev, &mut network.params, rate, gradient);
-        network.refresh(dev);
+        optimizer.apply(dev, network.own_mut(), rate, gradient);
+        network.update(dev);
         if plan.ema > 0.0 {
-            blend(dev, average, &network.params.values, 1.0 - plan.ema);
+            blend(dev, average, &network.own().values, 1.0 - plan.ema);
         }
         state.lengths.push(gradient);
         if let Some(Drift { divergence, weight }) = drift {
@@ -271,7 +324,7 @@ impl Trainer {
     }
 
     fn skipped(&mut self, dev: &Device, why: Trouble) -> Result<Outcome, Error> {
-        self.network.params.gradient.fill(0.0);
+        self.network.own_mut().gradient.fill(0.0);
         self.state.skipped += 1;
         if self.state.skipped < self.plan.skips {
             return Ok(Outcome::Skipped(why));
@@ -288,7 +341,7 @@ impl Trainer {
 
     fn tensors(&self) -> [&[f32]; 4] {
         let (mean, square) = self.optimizer.means();
-        [&self.network.params.values, mean, square, &self.average]
+        [&self.network.own().values, mean, square, &self.average]
     }
 
     /// Remembers the run as it stands now, to go back to.
@@ -301,10 +354,10 @@ impl Trainer {
     fn restore(&mut self, dev: &Device, snapshot: &Snapshot) {
         let Snapshot { state, tensors: [weights, mean, square, average] } = snapshot;
         self.optimizer.restore(state.learned, mean, square);
-        self.network.params.values.copy_from_slice(weights);
+        self.network.own_mut().values.copy_from_slice(weights);
         self.average.copy_from_slice(average);
         self.state = state.clone();
-        self.network.refresh(dev);
+        self.network.update(dev);
     }
 }
 

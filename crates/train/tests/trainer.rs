@@ -11,16 +11,16 @@ use train::{
 use crate::{ADAPTERS, document, load};
 
 /// A directory of this test's own, gone at its end.
-struct Place(PathBuf);
+pub(crate) struct Place(pub(crate) PathBuf);
 
 impl Place {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("tessera-train-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
-    fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.0.join("run.safetensors")
     }
 }
@@ -32,7 +32,7 @@ impl Drop for Place {
 }
 
 /// Documents of different lengths whose first four tokens are a prompt.
-fn samples(n: usize) -> Vec<Sample> {
+pub(crate) fn samples(n: usize) -> Vec<Sample> {
     let sample = |number: usize| {
         let tokens = document(number, number)[..20 + number % 9].to_vec();
         Sample { weights: (0..tokens.len()).map(|i| if i < 4 { 0.0 } else { 1.0 }).collect(), tokens, teacher: None }
@@ -41,7 +41,7 @@ fn samples(n: usize) -> Vec<Sample> {
 }
 
 /// Documents that are none of those, to be held to.
-fn general() -> Vec<Sample> {
+pub(crate) fn general() -> Vec<Sample> {
     let sample = |number: usize| {
         let tokens = document(100 + number, number)[..16].to_vec();
         Sample { weights: vec![1.0; tokens.len()], tokens, teacher: None }
@@ -49,7 +49,7 @@ fn general() -> Vec<Sample> {
     (0..6).map(sample).collect()
 }
 
-fn plan() -> Plan {
+pub(crate) fn plan() -> Plan {
     Plan {
         length: Length::Steps(9),
         rows: 64,
@@ -206,7 +206,7 @@ fn damaged_files_are_refused() {
     }
     assert!(check(&[&good[..], b"more"].concat(), "longer"));
     let hostile = |header: &str| [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
-    for header in ["{}", "[]", r#"{"__metadata__":{"format":"tessera training checkpoint 1"}}"#] {
+    for header in ["{}", "[]", r#"{"__metadata__":{"format":"tessera training checkpoint 2"}}"#] {
         assert!(check(&hostile(header), header), "{header}");
     }
     assert!(check(&[&u64::MAX.to_le_bytes()[..], b"{}"].concat(), "a header without end"));

@@ -38,6 +38,8 @@ struct Lineage {
     ancestry: Ancestry,
     sets: Vec<String>,
     adapters: Vec<PathBuf>,
+    /// All of whose weights learned.
+    models: Vec<PathBuf>,
     students: Vec<PathBuf>,
 }
 
@@ -48,10 +50,12 @@ pub(super) fn run(reference: &Reference, folder: Option<PathBuf>, json: bool) ->
     let all: Vec<Manifest> = sets::home()?.all()?.into_iter().map(|set| set.manifest).collect();
     let made =
         |other: &&Manifest| other.sources.iter().any(|source| source.parent.is_some() && source.sha256 == *digest);
+    let home = compose::home("XDG_DATA_HOME", ".local/share")?;
     let lineage = Lineage {
         sets: all.iter().filter(made).map(|set| set.reference().to_string()).collect(),
         adapters: learned(&folder.map_or_else(adapters::usual_place, Ok)?, digest, adapter),
-        students: learned(&compose::home("XDG_DATA_HOME", ".local/share")?.join("students"), digest, student),
+        models: learned(&home.join("trained"), digest, card),
+        students: learned(&home.join("students"), digest, card),
         ancestry: ancestry(&set)?,
     };
     screen::show(json, &lineage, story(&lineage))
@@ -84,7 +88,7 @@ fn adapter(path: &Path) -> Option<String> {
     Adapter::open(path).ok()?.about().get(sets::KEY).cloned()
 }
 
-fn student(path: &Path) -> Option<String> {
+fn card(path: &Path) -> Option<String> {
     let card: Value = serde_json::from_str(&fs::read_to_string(path.join("card.json")).ok()?).ok()?;
     card[sets::KEY].as_str().map(str::to_owned)
 }
@@ -92,8 +96,12 @@ fn student(path: &Path) -> Option<String> {
 fn story(lineage: &Lineage) -> String {
     let mut lines = tree(&lineage.ancestry, 0);
     let paths = |paths: &[PathBuf]| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
-    let made =
-        [("set", lineage.sets.clone()), ("adapter", paths(&lineage.adapters)), ("student", paths(&lineage.students))];
+    let made = [
+        ("set", lineage.sets.clone()),
+        ("adapter", paths(&lineage.adapters)),
+        ("model", paths(&lineage.models)),
+        ("student", paths(&lineage.students)),
+    ];
     for (what, names) in made {
         lines.extend(names.iter().map(|name| format!("  → {what} {name}")));
     }

@@ -15,7 +15,7 @@ use anyhow::Context;
 use indicatif::ProgressBar;
 use kernels::Device;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use train::{Outcome, Sample, Step, Trainer};
 
@@ -54,7 +54,8 @@ pub(crate) struct Report {
 pub(crate) struct Run<'t> {
     trainer: &'t mut Trainer,
     checkpoint: PathBuf,
-    metrics: File,
+    /// The first rank's; the others have none.
+    metrics: Option<File>,
     held_out: &'t [Sample],
 }
 
@@ -90,9 +91,10 @@ impl<'t> Run<'t> {
             trainer.resume(dev, &checkpoint).context("--fresh begins anew")?;
             screen::note(format_args!("Going on behind step {} of {}", trainer.done(), trainer.steps()));
         }
+        let first = trainer.group().is_none_or(|group| group.rank() == 0);
         let path = folder.join(METRICS);
-        let metrics = OpenOptions::new().create(true).append(true).open(&path);
-        let metrics = metrics.with_context(|| format!("cannot write {}", path.display()))?;
+        let open = || OpenOptions::new().create(true).append(true).open(&path);
+        let metrics = first.then(open).transpose().with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self { trainer, checkpoint, metrics, held_out: &[] })
     }
 
@@ -113,8 +115,11 @@ impl<'t> Run<'t> {
     }
 
     fn tell_held_out(&mut self, loss: f64) -> anyhow::Result<()> {
-        let line = json!({"step": self.trainer.done(), "held_out_loss": loss});
-        writeln!(self.metrics, "{line}").context("cannot write the metrics")
+        self.write(&json!({"step": self.trainer.done(), "held_out_loss": loss}))
+    }
+
+    fn write(&mut self, line: &Value) -> anyhow::Result<()> {
+        self.metrics.iter_mut().try_for_each(|metrics| writeln!(metrics, "{line}")).context("cannot write the metrics")
     }
 
     pub(crate) fn trainer(&mut self) -> &mut Trainer {
@@ -138,7 +143,7 @@ impl<'t> Run<'t> {
                 self.measure(dev)?;
             }
             epochs = self.trainer.epochs();
-            let stopped = stop.load(Ordering::Relaxed);
+            let stopped = self.trainer.anyone(stop.load(Ordering::Relaxed));
             if stopped || self.trainer.due() {
                 self.trainer.save(&self.checkpoint)?;
             }
@@ -169,11 +174,10 @@ impl<'t> Run<'t> {
         if step.outcome != Outcome::Learned {
             bar.suspend(|| screen::note(format_args!("Step {}: {outcome}", step.number)));
         }
-        let line = json!({
+        self.write(&json!({
             "step": step.number, "loss": step.loss, "rate": step.rate, "gradient": step.gradient,
             "tokens": step.tokens, "tokens_per_second": rate, "outcome": outcome,
             "drift": step.drift.map(|drift| drift.divergence), "drift_weight": step.drift.map(|drift| drift.weight),
-        });
-        writeln!(self.metrics, "{line}").context("cannot write the metrics")
+        }))
     }
 }

@@ -38,7 +38,7 @@ impl Network {
             dx.fill(0.0);
         }
         let (norm, room) = (&self.norms[weight], &self.room);
-        let dweight = norm.learned.clone().map(|range| &mut self.params.gradient[range]);
+        let dweight = norm.learned.as_ref().map(|range| self.params.slope(range));
         let dy = room.gradient(self.tape.role(y));
         rms_norm_backward(pass.math.dev, room.value(x), &norm.weight, room.kept(op), dy, &mut dx, dweight);
         self.put_back(x, dx);
@@ -60,7 +60,7 @@ impl Network {
         let mut scratch = std::mem::take(&mut self.room.scratch);
         let drop = pass.drop_adapter(weight);
         let input = Input { x: self.room.value(x), drop: drop.as_ref() };
-        let back = Back { dy, dx, onto, gradient: &mut self.params.gradient };
+        let back = Back { dy, dx, onto, params: &mut self.params };
         linear.backward(pass.math, &input, &low, back, &mut scratch);
         self.room.scratch = scratch;
         self.room.put_low(weight, low);

@@ -56,7 +56,8 @@ impl Buffers {
 
 impl Room {
     /// Room for a tape's buffers; with `recompute` its layers share theirs.
-    pub(super) fn new(tape: &Tape, linears: usize, recompute: bool) -> Self {
+    pub(super) fn new(tape: &Tape, recompute: bool) -> Self {
+        let linears = tape.layers.last().map_or(0, |layer| layer.linears.end);
         let layers = if recompute { &tape.layers[..] } else { &[] };
         // A layer's result is read by the next one.
         let inner: Vec<_> = layers.iter().map(|layer| layer.slots.start..layer.slots.end - 1).collect();

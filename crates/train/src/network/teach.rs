@@ -29,6 +29,7 @@ impl Network {
                 teacher.push(&ids, &logprobs);
             }
         }
+        self.leave_head();
         teacher.skip_to(sample.rows());
         teacher
     }
