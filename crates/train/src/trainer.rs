@@ -182,14 +182,17 @@ impl Trainer {
         let batches = self.batches();
         let loss = self.network.learn_all(dev, &batches);
         let tokens = batches.iter().map(|batch| batch.tokens.len()).sum();
+        // What holds a run to its beginning weighs now more and now less: only what the samples ask for tells a spike.
+        let asked = self.network.length(dev);
         let (drift, replayed) = self.replay(dev, tokens);
-        let gradient = self.network.length(dev);
+        let gradient = if drift.is_some() { self.network.length(dev) } else { asked };
         let whole = loss + drift.map_or(0.0, |drift| drift.divergence * drift.weight);
-        let trouble = self.state.lengths.trouble(whole, gradient, (self.plan.spike, self.plan.clip));
+        let trouble = self.state.lengths.trouble(whole, asked, (self.plan.spike, self.plan.clip));
+        let trouble = trouble.or((!gradient.is_finite()).then_some(Trouble::Gradient));
         self.state.step += 1;
         let number = self.state.step;
         let outcome = match trouble {
-            None => self.learned(dev, rate, (gradient, drift)),
+            None => self.learned(dev, rate, gradient, (asked, drift)),
             Some(why) => self.skipped(dev, why)?,
         };
         Ok(Some(Step { number, loss, rate, gradient, drift, tokens: tokens + replayed, outcome }))
@@ -305,14 +308,15 @@ impl Trainer {
         Batch { distil: distil.rule(), dropout, seed, ..Batch::default() }
     }
 
-    fn learned(&mut self, dev: &Device, rate: f32, (gradient, drift): (f64, Option<Drift>)) -> Outcome {
+    /// `asked` is the gradient's length by the samples alone.
+    fn learned(&mut self, dev: &Device, rate: f32, gradient: f64, (asked, drift): (f64, Option<Drift>)) -> Outcome {
         let Self { network, optimizer, average, plan, state, .. } = self;
         optimizer.apply(dev, network.own_mut(), rate, gradient);
         network.update(dev);
         if plan.ema > 0.0 {
             blend(dev, average, &network.own().values, 1.0 - plan.ema);
         }
-        state.lengths.push(gradient);
+        state.lengths.push(asked);
         if let Some(Drift { divergence, weight }) = drift {
             state.hold = next_weight(weight, divergence, plan.replay.budget);
         }
@@ -366,7 +370,13 @@ fn about(network: &Network, plan: &Plan, samples: &[Sample], base: &str) -> Abou
     // A plan is data, and data become JSON.
     let plan = serde_json::to_string(plan).unwrap_or_default();
     let learned = format!("{:?} in {:?}", network.learned(), network.precision());
-    let about = [("base", base.to_owned()), ("data", hex(hash(samples))), ("learned", learned), ("plan", plan)];
+    let about = [
+        ("base", base.to_owned()),
+        ("data", hex(hash(samples))),
+        ("learned", learned),
+        ("plan", plan),
+        ("replay", hex(hash(&[]))),
+    ];
     about.map(|(key, value)| (key.to_owned(), value)).into()
 }
 

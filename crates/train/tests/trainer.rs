@@ -165,10 +165,10 @@ fn files_of_other_runs_are_refused() {
         let error = refused(&dev, &mut other, &place.file());
         assert!(error.contains(&format!("another run: its {name}")), "{error}");
     }
-    assert!(refused(&dev, &mut held_to_less, &place.file()).contains("nothing about `replay`"));
+    assert!(refused(&dev, &mut held_to_less, &place.file()).contains("another run: its replay"));
     held().replaying(&dev, general()).unwrap().save(&place.file()).unwrap();
     assert!(refused(&dev, &mut held_to_less, &place.file()).contains("another run: its replay"));
-    assert!(refused(&dev, &mut held(), &place.file()).contains("replay"));
+    assert!(refused(&dev, &mut held(), &place.file()).contains("another run: its replay"));
     let error = refused(&dev, &mut trainer(&dev, ADAPTERS, plan()), &place.0.join("none"));
     assert!(error.contains("none: No such file"), "{error}");
 }
