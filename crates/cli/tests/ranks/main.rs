@@ -1,10 +1,10 @@
 //! `tessera train full` under `mpirun`: the losses of one process, a fraction of its memory, and what a killed rank leaves.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's shared functions may panic")]
+#![expect(clippy::unwrap_used, reason = "a test's shared functions may panic")]
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -32,15 +32,43 @@ impl Place {
         place
     }
 
+    /// A model of two small layers, cut out of a larger one.
+    fn small(&self) -> PathBuf {
+        let (data, out) = (self.0.join("rooms.jsonl"), self.0.join("small"));
+        let held_out = self.0.join("held.jsonl");
+        fs::write(&held_out, fs::read_to_string(&data).unwrap().lines().next().unwrap()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tessera"));
+        command.args([
+            "distill",
+            "--name",
+            "small",
+            "--layers",
+            "2",
+            "--width",
+            "64",
+            "--ffn",
+            "64",
+            "--kv-heads",
+            "1",
+        ]);
+        command
+            .args(["--tokens", "0", "--epochs", "1", "--rounds", "1", "--max-tokens", "4", "--model"])
+            .arg(smollm2());
+        command.arg("--data").arg(data).arg("--held-out").arg(held_out).arg("--out").arg(&out);
+        command.env("XDG_DATA_HOME", &self.0).env("XDG_CACHE_HOME", self.0.join("cache"));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        out
+    }
+
     /// A run of this name over so many processes; over one without MPI where there is no stage.
-    fn train(&self, name: &str, model: &str, ranks: Option<(usize, u8)>, more: &[&str]) -> Command {
+    fn train(&self, name: &str, model: &Path, ranks: Option<(usize, u8)>, more: &[&str]) -> Command {
         let program = env!("CARGO_BIN_EXE_tessera");
         let mut command = Command::new(if ranks.is_some() { "mpirun" } else { program });
         if let Some((n, _)) = ranks {
             let n = n.to_string();
             command.args(["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", &n, program]);
         }
-        let model = PathBuf::from(std::env::var("TESSERA_TEST_MODELS").expect("TESSERA_TEST_MODELS")).join(model);
         let data = self.0.join("rooms.jsonl");
         command.args(["train", "full", "--name", name, "--precision", "f32", "--threads", "1", "--json", "--model"]);
         command.arg(model).arg("--data").arg(&data).arg("--held-out").arg(&data).args(more);
@@ -52,7 +80,7 @@ impl Place {
         command
     }
 
-    fn done(&self, name: &str, model: &str, ranks: Option<(usize, u8)>, more: &[&str]) -> Value {
+    fn done(&self, name: &str, model: &Path, ranks: Option<(usize, u8)>, more: &[&str]) -> Value {
         let output = self.train(name, model, ranks, more).output().unwrap();
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
@@ -70,20 +98,25 @@ impl Place {
     }
 }
 
-const SMALL: &str = "tinycoder.gguf";
+fn smollm2() -> PathBuf {
+    let models = std::env::var("TESSERA_TEST_MODELS").expect("TESSERA_TEST_MODELS names the folder of models");
+    PathBuf::from(models).join("SmolLM2-135M-Instruct.Q4_1.gguf")
+}
+
 const STEPS: [&str; 6] = ["--epochs", "12", "--batch", "8", "--rows", "64"];
 
 #[test]
 #[ignore = "needs models: run by cargo xtask test"]
 fn losses_are_those_of_one_process() {
     let place = Place::new("losses", 40);
-    let alone = place.done("alone", SMALL, None, &STEPS);
+    let small = place.small();
+    let alone = place.done("alone", &small, None, &STEPS);
     let one = place.losses("alone");
     assert_eq!(one.len() as u64, alone["steps"].as_u64().unwrap());
     assert!(one[one.len() - 1] < one[0], "it learns: {one:?}");
     for (n, stage) in [(1, 3), (2, 1), (2, 3), (4, 2), (4, 3)] {
         let name = format!("on-{n}-{stage}");
-        place.done(&name, SMALL, Some((n, stage)), &STEPS);
+        place.done(&name, &small, Some((n, stage)), &STEPS);
         let losses = place.losses(&name);
         assert_eq!(losses.len(), one.len(), "{name}: the first rank alone writes metrics");
         let apart = losses.iter().zip(&one).map(|(a, b)| (a - b).abs() / b).fold(0.0, f64::max);
@@ -97,10 +130,11 @@ fn losses_are_those_of_one_process() {
 #[ignore = "needs models: run by cargo xtask test"]
 fn a_killed_rank_leaves_a_run_that_goes_on_with_others() {
     let place = Place::new("killed", 40);
-    place.done("whole", SMALL, Some((1, 3)), &STEPS);
+    let small = place.small();
+    place.done("whole", &small, Some((1, 3)), &STEPS);
     for (n, then) in [(4, 2), (2, 4)] {
         let name = format!("from-{n}");
-        let mut run = place.train(&name, SMALL, Some((n, 3)), &STEPS).spawn().unwrap();
+        let mut run = place.train(&name, &small, Some((n, 3)), &STEPS).spawn().unwrap();
         // Behind a checkpoint, which is taken every twenty steps.
         while place.losses(&name).len() < 25 {
             assert!(run.try_wait().unwrap().is_none(), "it ended by itself");
@@ -111,7 +145,7 @@ fn a_killed_rank_leaves_a_run_that_goes_on_with_others() {
         assert!(Command::new("kill").args(["-9", last]).status().unwrap().success());
         assert!(!run.wait().unwrap().success(), "the others cannot go on");
         assert!(place.losses(&name).len() < 60, "it was killed on the way");
-        place.done(&name, SMALL, Some((then, 3)), &STEPS);
+        place.done(&name, &small, Some((then, 3)), &STEPS);
         assert!(place.losses(&name).len() > 60, "some steps were taken twice, not all");
         assert!(place.weights(&name) == place.weights("whole"), "{n} to {then}: the same weights as without");
     }
@@ -121,10 +155,9 @@ fn a_killed_rank_leaves_a_run_that_goes_on_with_others() {
 #[ignore = "needs models: run by cargo xtask test"]
 fn a_rank_of_four_holds_less_than_a_third() {
     let place = Place::new("held", 4);
-    let model = "SmolLM2-135M-Instruct.Q4_1.gguf";
     let most = |ranks: Option<(usize, u8)>| {
         let name = if ranks.is_some() { "four" } else { "one" };
-        let done = place.done(name, model, ranks, &["--epochs", "1", "--batch", "4", "--rows", "64"]);
+        let done = place.done(name, &smollm2(), ranks, &["--epochs", "1", "--batch", "4", "--rows", "64"]);
         let bytes = |held: &Value| held.as_object().unwrap().values().map(|x| x.as_u64().unwrap()).sum::<u64>();
         done["held"].as_array().unwrap().iter().map(bytes).max().unwrap()
     };
