@@ -209,10 +209,10 @@ fn a_model_asks_about_documents() {
     assert_eq!(fs::read_to_string(&kept).unwrap(), asked, "nothing is asked twice");
 }
 
-/// A set is learned by its name, and the adapter says from which.
+/// A set is learned by its name, and the adapter or model says from which; the model answers.
 #[test]
 #[ignore = "needs models: run by cargo xtask test"]
-fn an_adapter_names_the_set_it_learned() {
+fn adapters_and_models_name_the_set_they_learned() {
     let tessera = Tessera::new();
     let (rooms, path) = (tessera.file("rooms.jsonl", &rooms().0), model(SMOLLM2));
     let set = tessera.data(&["build", "rooms", "--from", &rooms, "--held-out", "0.2", "--skip", "near"]);
@@ -222,6 +222,16 @@ fn an_adapter_names_the_set_it_learned() {
     ];
     let learned = tessera.run(&learn).json();
     assert_eq!((&learned["documents"], &learned["held_out"]), (&set["train"], &set["held"]), "{learned}");
+    let all = [
+        "train", "full", "--data", "rooms", "--model", &path, "--name", "rooms", "--epochs", "1", "--rate", "1e-3",
+        "--batch", "4", "--rows", "256", "--json",
+    ];
+    let model = tessera.run(&all).json();
+    assert_eq!((&model["documents"], &model["held_out"]), (&set["train"], &set["held"]), "{model}");
+    assert!(model["held_out_loss"].as_f64() < model["held_out_loss_before"].as_f64(), "{model}");
+    let folder = model["folder"].as_str().unwrap();
+    tessera.run(&["generate", "--model", folder, "--max-tokens", "4", "Where is room 1?"]).ok();
     let lineage = tessera.data(&["lineage", "rooms"]);
     assert!(lineage["adapters"][0].as_str().unwrap().ends_with("adapters/rooms.safetensors"), "{lineage}");
+    assert_eq!(lineage["models"], json!([folder]), "{lineage}");
 }
