@@ -40,18 +40,21 @@ class Story:
         self.options, self.folder = options, options.folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.settings = self.folder / "tessera.toml"
-        home = {"XDG_DATA_HOME": self.folder / "data", "XDG_CONFIG_HOME": self.folder / "config", "TESSERA_CONFIG": self.settings}
-        self.environment = os.environ | {name: str(value) for name, value in home.items()}
+        self.environment = self.home("home") | {"TESSERA_CONFIG": str(self.settings)}
         self.children, self.url, self.sent = [], "", 0
-        self.shots = [message for _ in range(SHOTS) for message in self.example(random.Random(f"shot {_}"))]
+        self.shots = [message for shot in range(SHOTS) for message in self.example(random.Random(f"shot {shot}"))]
+
+    def home(self, name):
+        """What a program keeps stays in a folder of its own."""
+        return os.environ | {f"XDG_{kind}_HOME": str(self.folder / name / kind.lower()) for kind in ("DATA", "CONFIG")}
 
     def example(self, source):
         text, facts = credit.plain(source)
         return [dict(role="user", content=text), dict(role="assistant", content=json.dumps(facts))]
 
-    def start(self, name, words, path):
+    def start(self, name, words, path, environment):
         log = open(self.folder / f"{name}.log", "w")
-        child = subprocess.Popen(words, env=self.environment, stdout=log, stderr=log, cwd=self.folder)
+        child = subprocess.Popen(words, env=environment, stdout=log, stderr=log, cwd=self.folder)
         self.children.append(child)
         port = words[words.index(next(w for w in words if w in ("--listen", "--port"))) + 1].rpartition(":")[2]
         for _ in range(600):
@@ -79,7 +82,7 @@ class Story:
             words = [sys.executable, "-m", "llama_cpp.server", "--model", self.options.large, "--port", port, "--n_ctx", "4096"]
             servers.insert(0, ("llama", words, "/v1/models"))
         for name, words, path in servers:
-            url = self.start(name, words, path)
+            url = self.start(name, words, path, self.home(name))
             model = json.load(urllib.request.urlopen(f"{url}{path}"))["data"][0]["id"]
             upstreams.append(f'[[upstreams]]\nname = "{name}"\nurl = "{url}/v1"\nmodels = {{ large-{name} = {json.dumps(model)} }}\n')
             targets.append(f"large-{name}")
@@ -115,7 +118,7 @@ risk = 0.1
 kept = 0.9
 """
         self.settings.write_text(settings)
-        self.url = self.start("gateway", [self.options.tessera, "serve", "--listen", f"127.0.0.1:{free_port()}"], "/v1/models")
+        self.url = self.start("gateway", [self.options.tessera, "serve", "--listen", f"127.0.0.1:{free_port()}"], "/v1/models", self.environment)
 
     def post(self, path, body):
         request = urllib.request.Request(self.url + path, json.dumps(body).encode(), {"content-type": "application/json"})

@@ -17,6 +17,8 @@ use super::{
 };
 use crate::{remote, screen, serve};
 
+/// The share that is held out: half of it makes the calibration, which needs more items the lower the risk.
+const HELD_OUT: &str = "0.2";
 /// How often the server is asked how it is.
 const LOOK: Duration = Duration::from_secs(2);
 /// How often until it should have taken up a new file.
@@ -93,7 +95,8 @@ pub(super) fn calibration(place: &Place, lap: &Lap) -> PathBuf {
 /// Only what the teacher said is learned: a student that learns from students forgets what it is for.
 fn data(place: &Place) -> Vec<String> {
     let Loop { name, rollout, teacher, .. } = &place.section;
-    words(&["data", "build", name, "--from-ledger", "--asked-model", rollout, "--answered-by", teacher, "--json"])
+    let from = ["data", "build", name, "--from-ledger", "--asked-model", rollout, "--answered-by", teacher];
+    words(&[&from[..], &["--held-out", HELD_OUT, "--json"]].concat())
 }
 
 fn set(lap: &Lap) -> anyhow::Result<String> {

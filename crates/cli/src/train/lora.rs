@@ -48,7 +48,7 @@ pub(crate) struct LoraArgs {
     /// While it learns it is added alpha / rank times; with which alpha it is served is decided by what it forgets [default: twice the rank]
     #[arg(long, value_name = "X")]
     alpha: Option<f32>,
-    /// How far the model may drift from what it was, in nats a token of general text; 0 lets it forget, and serves alpha as it is
+    /// How far the model may drift from what it was, in nats a token of general text, when it is served; 0 lets it forget, and serves alpha as it is
     #[arg(long, value_name = "NATS", default_value_t = 0.01)]
     budget: f32,
     /// General text that it shall go on to say as before, in the form of --data [default: what the model says to some general prompts]
@@ -99,7 +99,6 @@ pub(super) struct Neighbour {
     rewritten: usize,
     /// Texts to measure by what was forgotten; none where it may forget.
     measured: Option<Vec<Sample>>,
-    drift: Option<f64>,
     curve: Option<Curve>,
     found: Option<FoundDomain>,
 }
@@ -120,8 +119,8 @@ impl Neighbour {
             true => rewrite::own_words(&engine, &data.documents, folder).await?,
             false => BTreeMap::new(),
         };
-        let (rewritten, measured, drift, curve, found) = Default::default();
-        Ok((Self { args, general, retold, located, rewritten, measured, drift, curve, found }, lesson))
+        let (rewritten, measured, curve, found) = Default::default();
+        Ok((Self { args, general, retold, located, rewritten, measured, curve, found }, lesson))
     }
 }
 
@@ -131,7 +130,7 @@ pub(super) struct Told {
     adapter: String,
     file: PathBuf,
     rewritten: usize,
-    /// How far it drifted on the general text that it was held to, at the strength that learned.
+    /// How far it drifted on the general text that it was held to, at the strength that is served.
     drift: Option<f64>,
     alpha: f32,
     curve: Option<Curve>,
@@ -200,8 +199,9 @@ impl Pupil for Neighbour {
     fn settle(&mut self, dev: &Device, trainer: &mut Trainer, documents: &Documents) -> anyhow::Result<Option<f64>> {
         self.found = self.located.domain(documents);
         let Some(measured) = &self.measured else { return Ok(None) };
-        self.drift = Some(trainer.drift(dev));
-        let curve = Curve::measure(dev, trainer, self.args.alpha(), (&documents.held_out, measured))?;
+        let LoraArgs { budget, .. } = &self.args;
+        let curve =
+            Curve::measure(dev, trainer, self.args.alpha(), f64::from(*budget), (&documents.held_out, measured))?;
         Ok(Some(self.curve.insert(curve).chosen.domain_loss))
     }
 
@@ -217,7 +217,7 @@ impl Pupil for Neighbour {
             adapter: format!("{}:{}", models::served_name(&course.model())?, course.name),
             file,
             rewritten: self.rewritten,
-            drift: self.drift,
+            drift: curve.as_ref().map(|curve| curve.chosen.drift),
             alpha: curve.as_ref().map_or(self.args.alpha(), |curve| curve.chosen.alpha),
             curve,
             routing: self.found.as_ref().map(Routing::from),

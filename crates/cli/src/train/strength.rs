@@ -1,5 +1,6 @@
 //! How strongly an adapter is added, decided once it has learned: between the base and what was learned lies a curve of what it gains in its domain
-//! and what it loses elsewhere (WiSE-FT, Wortsman et al. 2022), and the best point of it that forgets next to nothing is taken.
+//! and what it loses elsewhere (WiSE-FT, Wortsman et al. 2022), and the best point of it that keeps to the budget and forgets next to nothing is taken.
+//! A short run may end beyond its budget, for the divergence takes some steps to weigh enough; what is served does not.
 
 use std::fmt;
 
@@ -24,6 +25,8 @@ pub(super) struct Point {
     pub(super) general_loss: f64,
     /// By how much the perplexity of general text rises over the base's.
     pub(super) forgetting: f64,
+    /// How far the model is from the base on the text that it was held to, in nats a token.
+    pub(super) drift: f64,
 }
 
 /// All strengths that were tried.
@@ -39,6 +42,7 @@ impl Curve {
         dev: &Device,
         trainer: &mut Trainer,
         alpha: f32,
+        budget: f64,
         (domain, general): (&[Sample], &[Sample]),
     ) -> anyhow::Result<Self> {
         let mut points: Vec<Point> = Vec::new();
@@ -46,30 +50,32 @@ impl Curve {
             trainer.network().set_alpha(alpha);
             let (domain_loss, general_loss) = (trainer.evaluate(dev, domain)?, trainer.evaluate(dev, general)?);
             let base = points.first().map_or(general_loss, |base| base.general_loss);
-            points.push(Point { alpha, domain_loss, general_loss, forgetting: (general_loss - base).exp() - 1.0 });
+            let (forgetting, drift) = ((general_loss - base).exp() - 1.0, trainer.drift(dev));
+            points.push(Point { alpha, domain_loss, general_loss, forgetting, drift });
         }
-        let chosen = choose(&points[1..]).unwrap_or(points[0]);
+        let chosen = choose(&points[1..], budget).unwrap_or(points[0]);
         trainer.network().set_alpha(chosen.alpha);
         Ok(Self { points, chosen })
     }
 }
 
-/// The point that is best in its domain of those that forget little; where all forget more, the one that forgets least.
-fn choose(points: &[Point]) -> Option<Point> {
-    let few = points.iter().filter(|point| point.forgetting <= FORGETTING);
-    let best = few.min_by(|a, b| a.domain_loss.total_cmp(&b.domain_loss));
-    best.or_else(|| points.iter().min_by(|a, b| a.forgetting.total_cmp(&b.forgetting))).copied()
+/// The point that is best in its domain of those that keep to the budget and forget little; where none does, the one that drifts least.
+fn choose(points: &[Point], budget: f64) -> Option<Point> {
+    let near = points.iter().filter(|point| point.forgetting <= FORGETTING && point.drift <= budget);
+    let best = near.min_by(|a, b| a.domain_loss.total_cmp(&b.domain_loss));
+    best.or_else(|| points.iter().min_by(|a, b| a.drift.total_cmp(&b.drift))).copied()
 }
 
 impl fmt::Display for Curve {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = ["alpha", "held-out loss", "general loss", "forgetting", ""].map(str::to_owned).to_vec();
+        let head = ["alpha", "held-out loss", "general loss", "forgetting", "drift", ""].map(str::to_owned).to_vec();
         let row = |point: &Point| {
             vec![
                 format!("{:.2}", point.alpha),
                 format!("{:.4}", point.domain_loss),
                 format!("{:.4}", point.general_loss),
                 format!("{:+.2} %", 100.0 * point.forgetting),
+                format!("{:.4}", point.drift),
                 if *point == self.chosen { "chosen".to_owned() } else { String::new() },
             ]
         };
@@ -84,19 +90,20 @@ mod tests {
 
     #[test]
     fn the_best_that_forgets_little_is_chosen() {
-        let check = |points: &[(f64, f64)], want: Option<usize>| {
-            let point = |(alpha, (domain_loss, forgetting)): (usize, &(f64, f64))| Point {
+        let check = |points: &[(f64, f64, f64)], want: Option<usize>| {
+            let point = |(alpha, (domain_loss, forgetting, drift)): (usize, &(f64, f64, f64))| Point {
                 alpha: alpha as f32,
                 domain_loss: *domain_loss,
                 general_loss: 0.0,
                 forgetting: *forgetting,
+                drift: *drift,
             };
             let points: Vec<Point> = points.iter().enumerate().map(point).collect();
-            assert_eq!(choose(&points).map(|point| point.alpha as usize), want, "{points:?}");
+            assert_eq!(choose(&points, 0.02).map(|point| point.alpha as usize), want, "{points:?}");
         };
-        check(&[(1.0, 0.001), (0.5, 0.01), (0.1, 0.011)], Some(1));
-        check(&[(1.0, -0.01), (0.5, 0.0), (0.7, 0.001)], Some(1));
-        check(&[(1.0, 0.3), (0.5, 0.2)], Some(1));
+        check(&[(1.0, 0.001, 0.0), (0.5, 0.01, 0.0), (0.1, 0.011, 0.0)], Some(1));
+        check(&[(1.0, -0.01, 0.0), (0.5, 0.0, 0.02), (0.4, 0.0, 0.03)], Some(1));
+        check(&[(1.0, 0.3, 0.05), (0.5, 0.2, 0.04)], Some(1));
         check(&[], None);
     }
 }
