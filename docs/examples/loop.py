@@ -25,8 +25,10 @@ import urllib.request
 import credit
 
 SYSTEM = "You read credit applications. Answer with one JSON object and nothing else: income per month, debt (0 if they owe nothing), amount, months."
-SHOTS = 4
+SHOTS = 2
 AT_ONCE = 4
+# Seconds between rounds of applications while something else works on the same machine.
+PAUSE = 10
 
 
 def free_port():
@@ -154,6 +156,7 @@ kept = 0.9
         rounds = 0
         while not over.is_set():
             self.traffic(40, f"meanwhile {(rounds := rounds + 1)}")
+            over.wait(PAUSE)
         thread.join()
         return box[0]
 
@@ -189,7 +192,7 @@ def main():
     options.add_argument("--large", required=True, metavar="GGUF", help="the large model's file")
     options.add_argument("--small", default="smollm2", help="the model that learns")
     options.add_argument("--llama", action="store_true", help="serve the large model with llama-cpp-python, too")
-    options.add_argument("--chats", type=int, default=300, help="applications before the loop")
+    options.add_argument("--chats", type=int, default=200, help="applications before the loop")
     options.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("loop-example"))
     story = Story(options.parse_args())
     try:

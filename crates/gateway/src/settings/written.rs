@@ -211,8 +211,11 @@ mod tests {
         assert_eq!(all.upstreams, [super::super::Upstream::default()]);
         assert_eq!(all.rollouts, [super::super::Rollout::default()]);
         assert_eq!(all.cascades, [super::super::Cascade::default()]);
+        assert_eq!(all.loops, [super::super::Loop::default()]);
+        assert_eq!(all.conversions, [super::super::Conversion::default()]);
         let plain = Settings { tenants: [].into(), prices: [].into(), upstreams: vec![], workers: vec![], ..all };
-        assert_eq!(Settings { routes: vec![], rollouts: vec![], cascades: vec![], ..plain }, Settings::default());
+        let plain = Settings { routes: vec![], rollouts: vec![], cascades: vec![], ..plain };
+        assert_eq!(Settings { loops: vec![], conversions: vec![], ..plain }, Settings::default());
     }
 
     #[test]
