@@ -26,6 +26,9 @@ use crate::{
 
 /// Bytes of a name or a key at most.
 const LONGEST: usize = 128;
+/// How long, and how often, to wait for a commit of somebody else's.
+const LOOK: Duration = Duration::from_millis(10);
+const LOOKS: usize = 500;
 
 /// What somebody says of a request.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -239,8 +242,18 @@ impl Ledger {
             Err(Error::Duplicate(_)) => true,
             Err(error) => return Err(error),
         };
-        let missing = || Error::Store(format!("{id} was written and is not there"));
-        Ok(Receipt { given: self.feedback_called(&id).await?.ok_or_else(missing)?, repeated })
+        Ok(Receipt { given: self.written(&id).await?, repeated })
+    }
+
+    /// Feedback that was written. One that came first at the same moment may be in a commit that is not over yet.
+    async fn written(&self, id: &str) -> Result<Given> {
+        for _ in 0..LOOKS {
+            if let Some(given) = self.feedback_called(id).await? {
+                return Ok(given);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Err(Error::Store(format!("{id} was written and is not there")))
     }
 
     async fn write_feedback(
