@@ -131,7 +131,7 @@ pub struct Given {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conversion: Option<Conversion>,
     /// What that cost.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub charges: Vec<Charge>,
     /// Why it cost nothing.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -232,7 +232,7 @@ pub struct Record {
     /// The sum of these, in nano-units of currency.
     pub cost: i64,
     /// What was said of it since; a conversion's charges stand there.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub feedback: Vec<Given>,
     /// What has become of the content.
     pub content: Content,
