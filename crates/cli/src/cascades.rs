@@ -30,7 +30,9 @@ impl Section<'_> {
     fn leads_to(&self, model: &str) -> bool {
         match self {
             Self::Cascade(cascade) => cascade.student == model || cascade.teacher == model,
-            Self::Rollout(rollout) => rollout.versions.contains_key(model) || rollout.shadow == model,
+            Self::Rollout(rollout) => {
+                rollout.versions.contains_key(model) || rollout.canary == model || rollout.shadow == model
+            }
         }
     }
 }
@@ -131,6 +133,8 @@ mod tests {
         };
         check(&(rollout("r", "c") + &cascade("c", "s", "t")), &["c", "r"]);
         check(&(rollout("r", "s") + &cascade("c", "r", "t")), &["r", "c"]);
+        let canary = rollout("a", "s") + "canary = \"c\"\n" + &rollout("b", "s");
+        check(&(canary + &cascade("c", "b", "t")), &["b", "c", "a"]);
         check(&(cascade("a", "s", "b") + &cascade("b", "s", "t")), &["b", "a"]);
         check(&(rollout("large", "c") + &cascade("c", "s", "large")), &["c", "large"]);
         check(&cascade("t", "s", "t"), &["t"]);

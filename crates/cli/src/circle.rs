@@ -14,7 +14,7 @@ mod traffic;
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use gateway::settings::{Loop, Settings, Span};
 
@@ -133,23 +133,25 @@ fn left(every: Duration, lap: &Lap) -> Duration {
 /// A lap from its first step that is not done to its end.
 async fn once(place: &Place, server: &ServerArgs) -> anyhow::Result<Lap> {
     let mut lap = Lap::open(&place.folder)?;
-    for step in Step::ALL {
-        if lap.steps.contains_key(&step) {
-            continue;
+    loop {
+        if let Some(outcome) = steps::outcome(&place.section, &lap) {
+            end(place, &mut lap, outcome).await?;
+            return Ok(lap);
         }
+        let Some(step) = lap.next() else { return Ok(lap) };
         screen::note(format_args!("{} {}, {}", place.section.name, lap.number, step.about()));
         let said = steps::run(step, place, &lap, server).await?;
         lap.keep(&place.folder, step, said)?;
-        if let Some(outcome) = steps::gate(step, &place.section, &lap) {
-            if lap.steps.contains_key(&Step::Offer) {
-                settings::settle(place, &lap, &outcome)?;
-                lap.report = Some(report::numbers(place, &lap).await?);
-            }
-            lap.end(&place.folder, outcome)?;
-            break;
-        }
     }
-    Ok(lap)
+}
+
+/// Leaves the settings as the outcome wants them, and counts what it was worth where callers met it.
+async fn end(place: &Place, lap: &mut Lap, outcome: Outcome) -> anyhow::Result<()> {
+    if lap.steps.contains_key(&Step::Offer) {
+        settings::settle(place, lap, &outcome)?;
+        lap.report = Some(report::numbers(place, lap).await?);
+    }
+    lap.end(&place.folder, outcome)
 }
 
 fn show(place: &Place, number: Option<u32>, json: bool) -> anyhow::Result<()> {
@@ -166,6 +168,7 @@ fn show(place: &Place, number: Option<u32>, json: bool) -> anyhow::Result<()> {
 
 fn abandon(place: &Place) -> anyhow::Result<()> {
     let mut lap = Lap::open(&place.folder)?;
+    ensure!(!lap.steps.is_empty(), "no lap of {} is under way", place.section.name);
     let outcome = Outcome::Stopped { why: "it was given up by a person".to_owned() };
     settings::settle(place, &lap, &outcome)?;
     let number = lap.number;

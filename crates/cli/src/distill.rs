@@ -153,7 +153,7 @@ pub(crate) async fn run(mut args: DistillArgs) -> anyhow::Result<()> {
     let found = sets::find(&args.data, args.held_out.as_deref())?;
     (args.data, args.held_out) = (found.data, found.held_out);
     let data = compose::home("XDG_DATA_HOME", ".local/share")?;
-    let folder = data.join("runs").join(&args.name);
+    let folder = run::folder(&args.name)?;
     let student = args.out.clone().unwrap_or_else(|| data.join("students").join(&args.name));
     let teacher = args.model.clone().unwrap_or_else(|| model::default_name(Kind::Chat));
     let entry = model::fetch(&teacher).await?;

@@ -137,9 +137,7 @@ impl Inner {
     }
 
     fn to(&self, target: &Target, reason: Reason) -> Hop {
-        let ModelCard { owned_by: service, digest, adapter, .. } = target.card().unwrap_or_else(|| ModelCard::new(""));
-        let (asked, model) = (self.name.clone(), target.model.clone());
-        Hop { asked, reason, model, service, digest, adapter, ..Hop::default() }
+        target.hop(&self.name, reason, target.card())
     }
 
     fn count(&self, heard: &Heard) {

@@ -74,15 +74,20 @@ impl Fallback {
             _ if failed.is_empty() => Reason::First,
             _ => Reason::Fallback,
         };
-        let ModelCard { owned_by: service, digest, adapter, .. } = card.unwrap_or_else(|| ModelCard::new(""));
-        let (asked, model) = (self.name.clone(), target.model.clone());
-        Hop { asked, reason, model, service, digest, adapter, failed, ..Hop::default() }
+        Hop { failed, ..target.hop(&self.name, reason, card) }
     }
 }
 
 impl Target {
     pub(crate) fn card(&self) -> Option<ModelCard> {
         self.service.card(&self.model)
+    }
+
+    /// That a request for `asked` goes here, to what this card says.
+    pub(crate) fn hop(&self, asked: &str, reason: Reason, card: Option<ModelCard>) -> Hop {
+        let ModelCard { owned_by: service, digest, adapter, .. } = card.unwrap_or_else(|| ModelCard::new(""));
+        let (asked, model) = (asked.to_owned(), self.model.clone());
+        Hop { asked, reason, model, service, digest, adapter, ..Hop::default() }
     }
 }
 

@@ -22,10 +22,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use ledger::Move;
 use parking_lot::Mutex;
-use protocol::{Error, Event, EventStream, Generate, GenerateRequest, Hop, ModelCard, Reason};
+use protocol::{Error, Event, EventStream, Generate, GenerateRequest, ModelCard, Reason};
 use tokio::time::Instant;
 
-use crate::Target;
+use crate::{Target, first};
 use assignment::assigned;
 use trial::Trial;
 
@@ -270,14 +270,7 @@ impl Rollout {
             (Err(error), _) => stream::iter([Err(error)]).boxed(),
         };
         let events = events.inspect(move |item| ear.hear(item));
-        Ok(stream::iter([Ok(Event::Routed(Box::new(self.hop(version))))]).chain(events).boxed())
-    }
-
-    fn hop(&self, version: &Target) -> Hop {
-        let ModelCard { owned_by: service, digest, adapter, .. } =
-            version.card().unwrap_or_else(|| ModelCard::new(version.model.clone()));
-        let (asked, model, reason) = (self.name.clone(), version.model.clone(), Reason::Assigned);
-        Hop { asked, reason, model, service, digest, adapter, ..Hop::default() }
+        Ok(first::routed(version.hop(&self.name, Reason::Assigned, version.card()), events.boxed()))
     }
 }
 

@@ -87,6 +87,11 @@ impl Lap {
         Ok(last.filter(|lap| lap.end.is_none()).unwrap_or_else(new))
     }
 
+    /// The first step that is not done.
+    pub(super) fn next(&self) -> Option<Step> {
+        Step::ALL.into_iter().find(|step| !self.steps.contains_key(step))
+    }
+
     /// What a step said.
     pub(super) fn said(&self, step: Step) -> &Value {
         self.steps.get(&step).unwrap_or(&Value::Null)

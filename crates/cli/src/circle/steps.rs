@@ -46,8 +46,13 @@ pub(super) async fn run(step: Step, place: &Place, lap: &Lap, server: &ServerArg
     }
 }
 
+/// How the lap ends by what is done of it, if it does. A lap that was cut off between its last step and its end is ended the next time.
+pub(super) fn outcome(section: &Loop, lap: &Lap) -> Option<Outcome> {
+    lap.steps.keys().find_map(|step| gate(*step, section, lap))
+}
+
 /// Whether the lap ends behind this step.
-pub(super) fn gate(step: Step, section: &Loop, lap: &Lap) -> Option<Outcome> {
+fn gate(step: Step, section: &Loop, lap: &Lap) -> Option<Outcome> {
     let said = lap.said(step);
     let stopped = |why: String| Some(Outcome::Stopped { why });
     match step {
@@ -190,7 +195,7 @@ mod tests {
         let section = Loop { least: 100, kept: 0.97, accepted: 0.3, ..Loop::default() };
         let check = |step: Step, said: Value, wanted: Option<&str>| {
             let lap = Lap { number: 1, began: 0, steps: [(step, said.clone())].into(), end: None, report: None };
-            let found = gate(step, &section, &lap).map(|outcome| format!("{outcome:?}"));
+            let found = outcome(&section, &lap).map(|outcome| format!("{outcome:?}"));
             match wanted {
                 None => assert_eq!(found, None, "{said}"),
                 Some(word) => assert!(found.as_ref().is_some_and(|found| found.contains(word)), "{said}: {found:?}"),

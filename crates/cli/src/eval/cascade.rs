@@ -1,13 +1,16 @@
 //! `tessera eval cascade`: both models answer what is known; one half of it makes the calibration, the other half says what it is worth.
 
-use std::{fmt, fs, path::PathBuf, sync::Arc};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, ensure};
 use clap::Args;
 use eval::{CascadeResult, Rivals, attempt};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use hub::Name;
-use protocol::{Generate, GenerateRequest};
+use protocol::GenerateRequest;
 use serde::Serialize;
 use services::{
     Target,
@@ -16,13 +19,9 @@ use services::{
 
 use super::{
     Counter,
-    questions::{self, Question},
+    questions::{Asking, Question},
 };
-use crate::{
-    elsewhere,
-    model::{self, EngineArgs},
-    screen,
-};
+use crate::{model, screen};
 
 /// Questions that are with both at the same time while they are not timed.
 const AT_ONCE: usize = 8;
@@ -39,28 +38,14 @@ pub(crate) struct CascadeArgs {
     /// Who answers where the student's answer will not do, named likewise
     #[arg(long, value_name = "MODEL")]
     teacher: String,
-    /// Questions with the right answers, that neither has learned, a JSON object a line: {"messages": [..]} that end with the assistant's turn, or
-    /// {"prompt": "..", "completion": ".."}; or a data set by name, whose held-out part is asked
-    #[arg(short, long, value_name = "FILE|NAME[@DIGEST]")]
-    data: PathBuf,
     /// The share of requests that may get a student's wrong answer where the teacher's would have been right
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     risk: f64,
     /// Where to write the calibration, which the settings name
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Longest answer
-    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
-    max_tokens: usize,
-    /// Ask a server with an OpenAI API that has both, such as http://127.0.0.1:8080; a key is taken from the environment variable
-    /// TESSERA_API_KEY
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    engine: EngineArgs,
+    asking: Asking,
 }
 
 /// What came of it.
@@ -81,32 +66,33 @@ impl fmt::Display for Outcome {
     }
 }
 
-pub(crate) async fn run(args: CascadeArgs) -> anyhow::Result<()> {
-    let args = CascadeArgs { data: questions::file(&args.data)?, ..args };
-    let mut asked = questions::read(&args.data, args.max_tokens)?;
-    ensure!(asked.len() > 1, "{}: one half calibrates, the other measures: there must be two", args.data.display());
+pub(crate) async fn run(mut args: CascadeArgs) -> anyhow::Result<()> {
+    let (file, mut asked) = args.asking.questions()?;
+    ensure!(asked.len() > 1, "{}: one half calibrates, the other measures: there must be two", file.display());
     let held = asked.split_off(asked.len() / 2);
-    let (student, teacher) = both(&args).await?;
-    let calibration = calibration(&args, &student, &teacher, asked).await?;
+    // All read every question: what one keeps of it would be another one's time.
+    args.asking.engine.no_prefix_cache = true;
+    let (student, teacher) = (args.asking.target(&args.student).await?, args.asking.target(&args.teacher).await?);
+    let calibration = calibration((args.risk, &file), &student, &teacher, asked).await?;
     let measured = measured(calibration.clone(), &student, &teacher, &held).await?;
     if let Some(path) = &args.out {
         let text = serde_json::to_string_pretty(&calibration)? + "\n";
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let outcome = Outcome { calibration, measured };
-    screen::show(args.json, &outcome, &outcome)
+    screen::show(args.asking.json, &outcome, &outcome)
 }
 
 /// What these questions say of the two.
 async fn calibration(
-    args: &CascadeArgs,
+    (risk, file): (f64, &Path),
     student: &Target,
     teacher: &Target,
     questions: Vec<Question>,
 ) -> anyhow::Result<Calibration> {
     let items = items(&Student::new(student.clone(), Vec::new()), teacher, questions).await?;
-    let (bar, chosen_on) = calibrate(&items, args.risk).with_context(|| {
-        format!("{}: half of it calibrates, and of that a fifth chooses how answers are scored", args.data.display())
+    let (bar, chosen_on) = calibrate(&items, risk).with_context(|| {
+        format!("{}: half of it calibrates, and of that a fifth chooses how answers are scored", file.display())
     })?;
     let weights = |target: &Target| {
         let card = target.service.card(&target.model);
@@ -118,27 +104,11 @@ async fn calibration(
         measure: bar.measure,
         threshold: bar.threshold,
         longest: bar.longest.unwrap_or(usize::MAX),
-        risk: args.risk,
+        risk,
         items: items.len() - chosen_on,
         chosen_on,
-        data: model::hub().locate(&Name::Path(args.data.clone())).context("the data are gone")?.digest()?,
+        data: model::hub().locate(&Name::Path(file.to_owned())).context("the data are gone")?.digest()?,
     })
-}
-
-async fn both(args: &CascadeArgs) -> anyhow::Result<(Target, Target)> {
-    if let Some(url) = &args.url {
-        let server: Arc<dyn Generate> = Arc::new(elsewhere::server(url).await?);
-        let target = |model: &String| Target { service: server.clone(), model: model.clone() };
-        return Ok((target(&args.student), target(&args.teacher)));
-    }
-    // All read every question: what one keeps of it would be another one's time.
-    let engine = EngineArgs { no_prefix_cache: true, ..args.engine.clone() };
-    let load = async |name: &str| {
-        let service = model::load(name, &engine).await?;
-        let model = Generate::card(service.as_ref(), "").map(|card| card.id).unwrap_or_default();
-        anyhow::Ok(Target { service, model })
-    };
-    Ok((load(&args.student).await?, load(&args.teacher).await?))
 }
 
 /// What student and teacher make of questions. In the order of the questions, so that it stays one that says nothing.

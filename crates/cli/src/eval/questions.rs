@@ -4,25 +4,76 @@ use std::{
     collections::hash_map::DefaultHasher,
     hash::{Hash, Hasher},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, ensure};
+use clap::Args;
 use protocol::GenerateRequest;
+use services::Target;
 
-use crate::{answers, data::sets};
+use crate::{
+    answers,
+    data::sets,
+    elsewhere,
+    model::{self, EngineArgs},
+};
 
 /// What is asked, and what should be answered.
 pub(super) type Question = (GenerateRequest, String);
 
-/// The file that is meant: itself, or what a data set holds out.
-pub(super) fn file(data: &Path) -> anyhow::Result<PathBuf> {
-    let Some(set) = sets::named(data)? else { return Ok(data.to_owned()) };
-    ensure!(set.manifest.held > 0, "{} holds nothing out: build it with --held-out, or name a file", data.display());
-    Ok(set.held())
+/// What is asked, of models that are where.
+#[derive(Debug, Args)]
+pub(super) struct Asking {
+    /// Questions with the right answers, that no model has learned, a JSON object a line: {"messages": [..]} that end with the assistant's turn, or
+    /// {"prompt": "..", "completion": ".."}; or a data set by name, whose held-out part is asked
+    #[arg(short, long, value_name = "FILE|NAME[@DIGEST]")]
+    data: PathBuf,
+    /// Longest answer
+    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
+    max_tokens: usize,
+    /// Ask a server with an OpenAI API that has all models, such as http://127.0.0.1:8080; a key is taken from the environment variable
+    /// TESSERA_API_KEY
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) engine: EngineArgs,
 }
 
-/// Its questions, each once, in an order that says nothing about them and is always the same.
-pub(super) fn read(file: &Path, max_tokens: usize) -> anyhow::Result<Vec<Question>> {
+impl Asking {
+    /// The file, which is itself or what a data set holds out, and its questions.
+    pub(super) fn questions(&self) -> anyhow::Result<(PathBuf, Vec<Question>)> {
+        let file = match sets::named(&self.data)? {
+            None => self.data.clone(),
+            Some(set) => {
+                let held = set.manifest.held;
+                ensure!(
+                    held > 0,
+                    "{} holds nothing out: build it with --held-out, or name a file",
+                    self.data.display()
+                );
+                set.held()
+            }
+        };
+        let questions = read(&file, self.max_tokens)?;
+        Ok((file, questions))
+    }
+
+    /// The model of this name, at the server or loaded here.
+    pub(super) async fn target(&self, name: &str) -> anyhow::Result<Target> {
+        if let Some(url) = &self.url {
+            return Ok(Target { service: Arc::new(elsewhere::server(url).await?), model: name.to_owned() });
+        }
+        let engine = model::load(name, &self.engine).await?;
+        Ok(Target { model: engine.card().id.clone(), service: engine })
+    }
+}
+
+/// Each question once, in an order that says nothing about them and is always the same.
+fn read(file: &Path, max_tokens: usize) -> anyhow::Result<Vec<Question>> {
     let mut found = Vec::new();
     for document in data::read(file)? {
         let place = || format!("{}, line {}: it asks nothing, or with tools", file.display(), document.line);
