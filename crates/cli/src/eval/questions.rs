@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use protocol::GenerateRequest;
+use protocol::{Generate, GenerateRequest};
 use services::Target;
 
 use crate::{
@@ -67,8 +67,10 @@ impl Asking {
         if let Some(url) = &self.url {
             return Ok(Target { service: Arc::new(elsewhere::server(url).await?), model: name.to_owned() });
         }
-        let engine = model::load(name, &self.engine).await?;
-        Ok(Target { model: engine.card().id.clone(), service: engine })
+        let service = model::load(name, &self.engine).await?;
+        // The card of no name in particular is that of the adapter, where the name has one.
+        let model = Generate::card(service.as_ref(), "").map(|card| card.id).unwrap_or_default();
+        Ok(Target { service, model })
     }
 }
 
