@@ -562,7 +562,8 @@ fn an_adapter_is_learned_and_asked() {
             tessera.run(&["generate", "--model", &adapted, "--temperature", "0", "--max-tokens", "20", question]);
         assert_eq!(asked.ok().out.trim(), answer);
     }
-    let asked = ["eval", "answers", "--data", data, "--max-tokens", "20", "--json", "--model", &model, "--model", &adapted];
+    let asked =
+        ["eval", "answers", "--data", data, "--max-tokens", "20", "--json", "--model", &model, "--model", &adapted];
     let found = tessera.run(&asked).json();
     let right = |place: usize| found[place]["right"]["value"].as_f64().unwrap_or_else(|| panic!("{found}"));
     assert!(right(0) < 0.1 && right(1) > 0.9, "{found}");

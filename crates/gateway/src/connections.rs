@@ -26,9 +26,9 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{error::Elapsed, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
@@ -54,6 +54,7 @@ const EXHAUSTED: Duration = Duration::from_secs(1);
 pub(crate) async fn run(listener: Listener, routes: Router, closed: impl Future<Output = ()>) {
     let (socket, acceptor) = (listener.socket, listener.certificate.map(|certificate| certificate.acceptor()));
     let (server, open, handshakes) = (server(HEAD), GracefulShutdown::new(), Arc::new(Semaphore::new(HANDSHAKES)));
+    let (close, closing) = watch::channel(());
     let mut closed = pin!(closed);
     // Whatever is left when this is dropped ends with it.
     let mut begun = JoinSet::new();
@@ -65,9 +66,9 @@ pub(crate) async fn run(listener: Listener, routes: Router, closed: impl Future<
         };
         let Some((stream, permit)) = accepted else { continue };
         let connection = Connection { server: server.clone(), routes: routes.clone(), open: open.watcher() };
-        begun.spawn(begin(connection, stream, acceptor.clone(), permit));
+        begun.spawn(begin(connection, stream, acceptor.clone(), permit, closing.clone()));
     }
-    drop(socket);
+    drop((socket, close));
     open.shutdown().await;
 }
 
@@ -111,16 +112,40 @@ struct Connection {
     open: Watcher,
 }
 
-async fn begin(connection: Connection, stream: TcpStream, tls: Option<TlsAcceptor>, permit: OwnedSemaphorePermit) {
+async fn begin(
+    mut connection: Connection,
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    permit: OwnedSemaphorePermit,
+    closing: watch::Receiver<()>,
+) {
     let Some(tls) = tls else {
         drop(permit);
+        let Some(http1) = unless(closing, timeout(HEAD, speaks_http1(&stream))).await else { return };
+        if http1 {
+            connection.server = connection.server.http1_only();
+        }
         return connection.serve(stream, HEAD).await;
     };
-    let agreed = timeout(HANDSHAKE, tls.accept(stream)).await;
+    let agreed = unless(closing, timeout(HANDSHAKE, tls.accept(stream))).await;
     drop(permit);
-    if let Ok(Ok(stream)) = agreed {
+    if let Some(Ok(stream)) = agreed {
         Box::pin(connection.serve(stream, HEAD)).await;
     }
+}
+
+/// What came of it in time, if the server is not closing: nobody waits for who has not asked for anything yet.
+async fn unless<T>(mut closing: watch::Receiver<()>, begun: impl Future<Output = Result<T, Elapsed>>) -> Option<T> {
+    tokio::select! {
+        begun = begun => begun.ok(),
+        _ = closing.changed() => None,
+    }
+}
+
+/// Whether the first bytes say so: only HTTP/2 begins with `PR`. A connection that hyper still has to find it out of takes a buffer twice as large.
+async fn speaks_http1(stream: &TcpStream) -> bool {
+    let mut first = [0; 2];
+    matches!(stream.peek(&mut first).await, Ok(2)) && first != *b"PR"
 }
 
 impl Connection {
@@ -164,6 +189,15 @@ mod tests {
         let _client = TcpStream::connect(listener.local_addr()).await.unwrap();
         let (stream, _) = accept(&listener.socket, &Arc::new(Semaphore::new(1))).await.unwrap();
         assert!(stream.nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_keeps_no_server_from_closing() {
+        let listener = crate::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr()).await.unwrap();
+        let closed = sleep(Duration::from_millis(300));
+        assert!(timeout(HEAD / 6, run(listener, Router::new(), closed)).await.is_ok());
+        drop(client);
     }
 
     /// What a client gets that sends these parts, with time to be late between them.

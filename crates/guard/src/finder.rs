@@ -9,7 +9,7 @@ use crate::{
     error::Error,
     fold::{Folded, View},
     injection,
-    patterns::{Judge, Patterns},
+    patterns::{self, Judge, Patterns},
     personal::{Kind, PersonalData},
     policy::{Action, Direction, Injection, Policy, Sides, Toxicity},
     report::Verdict,
@@ -222,7 +222,11 @@ fn custom(policy: &Policy, direction: Direction, wanted: impl Fn(Action) -> bool
         return Ok(None);
     }
     let expressions: Vec<_> = chosen.iter().map(|(_, pattern, _)| pattern.regex.as_str()).collect();
-    let patterns = Patterns::new(&expressions, |i| format!("patterns.{}.regex", chosen[i].0))?;
+    let field = |i: usize| format!("patterns.{}.regex", chosen[i].0);
+    let patterns = Patterns::new(&expressions, field)?;
+    for (i, expression) in expressions.iter().enumerate() {
+        patterns::ends(expression).map_err(|message| Error::new(field(i), message))?;
+    }
     let rules = chosen.iter().map(|(name, _, action)| Rule { name: format!("patterns.{name}"), action: *action });
     Ok(Some(Sort::Custom(Box::new(patterns), rules.collect())))
 }

@@ -6,7 +6,8 @@
 //!
 //! While the text may grow, a place is decided once no expression that begins there could still go on. That is asked of a second
 //! automaton, anchored at the place and following all expressions at once: if it dies before the end of the text, more text
-//! changes nothing. So the undecided rest begins at the first place where it lives, and is no longer than the longest match.
+//! changes nothing. So the undecided rest begins at the first place where it lives, and is no longer than the longest match, which is
+//! [`LONGEST`] bytes where an expression sets no end: what would be longer is matched within that, or not at all.
 //! Findings in the decided part are those of the whole text, whatever it will be: nothing undecided can overlap them.
 
 use std::ops::Range;
@@ -21,7 +22,7 @@ use regex_automata::{
 
 use crate::{error::Error, fold::View};
 
-/// The longest match in bytes: what a stream may have to hold back.
+/// The longest match in bytes of whatever expression: what a stream may have to hold back.
 pub(crate) const LONGEST: usize = 4300;
 
 /// Room for the states of a lazy automaton.
@@ -93,7 +94,7 @@ impl Patterns {
         mut found: impl FnMut(usize, Range<usize>),
     ) {
         let undecided = if last { view.end() } else { self.undecided(view, *from) };
-        while let Some((start, pattern)) = self.next(view, *from).filter(|(start, _)| *start < undecided) {
+        while let Some((start, pattern)) = self.next(view, *from..undecided) {
             *from = start + 1;
             if let Some((pattern, range)) = self.first(view, start, pattern, judge) {
                 *from = range.end;
@@ -103,22 +104,32 @@ impl Patterns {
         *from = undecided.max(*from);
     }
 
-    /// Where the next match begins, and the first expression that matches there.
-    fn next(&self, view: &View, from: usize) -> Option<(usize, usize)> {
-        let input = Input::new(view.bytes()).range(from.min(view.end()) - view.base()..);
-        let found = self.search.search(&input)?;
-        Some((found.start() + view.base(), found.pattern().as_usize()))
+    /// Where in `starts` the next match begins, and the first expression that matches there. Looks at one stretch after the other that has room for
+    /// every match which begins in its first half, so that no expression runs on through the whole text.
+    fn next(&self, view: &View, starts: Range<usize>) -> Option<(usize, usize)> {
+        starts.clone().step_by(self.longest).find_map(|from| {
+            let begins = from..starts.end.min(from + self.longest);
+            let found = self.search.search(&self.input(view, from, 2 * self.longest))?;
+            let start = found.start() + view.base();
+            begins.contains(&start).then(|| (start, found.pattern().as_usize()))
+        })
     }
 
     /// The first expression, from `pattern` on, whose match at `start` passes.
     fn first(&self, view: &View, start: usize, pattern: usize, judge: &impl Judge) -> Option<(usize, Range<usize>)> {
         (pattern..self.search.pattern_len()).find_map(|pattern| {
             let anchored = Anchored::Pattern(PatternID::new(pattern).ok()?);
-            let input = Input::new(view.bytes()).range(start - view.base()..).anchored(anchored);
-            let found = self.search.search(&input)?;
+            let found = self.search.search(&self.input(view, start, self.longest).anchored(anchored))?;
             let range = found.start() + view.base()..found.end() + view.base();
             Some((pattern, judge.judge(pattern, view, range)?))
         })
+    }
+
+    /// So many bytes from `from` on. What stands beside them is seen by a boundary.
+    fn input<'v>(&self, view: &'v View, from: usize, length: usize) -> Input<'v> {
+        let from = from.min(view.end());
+        let until = (from + length).min(view.end());
+        Input::new(view.bytes()).range(from - view.base()..until - view.base())
     }
 
     /// The first place from `from` on where a match could still grow. What a match stands before is one character of it.
@@ -149,15 +160,25 @@ impl Patterns {
 
 /// The longest match of an expression, or why it has no place here.
 fn longest_match(expression: &str) -> Result<usize, String> {
-    let syntax = syntax::Config::new().utf8(false);
-    let parsed = syntax::parse_with(expression, &syntax).map_err(|e| e.to_string())?;
-    let properties = parsed.properties();
-    if properties.minimum_len() == Some(0) {
+    let (shortest, longest) = lengths(expression)?;
+    if shortest == Some(0) {
         return Err("it matches the empty text; require at least one character".into());
     }
-    match properties.maximum_len() {
-        Some(longest) if longest <= LONGEST => Ok(longest),
+    Ok(longest.map_or(LONGEST, |longest| longest.min(LONGEST)))
+}
+
+/// That an expression says itself for how long it may hold a stream back.
+pub(crate) fn ends(expression: &str) -> Result<(), String> {
+    match lengths(expression)?.1 {
+        Some(longest) if longest <= LONGEST => Ok(()),
         Some(longest) => Err(format!("a match may be {longest} bytes long; make it at most {LONGEST}")),
         None => Err("a match may be of any length; give repetitions an end, such as {0,64}".into()),
     }
+}
+
+/// The bytes of the shortest match and of the longest.
+fn lengths(expression: &str) -> Result<(Option<usize>, Option<usize>), String> {
+    let syntax = syntax::Config::new().utf8(false);
+    let parsed = syntax::parse_with(expression, &syntax).map_err(|e| e.to_string())?;
+    Ok((parsed.properties().minimum_len(), parsed.properties().maximum_len()))
 }

@@ -43,13 +43,13 @@ struct Term {
     stem: bool,
 }
 
-/// How many of the last letters a state remembers.
+/// How many of the last letters a state remembers. Small, for there are tens of thousands.
 #[derive(Debug, Clone, Copy, Default)]
 struct Depth {
     /// As the longest beginning of a term, or the whole of one.
-    known: usize,
+    known: u32,
     /// As the longest beginning of a term that is not the whole of it.
-    open: usize,
+    open: u32,
 }
 
 /// How far a stream was read.
@@ -141,7 +141,7 @@ impl Words {
             }
             _ => of(place.state).open,
         };
-        if depth == 0 { bytes.len() } else { back(bytes, bytes.len(), depth).unwrap_or(0) }
+        if depth == 0 { bytes.len() } else { back(bytes, bytes.len(), depth as usize).unwrap_or(0) }
     }
 }
 
@@ -151,12 +151,13 @@ fn depths(automaton: &NFA, start: StateID, words: &[Vec<u8>]) -> HashMap<StateID
     let mut depths: HashMap<StateID, Depth> = HashMap::new();
     for word in words {
         let mut state = start;
-        for (i, byte) in word.iter().enumerate() {
-            state = step(state, byte);
+        let mut left = word.len();
+        for (read, byte) in (1..).zip(word) {
+            (state, left) = (step(state, byte), left - 1);
             let depth = depths.entry(state).or_default();
-            depth.known = i + 1;
-            if i + 1 < word.len() {
-                depth.open = i + 1;
+            depth.known = read;
+            if left > 0 {
+                depth.open = read;
             }
         }
     }

@@ -158,6 +158,24 @@ fn a_banned_phrase_split_at_every_byte_never_leaves() {
     }
 }
 
+/// A match is cut at the longest one there may be.
+#[test]
+fn the_longest_matches_are_the_same_however_the_text_is_cut() {
+    let run = |length: usize| "Ab3_".repeat(length / 4);
+    let check = |text: &str, found: usize| {
+        assert_eq!(guards()[1].check(text, Direction::Out).verdicts.len(), found, "{text}");
+        for guard in guards() {
+            same(guard, text, &(0..text.len()).step_by(97).collect::<Vec<_>>());
+        }
+    };
+    let token = |header: usize, payload: usize| format!("a eyJ{}.eyJ{}.{} z", run(header), run(payload), run(600));
+    check(&token(1000, 2000), 1);
+    check(&token(1500, 4000), 0);
+    check(&format!("sk-{} and on", run(9000)), 1);
+    check(&format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----", run(9000).replace('_', "+")), 1);
+    check(&format!("{}.", "eyJ".repeat(3000)), 0);
+}
+
 #[test]
 fn what_begins_nothing_is_not_held() {
     let mut policy = policy(Action::Monitor);
