@@ -1,7 +1,7 @@
 //! The tables, the same in both databases.
 //!
 //! `entries` is the log: written once, never changed; its columns repeat what queries look for in the body, and `verify` compares the two.
-//! `tiles` holds full tiles of 256 hashes, `edges` the unfinished ones of the newest checkpoint (only to name what was changed under it). `contents` and `subjects` are what erasure takes away.
+//! `tiles` holds full tiles of 256 hashes, `edges` the unfinished one of leaves at the newest checkpoint (only to name what was changed under it). `contents` and `subjects` are what erasure takes away.
 //! `feedback` says which request an entry speaks of, `rollouts` which entry is a rollout's newest, `figures` what was counted since.
 
 use crate::{

@@ -67,9 +67,9 @@ impl Edge {
         tlog::tree_hash(self.size, self).map_err(|error| Error::Altered(error.to_string()))
     }
 
-    /// The unfinished tile of every level.
-    pub(crate) fn unfinished(&self) -> impl Iterator<Item = Vec<u8>> {
-        self.levels.iter().map(|hashes| bytes(hashes))
+    /// The unfinished tile of leaves.
+    pub(crate) fn unfinished(&self) -> Vec<u8> {
+        self.levels.first().map_or_else(Vec::new, |hashes| bytes(hashes))
     }
 
     /// Reads it from the store.

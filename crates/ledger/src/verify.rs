@@ -295,7 +295,7 @@ impl<'k> Check<'k> {
             return Ok(());
         }
         let stored = self.unfinished.take_if(|(at, _)| *at == size).map(|(_, data)| data);
-        let current = self.edge.unfinished().next().unwrap_or_default();
+        let current = self.edge.unfinished();
         let known = stored.and_then(|stored| differs(&current, &stored)).map(|at| size - size % tree::WIDTH + at);
         match known.filter(|entry| *entry >= since) {
             Some(entry) => self.problem(Some(entry), None, "it is not the entry that was signed"),
