@@ -7,6 +7,7 @@ which reads Chinese; only `cargo xtask test --slow` runs them.
 
 import contextlib
 import io
+import json
 import os
 import pathlib
 import shutil
@@ -48,6 +49,35 @@ secret = "{secret}"
 url = "http://127.0.0.1:{closed}"
 secret = "{secret}"
 """
+# A gateway with two versions of a model, both the server's.
+ROLLOUT = """\
+[[upstreams]]
+name = "north"
+url = "{url}/v1"
+models = {{ old = "SmolLM2-135M-Instruct.Q4_1", new = "SmolLM2-135M-Instruct.Q4_1" }}
+
+[[rollouts]]
+model = "assistant"
+versions = {{ old = 100 }}
+canary = "new"
+steps = [50, 100]
+hold = "1h"
+
+[[loops]]
+name = "credit"
+rollout = "assistant"
+teacher = "old"
+base = "smollm2"
+"""
+# What `tessera loop` left behind.
+LAPS = [
+    dict(number=1, began=1795735074218196, steps=dict(data=dict(train=133, held=27)),
+         end=dict(outcome="stopped", why="there are 133 rows to learn from, and 200 must be (least)"), report=None),
+    dict(number=2, began=1795739999000000, end=None, report=None,
+         steps=dict(data=dict(train=320, held=80), learn=dict(adapter="smollm2:credit-2"),
+                    evaluate=dict(measured={who: dict(accuracy=dict(value=right, low=right - 0.1, high=right + 0.05, n=40))
+                                            for who, right in dict(student=0.9, teacher=0.925, cascade=0.95).items()}))),
+]
 SECRET = "a secret that both sides of a worker know"
 AXE = pathlib.Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
 DESKTOP, PHONE = (1280, 800), (390, 844)
@@ -127,6 +157,19 @@ def server(home, tmp_path_factory):
     with serving(tmp_path_factory.mktemp("worker"), worker, *text):
         with serving(home, url, "--model", models / MODEL, "--embed-model", models / "minilm"):
             yield url
+
+
+@pytest.fixture(scope="session")
+def gateway(server, tmp_path_factory):
+    """A gateway with a canary, and laps of a loop."""
+    home, url = tmp_path_factory.mktemp("gateway"), local()
+    (home / "tessera.toml").write_text(ROLLOUT.format(url=server))
+    for lap in LAPS:
+        folder = home / f"data/tessera/loops/credit/{lap['number']:04}"
+        folder.mkdir(parents=True)
+        (folder / "lap.json").write_text(json.dumps(lap))
+    with serving(home, url, "--only", "gateway"):
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -235,6 +278,13 @@ def driver():
 @pytest.fixture
 def browser(driver, server):
     browser = Browser(driver, server)
+    yield browser
+    assert browser.complaints() == []
+
+
+@pytest.fixture
+def gateway_browser(driver, gateway):
+    browser = Browser(driver, gateway)
     yield browser
     assert browser.complaints() == []
 

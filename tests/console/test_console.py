@@ -17,7 +17,7 @@ from conftest import DESKTOP, PHONE, until
 
 LOAN = "I earn 20,000 a month, owe 5,000 on my card, and ask for a loan of 100,000"
 LOAN_ZH = "我每月收入2万元，信用卡欠款5000元，想申请10万元贷款"
-PAGES = ["/", "/console/decide", "/console/traffic", "/console/audit", "/console/models", "/console/keys", "/console/settings"]
+PAGES = ["/", "/console/decide", "/console/traffic", "/console/audit", "/console/models", "/console/rollouts", "/console/keys", "/console/settings"]
 LOOKS = [("en", False), ("en", True), ("zh", False), ("zh", True)]
 
 
@@ -199,6 +199,31 @@ def test_those_elsewhere_are_shown_with_what_is_wrong_with_them(browser):
     assert asks(browser.url, None, "smollm2-north") == 200
 
 
+def test_a_canary_is_watched_and_moved(gateway_browser):
+    browser = gateway_browser
+    for _ in range(4):
+        assert asks(browser.url, None, "assistant") == 200
+    browser.open("/console/rollouts")
+    until(lambda: "goes on by itself" in browser.text(".canary") and "50 %" in browser.text(".canary"))
+    asked = lambda: sum(int(row.find_elements(By.CSS_SELECTOR, "td")[2].text) for row in browser.all(".rollouts tbody tr"))
+    assert until(asked) >= 4
+    browser.one("button[value=pause]").click()
+    until(lambda: "is paused" in browser.text(".canary") and not browser.all("button[value=pause]"))
+    browser.one("button[value=resume]").click()
+    until(lambda: "goes on by itself" in browser.text(".canary"))
+    moves = json.load(urllib.request.urlopen(browser.url + "/v1/rollouts"))["rollouts"][0]["canary"]
+    assert moves["course"] == "running" and moves["by"] == "anybody" and moves["moves"] == 2, moves
+
+
+def test_laps_of_a_loop_are_shown(gateway_browser):
+    browser = gateway_browser
+    browser.open("/console/rollouts")
+    second, first = until(lambda: [row.text for row in browser.all(".laps tbody tr")])
+    assert "under way" in second and "92.5 %" in second and "82.5 – 97.5" in second, second
+    assert "stopped" in first and "200 must be" in first, first
+    assert len(browser.all(".laps tbody tr:first-child .path .lapis")) == 3
+
+
 def test_a_refused_change_of_the_settings_is_shown_with_its_line(browser, home):
     file = home / "tessera.toml"
     good = file.read_text()
@@ -242,7 +267,7 @@ def test_a_phone_is_wide_enough(browser, path):
     browser.open(path)
     browser.one("h1")
     assert_narrow(browser)
-    assert len([link for link in browser.all(".side nav a") if link.is_displayed()]) == 6
+    assert len([link for link in browser.all(".side nav a") if link.is_displayed()]) == 7
     assert browser.violations() == []
 
 
@@ -307,6 +332,20 @@ def test_pictures(browser):
     browser.look(size=PHONE)
     decide(browser, LOAN)
     picture(browser, "phone-en", "light")
+
+
+def test_a_picture_of_a_rollout(gateway_browser):
+    browser = gateway_browser
+    for _ in range(24):
+        assert asks(browser.url, None, "assistant") == 200
+    browser.open("/console/rollouts")
+    until(lambda: browser.all(".laps tbody tr"))
+    picture(browser, "rollouts-en", "light")
+    browser.look("zh", size=PHONE)
+    browser.open("/console/rollouts")
+    until(lambda: browser.all(".laps tbody tr"))
+    assert_narrow(browser)
+    assert browser.violations() == []
 
 
 @pytest.mark.slow

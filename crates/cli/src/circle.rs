@@ -1,12 +1,11 @@
 //! `tessera loop`: the traffic of a rollout becomes a data set, the data set an adapter, the adapter the student of a cascade, and the cascade
 //! takes the traffic over if it is good enough.
 //!
-//! A lap runs the very commands that a person would type, one behind the other ([`steps`]), and keeps what each of them said ([`lap`]). What it
+//! A lap runs the very commands that a person would type, one behind the other ([`steps`]), and keeps what each of them said ([`laps`]). What it
 //! changes of the server it changes in the settings file, as a person would ([`settings`]); the server follows by itself. So every step can be
 //! looked at, repeated and undone by hand. A step that is done is not done again: a lap that was stopped goes on where it was. Each gate
 //! that a lap does not pass ends it, and nothing of it stays in the settings.
 
-mod lap;
 mod report;
 mod settings;
 mod steps;
@@ -16,13 +15,15 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
-use gateway::settings::{Loop, Settings, Span};
+use gateway::{
+    laps::{self, Lap, Outcome, Step},
+    settings::{Loop, Settings, Span},
+};
 
 use crate::{
     compose::{self, FileArgs},
     screen, serve,
 };
-use lap::{Lap, Outcome, Step};
 
 /// Options of `loop`.
 #[derive(Debug, Args)]
@@ -99,7 +100,7 @@ impl Place {
         let settings = Settings::load(&file)?;
         let named = settings.loops.iter().find(|section| section.name == args.name).cloned();
         let section = named.with_context(|| format!("{} has no [[loops]] called {}", file.display(), args.name))?;
-        let folder = compose::home("XDG_DATA_HOME", ".local/share")?.join("loops").join(&section.name);
+        let folder = compose::loops()?.join(&section.name);
         Ok(Self { file: file.canonicalize()?, settings, section, folder })
     }
 }
@@ -126,7 +127,7 @@ async fn repeat(args: &RunArgs) -> anyhow::Result<()> {
 
 /// Until the next lap.
 fn left(every: Duration, lap: &Lap) -> Duration {
-    let since = lap::micros().saturating_sub(lap.began);
+    let since = laps::micros().saturating_sub(lap.began);
     every.saturating_sub(Duration::from_micros(u64::try_from(since).unwrap_or(0)))
 }
 
@@ -149,13 +150,13 @@ async fn once(place: &Place, server: &ServerArgs) -> anyhow::Result<Lap> {
 async fn end(place: &Place, lap: &mut Lap, outcome: Outcome) -> anyhow::Result<()> {
     if lap.steps.contains_key(&Step::Offer) {
         settings::settle(place, lap, &outcome)?;
-        lap.report = Some(report::numbers(place, lap).await?);
+        lap.report = Some(serde_json::to_value(report::numbers(place, lap).await?)?);
     }
-    lap.end(&place.folder, outcome)
+    Ok(lap.end(&place.folder, outcome)?)
 }
 
 fn show(place: &Place, number: Option<u32>, json: bool) -> anyhow::Result<()> {
-    let laps = lap::all(&place.folder)?;
+    let laps = laps::all(&place.folder)?;
     match number {
         None => screen::show(json, &laps, screen::table(&report::table(&laps))),
         Some(number) => {

@@ -104,6 +104,11 @@ pub(crate) fn home(variable: &str, usual: &str) -> anyhow::Result<PathBuf> {
     Ok(base.join("tessera"))
 }
 
+/// Where learning loops keep their laps.
+pub(crate) fn loops() -> anyhow::Result<PathBuf> {
+    Ok(home("XDG_DATA_HOME", ".local/share")?.join("loops"))
+}
+
 /// What protects a listener under these settings.
 pub(crate) fn protection(settings: &Settings, ledger: Option<&Ledger>) -> Protection {
     let auth = &settings.auth;
@@ -121,6 +126,7 @@ pub(crate) fn limits(settings: &Settings) -> Config {
         deadline: server.deadline.unless_zero(),
         prompts_at_once: server.prompts_at_once,
         origins: server.origins.clone(),
+        loops: loops().ok(),
     }
 }
 

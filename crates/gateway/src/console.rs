@@ -18,6 +18,7 @@ mod keys;
 mod models;
 mod peers;
 mod play;
+mod rollouts;
 mod scrape;
 mod settings;
 mod sign;
@@ -70,6 +71,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/console/audit/{id}/verify", post(audit::verify_record))
         .route("/console/audit/{id}/proof", get(audit::proof))
         .route("/console/models", get(models::page))
+        .route("/console/rollouts", get(rollouts::page).post(rollouts::act))
         .route("/console/keys", get(keys::page).post(keys::create))
         .route("/console/keys/{id}/revoke", post(keys::revoke))
         .route("/console/settings", get(settings::page))

@@ -43,6 +43,7 @@ mod id;
 mod intake;
 mod internal;
 mod journey;
+pub mod laps;
 mod listen;
 mod measure;
 mod messages;
@@ -64,6 +65,7 @@ mod turned;
 
 use std::{
     future::{Future, pending},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -126,6 +128,8 @@ pub struct Config {
     pub prompts_at_once: usize,
     /// Web origins that may call from a browser, besides those of this machine (`http://localhost:*` and the like).
     pub origins: Vec<String>,
+    /// Where learning loops keep their [laps], a folder for each, for the console to show.
+    pub loops: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -137,6 +141,7 @@ impl Default for Config {
             deadline: None,
             prompts_at_once: 32,
             origins: Vec::new(),
+            loops: None,
         }
     }
 }

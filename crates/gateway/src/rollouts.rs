@@ -59,7 +59,7 @@ pub(crate) struct ActionBody {
 /// What a canary may be told.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum ActionName {
+pub(crate) enum ActionName {
     /// Stay at this step.
     Pause,
     /// Go on from this step; after a rollback, from the first one.
@@ -91,108 +91,108 @@ pub(crate) struct RolloutList {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RolloutBody {
     /// The name requests use.
-    model: String,
-    versions: Vec<VersionBody>,
+    pub(crate) model: String,
+    pub(crate) versions: Vec<VersionBody>,
     /// How likely such numbers of callers are under the weights, at every look.
-    mismatch: f64,
+    pub(crate) mismatch: f64,
     /// They are likely enough; else no comparison should be believed.
-    trustworthy: bool,
+    pub(crate) trustworthy: bool,
     /// Where the version is that is let in step by step.
     #[serde(skip_serializing_if = "Option::is_none")]
-    canary: Option<CanaryBody>,
+    pub(crate) canary: Option<CanaryBody>,
     /// Who is asked the same and answers nobody.
     #[serde(skip_serializing_if = "Option::is_none")]
-    shadow: Option<ShadowBody>,
+    pub(crate) shadow: Option<ShadowBody>,
 }
 
 /// Where a canary is. Its moves are entries of the audit log.
 #[derive(Debug, Serialize, JsonSchema)]
-struct CanaryBody {
+pub(crate) struct CanaryBody {
     /// Its model.
-    model: String,
+    pub(crate) model: String,
     /// Per cent of the callers that get it.
-    share: u32,
+    pub(crate) share: u32,
     /// How it goes on.
-    course: Course,
+    pub(crate) course: Course,
     /// Microseconds since 1970, when it got there.
-    since: i64,
+    pub(crate) since: i64,
     /// Why.
-    why: String,
+    pub(crate) why: String,
     /// The key that wanted it; empty where the figures did.
-    by: String,
+    pub(crate) by: String,
     /// Moves before this one.
-    moves: u64,
+    pub(crate) moves: u64,
 }
 
 /// A version, and what was counted of it since the settings last changed; with a canary, since its last move, by all gateways.
 #[derive(Debug, Serialize, JsonSchema)]
-struct VersionBody {
+pub(crate) struct VersionBody {
     /// Its model.
-    model: String,
+    pub(crate) model: String,
     /// Its weight beside the others'.
-    weight: u64,
+    pub(crate) weight: u64,
     /// Different callers who got it.
-    callers: u64,
+    pub(crate) callers: u64,
     /// Requests that ended or failed.
-    requests: u64,
+    pub(crate) requests: u64,
     /// Of these, those that the version failed at.
-    failed: u64,
+    pub(crate) failed: u64,
     /// Mean seconds until the first piece of an answer; null before the first.
-    wait: Option<f64>,
+    pub(crate) wait: Option<f64>,
     /// Of the answers that were given or blocked, those blocked.
-    blocked: u64,
+    pub(crate) blocked: u64,
     /// Mean nano-units of currency of a request; null before the first.
-    cost: Option<f64>,
+    pub(crate) cost: Option<f64>,
     /// Mean rating of its answers, 0 to 1; null before the first.
-    quality: Option<f64>,
+    pub(crate) quality: Option<f64>,
     /// How much more often it fails than the version of most callers; left out of that one, and while too little is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    failures_beside: Option<DifferenceBody>,
+    pub(crate) failures_beside: Option<DifferenceBody>,
     /// How many seconds longer its callers wait; left out likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
-    wait_beside: Option<DifferenceBody>,
+    pub(crate) wait_beside: Option<DifferenceBody>,
     /// How many more of its answers are blocked; left out likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
-    blocks_beside: Option<DifferenceBody>,
+    pub(crate) blocks_beside: Option<DifferenceBody>,
     /// How much more a request costs; left out likewise, and where nothing costs anything.
     #[serde(skip_serializing_if = "Option::is_none")]
-    cost_beside: Option<DifferenceBody>,
+    pub(crate) cost_beside: Option<DifferenceBody>,
     /// How much lower its answers are rated; left out likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
-    quality_beside: Option<DifferenceBody>,
+    pub(crate) quality_beside: Option<DifferenceBody>,
 }
 
 /// A difference that was seen, and what may be concluded at any time, in error at most once in 20.
 #[derive(Debug, Serialize, JsonSchema)]
-struct DifferenceBody {
-    value: f64,
-    low: f64,
-    high: f64,
+pub(crate) struct DifferenceBody {
+    pub(crate) value: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
     /// How likely a difference this large is where there is none.
-    p: f64,
+    pub(crate) p: f64,
     /// `fine`: not worse by what is tolerated. `worse`: worse, and perhaps by more. `open`: not known yet.
-    standing: String,
+    pub(crate) standing: String,
 }
 
 /// What a shadow answered here since the settings were read.
 #[derive(Debug, Serialize, JsonSchema)]
-struct ShadowBody {
+pub(crate) struct ShadowBody {
     /// Its model.
-    model: String,
+    pub(crate) model: String,
     /// Answers that say what the caller's said.
-    same: u64,
+    pub(crate) same: u64,
     /// Answers that say something else.
-    differed: u64,
+    pub(crate) differed: u64,
     /// Requests it failed at.
-    failed: u64,
+    pub(crate) failed: u64,
     /// Requests that did not fit its bounds.
-    left_out: u64,
+    pub(crate) left_out: u64,
     /// The mean share of words that its answers have in common with the callers'; null before the first.
-    likeness: Option<f64>,
+    pub(crate) likeness: Option<f64>,
     /// Tokens of its answers.
-    tokens: u64,
+    pub(crate) tokens: u64,
     /// Tokens of the callers' answers to the same.
-    live_tokens: u64,
+    pub(crate) live_tokens: u64,
 }
 
 impl RolloutBody {
@@ -210,7 +210,7 @@ impl RolloutBody {
     }
 
     /// As it is in force.
-    fn of(app: &App, rollout: &Rollout) -> Self {
+    pub(crate) fn of(app: &App, rollout: &Rollout) -> Self {
         let in_force = app.gateway.settings.get();
         let written = in_force.settings.rollouts.iter().find(|written| written.model == rollout.name());
         Self::new(rollout, &written.cloned().unwrap_or_default().plan().tolerated)
@@ -278,15 +278,23 @@ async fn list(
 
 /// `POST /v1/rollouts/{id}`.
 async fn act(Path(name): Path<String>, ask: Ask) -> Result<Json<RolloutBody>, Refusal> {
-    ask.caller.may_administer()?;
     let ActionBody { action } = body::object(&ask.body)?;
-    let services = ask.app.services();
+    Ok(Json(moved(&ask.app, &ask.caller, &name, action).await?))
+}
+
+/// Tells the canary of a rollout what to do.
+///
+/// # Errors
+/// If the caller may not, there is no such rollout, or it makes no sense in its state.
+pub(crate) async fn moved(app: &App, caller: &Caller, name: &str, action: ActionName) -> Result<RolloutBody, Error> {
+    caller.may_administer()?;
+    let services = app.services();
     let missing = || {
         let message = format!("No rollout is called `{name}`; GET /v1/rollouts lists them.");
         Error::new(ErrorKind::NotFound, message).with_code("no_rollout")
     };
     let rollout = services.rollouts.iter().find(|rollout| rollout.name() == name).ok_or_else(missing)?;
-    let by = if ask.caller.is_known() { &*ask.caller.key_id } else { "anybody" };
-    canary::act(&ask.app, rollout, action.into(), by).await?;
-    Ok(Json(RolloutBody::of(&ask.app, rollout)))
+    let by = if caller.is_known() { &*caller.key_id } else { "anybody" };
+    canary::act(app, rollout, action.into(), by).await?;
+    Ok(RolloutBody::of(app, rollout))
 }

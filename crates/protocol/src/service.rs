@@ -224,4 +224,20 @@ impl Capabilities {
         prefill: true,
         replay: true,
     };
+
+    /// What either of two models can do.
+    #[must_use]
+    pub fn of_both(self, other: Self) -> Self {
+        Self {
+            schema: self.schema && other.schema,
+            grammar: self.grammar && other.grammar,
+            logprobs: self.logprobs && other.logprobs,
+            scoring: self.scoring && other.scoring,
+            seed: self.seed && other.seed,
+            tools: self.tools && other.tools,
+            images: self.images && other.images,
+            prefill: self.prefill && other.prefill,
+            replay: self.replay && other.replay,
+        }
+    }
 }

@@ -313,13 +313,17 @@ impl Ear {
 }
 
 impl Generate for Rollout {
-    /// One model: what the version of most callers is, under this name.
+    /// One model: what the version of most callers is, under this name, but for what another version cannot do.
     fn models(&self) -> Vec<ModelCard> {
         let stage = self.stage();
         let mut versions: Vec<_> = self.versions.iter().zip(&stage.weights).collect();
         versions.sort_by_key(|(_, weight)| std::cmp::Reverse(**weight));
-        let card = versions.into_iter().find_map(|((version, _), _)| version.card());
-        card.map(|card| ModelCard { id: self.name.clone(), ..card }).into_iter().collect()
+        let cards = versions.into_iter().filter_map(|((version, _), _)| version.card());
+        let both = |card: ModelCard, other: ModelCard| {
+            let capabilities = card.capabilities.of_both(other.capabilities);
+            ModelCard { capabilities, ..card }
+        };
+        cards.reduce(both).map(|card| ModelCard { id: self.name.clone(), ..card }).into_iter().collect()
     }
 
     /// Ready while one of them is.

@@ -1,12 +1,12 @@
 //! What a lap was worth, in figures and in words.
 
+use gateway::laps::{Lap, Outcome, Step};
 use ledger::Ledger;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
     Place,
-    lap::{Lap, Outcome, Step},
     traffic::{Between, Traffic},
 };
 use crate::{audit, compose, screen};
@@ -46,7 +46,7 @@ pub(super) fn text(lap: &Lap) -> String {
     lines.extend(data(lap.said(Step::Data)));
     lines.extend(learned(lap.said(Step::Learn)));
     lines.extend(evaluated(&lap.said(Step::Evaluate)["measured"]));
-    lines.extend(lap.report.as_ref().map(traffic));
+    lines.extend(reported(lap).as_ref().map(traffic));
     lines.join("\n")
 }
 
@@ -56,14 +56,17 @@ pub(super) fn table(laps: &[Lap]) -> Vec<Vec<String>> {
     let row = |lap: &Lap| {
         let measured = &lap.said(Step::Evaluate)["measured"];
         let accuracy = |who: &str| percent(&measured[who]["accuracy"]);
-        let share = lap
-            .report
-            .as_ref()
-            .map_or_else(String::new, |report| format!("{:.1} %", 100.0 * report.since.share().value));
+        let share =
+            reported(lap).map_or_else(String::new, |report| format!("{:.1} %", 100.0 * report.since.share().value));
         let rows = lap.said(Step::Data)["train"].as_u64().map_or_else(String::new, |n| n.to_string());
         vec![lap.number.to_string(), rows, accuracy("student"), accuracy("teacher"), share, end(lap)]
     };
     std::iter::once(head).chain(laps.iter().map(row)).collect()
+}
+
+/// What it was worth, where that was counted.
+fn reported(lap: &Lap) -> Option<Numbers> {
+    serde_json::from_value(lap.report.clone()?).ok()
 }
 
 fn end(lap: &Lap) -> String {
@@ -168,7 +171,8 @@ mod tests {
             assert!(told.contains(words), "{words}: {told}");
         }
         let since = Traffic { requests: 10, by_student: 6, ..Traffic::default() };
-        lap.report = Some(Numbers { before: Traffic::default(), since, saved: 1_500_000, currency: "USD".to_owned() });
+        let report = Numbers { before: Traffic::default(), since, saved: 1_500_000, currency: "USD".to_owned() };
+        lap.report = Some(serde_json::to_value(report).unwrap());
         assert!(text(&lap).contains("60.0 % (") && text(&lap).contains("0.0015 USD"), "{}", text(&lap));
         assert_eq!(table(&[lap])[1][4], "60.0 %");
     }

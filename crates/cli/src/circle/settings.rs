@@ -3,14 +3,13 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, ensure};
-use gateway::settings::{Loop, Settings};
+use gateway::{
+    laps::{Lap, Outcome},
+    settings::{Loop, Settings},
+};
 use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value, value};
 
-use super::{
-    Place,
-    lap::{Lap, Outcome},
-    steps,
-};
+use super::{Place, steps};
 
 /// Offers the lap's cascade as the rollout's canary.
 pub(super) fn offer(place: &Place, lap: &Lap) -> anyhow::Result<()> {

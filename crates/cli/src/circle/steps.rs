@@ -6,15 +6,14 @@
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, bail, ensure};
-use gateway::settings::Loop;
+use gateway::{
+    laps::{Lap, Outcome, Step, micros},
+    settings::Loop,
+};
 use serde_json::{Value, json};
 use tokio::{process::Command, time::sleep};
 
-use super::{
-    Place, ServerArgs,
-    lap::{Lap, Outcome, Step, micros},
-    settings,
-};
+use super::{Place, ServerArgs, settings};
 use crate::{remote, screen, serve};
 
 /// The share that is held out: half of it makes the calibration, which needs more items the lower the risk.

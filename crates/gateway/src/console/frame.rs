@@ -19,6 +19,7 @@ pub(super) enum Page {
     Traffic,
     Audit,
     Models,
+    Rollouts,
     Keys,
     Settings,
     /// Outside the navigation: signing in, what does not exist.
@@ -26,11 +27,12 @@ pub(super) enum Page {
 }
 
 /// Address, name and icon of a page. Icons are paths on a grid of 16, made of tiles like everything here.
-const NAVIGATION: [(Page, &str, &str, &str); 6] = [
+const NAVIGATION: [(Page, &str, &str, &str); 7] = [
     (Page::Play, "/", "nav.play", "M2 3h12v8H7l-3 3v-3H2z"),
     (Page::Traffic, "/console/traffic", "nav.traffic", "M2 9h3v5H2zM6.5 5h3v9h-3zM11 2h3v12h-3z"),
     (Page::Audit, "/console/audit", "nav.audit", "M3 2h10v12H3zM5 5h6M5 8h6M5 11h3"),
     (Page::Models, "/console/models", "nav.models", "M2 2h5v5H2zM9 2h5v5H9zM2 9h5v5H2zM9 9h5v5H9z"),
+    (Page::Rollouts, "/console/rollouts", "nav.rollouts", "M2 13h3v-3H2zM6.5 13h3V7h-3zM11 13h3V3h-3zM2 6l4-3 3 1"),
     (Page::Keys, "/console/keys", "nav.keys", "M2 8a3 3 0 1 0 6 0a3 3 0 1 0-6 0M8 8h6M12 8v3"),
     (Page::Settings, "/console/settings", "nav.settings", "M2 4h12M2 8h12M2 12h12M5 2.5v3M10.5 6.5v3M6.5 10.5v3"),
 ];

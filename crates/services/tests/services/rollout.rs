@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use protocol::{ErrorKind, Event, Generate, GenerateRequest, Reason};
+use protocol::{Capabilities, ErrorKind, Event, Generate, GenerateRequest, Reason};
 use services::{
     Target,
     rollout::{Bounds, Compared, ERROR, Metric, Rollout, Shadow, Standing, Tolerated},
@@ -60,6 +60,17 @@ async fn a_caller_keeps_its_version_until_the_weights_move_it() {
     assert!(old.asked.lock().iter().all(|request| request.model == "m:old"));
     let nobody = Rollout::new("m", vec![(version(&old, "m:old"), 0)], None).generate(of("key 1")).await;
     assert_eq!(nobody.err().map(|error| error.kind), Some(ErrorKind::Internal));
+}
+
+#[test]
+fn it_is_held_to_what_every_version_can_do() {
+    let (mut old, mut new) = (Fake::new([]), Fake::new([]));
+    old.cards[0].capabilities = Capabilities { tools: true, scoring: true, ..Capabilities::default() };
+    new.cards[0].capabilities = Capabilities { tools: true, seed: true, ..Capabilities::default() };
+    let rollout = Rollout::new("m", vec![(version(&old, "m:old"), 9), (version(&new, "m:new"), 1)], None);
+    let card = rollout.models().remove(0);
+    assert_eq!((&*card.id, &*card.owned_by), ("m", "house m:old"));
+    assert_eq!(card.capabilities, Capabilities { tools: true, ..Capabilities::default() });
 }
 
 /// Whom nobody knows is somebody else every time.

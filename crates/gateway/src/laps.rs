@@ -1,13 +1,14 @@
-//! A lap on disk: which steps are done, and what each of them said.
+//! Laps of a learning loop on disk: which steps are done, and what each of them said. `tessera loop` writes them, the console shows them.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
-use anyhow::Context;
 use ledger::Clock;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-use super::report::Numbers;
 
 /// The file in a lap's folder.
 const FILE: &str = "lap.json";
@@ -15,7 +16,7 @@ const FILE: &str = "lap.json";
 /// A step of a lap, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Step {
+pub enum Step {
     /// Traffic becomes a data set.
     Data,
     /// The data set becomes an adapter.
@@ -30,10 +31,10 @@ pub(super) enum Step {
 
 impl Step {
     /// All of them, in order.
-    pub(super) const ALL: [Self; 5] = [Self::Data, Self::Learn, Self::Evaluate, Self::Offer, Self::Canary];
+    pub const ALL: [Self; 5] = [Self::Data, Self::Learn, Self::Evaluate, Self::Offer, Self::Canary];
 
     /// What it does, for whoever watches.
-    pub(super) fn about(self) -> &'static str {
+    pub fn about(self) -> &'static str {
         match self {
             Self::Data => "data: what was asked and answered becomes a data set",
             Self::Learn => "learn: an adapter learns from it",
@@ -47,7 +48,7 @@ impl Step {
 /// How a lap ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
-pub(super) enum Outcome {
+pub enum Outcome {
     /// All callers have it.
     Promoted,
     /// The server took it back.
@@ -64,23 +65,27 @@ pub(super) enum Outcome {
 
 /// One time around.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Lap {
-    pub(super) number: u32,
+pub struct Lap {
+    /// Counted from 1.
+    pub number: u32,
     /// Microseconds since 1970.
-    pub(super) began: i64,
+    pub began: i64,
     /// What each step said that is done.
-    pub(super) steps: BTreeMap<Step, Value>,
+    pub steps: BTreeMap<Step, Value>,
     /// How it ended; `None` while it runs.
     #[serde(default)]
-    pub(super) end: Option<Outcome>,
-    /// What it was worth.
+    pub end: Option<Outcome>,
+    /// What it was worth, in figures.
     #[serde(default)]
-    pub(super) report: Option<Numbers>,
+    pub report: Option<Value>,
 }
 
 impl Lap {
     /// The last one if it did not end, else a new one.
-    pub(super) fn open(folder: &Path) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// As [`all`].
+    pub fn open(folder: &Path) -> io::Result<Self> {
         let last = all(folder)?.pop();
         let number = last.as_ref().map_or(1, |lap| lap.number + 1);
         let new = || Self { number, began: micros(), steps: BTreeMap::new(), end: None, report: None };
@@ -88,33 +93,40 @@ impl Lap {
     }
 
     /// The first step that is not done.
-    pub(super) fn next(&self) -> Option<Step> {
+    pub fn next(&self) -> Option<Step> {
         Step::ALL.into_iter().find(|step| !self.steps.contains_key(step))
     }
 
     /// What a step said.
-    pub(super) fn said(&self, step: Step) -> &Value {
+    pub fn said(&self, step: Step) -> &Value {
         self.steps.get(&step).unwrap_or(&Value::Null)
     }
 
     /// Keeps what a step said.
-    pub(super) fn keep(&mut self, folder: &Path, step: Step, said: Value) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep(&mut self, folder: &Path, step: Step, said: Value) -> io::Result<()> {
         self.steps.insert(step, said);
         self.save(folder)
     }
 
-    pub(super) fn end(&mut self, folder: &Path, outcome: Outcome) -> anyhow::Result<()> {
+    /// It is over.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn end(&mut self, folder: &Path, outcome: Outcome) -> io::Result<()> {
         self.end = Some(outcome);
         self.save(folder)
     }
 
     /// Where its files are.
-    pub(super) fn folder(&self, folder: &Path) -> std::path::PathBuf {
+    pub fn folder(&self, folder: &Path) -> PathBuf {
         folder.join(format!("{:04}", self.number))
     }
 
     /// Whole or not at all.
-    fn save(&self, folder: &Path) -> anyhow::Result<()> {
+    fn save(&self, folder: &Path) -> io::Result<()> {
         let folder = self.folder(folder);
         let path = folder.join(FILE);
         let write = || {
@@ -123,31 +135,39 @@ impl Lap {
             fs::write(&beside, serde_json::to_vec_pretty(self)?)?;
             fs::rename(&beside, &path)
         };
-        write().with_context(|| format!("cannot write {}", path.display()))
+        write().map_err(|error| told(&error, &format!("cannot write {}", path.display())))
     }
 }
 
-/// All laps of a loop, the oldest first.
-pub(super) fn all(folder: &Path) -> anyhow::Result<Vec<Lap>> {
+/// All laps of a loop, the oldest first; none where there is no such folder.
+///
+/// # Errors
+/// Files that cannot be read, with what to do about it.
+pub fn all(folder: &Path) -> io::Result<Vec<Lap>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", folder.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(told(&error, &format!("cannot read {}", folder.display()))),
     };
     let mut laps = Vec::new();
     for entry in entries {
         let path = entry?.path().join(FILE);
         if path.exists() {
-            let read = fs::read(&path).map_err(anyhow::Error::from).and_then(|text| Ok(serde_json::from_slice(&text)?));
-            laps.push(read.with_context(|| format!("{} cannot be read: remove its folder", path.display()))?);
+            let read = fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
+            let what = || format!("{} cannot be read: remove its folder", path.display());
+            laps.push(read.map_err(|error| told(&error, &what()))?);
         }
     }
     laps.sort_by_key(|lap: &Lap| lap.number);
     Ok(laps)
 }
 
+fn told(error: &io::Error, what: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
 /// Microseconds since 1970.
-pub(super) fn micros() -> i64 {
+pub fn micros() -> i64 {
     Clock::system().now()
 }
 
