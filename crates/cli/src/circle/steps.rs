@@ -64,14 +64,16 @@ fn gate(step: Step, section: &Loop, lap: &Lap) -> Option<Outcome> {
         }
         Step::Evaluate => {
             let measured = &said["measured"];
-            let share = |of: &str| measured[of]["value"].as_f64().unwrap_or(0.0);
+            // There is none where the teacher was never right.
+            let share = |of: &str| measured[of]["value"].as_f64();
             let gates = [
                 ("kept", section.kept, "of the teacher's right answers are kept"),
                 ("accepted", section.accepted, "of the answers are the student's"),
             ];
-            let missed = gates.into_iter().find(|(of, least, _)| share(of) < *least);
-            let why = |(of, least, what): (&str, f64, &str)| {
-                format!("{:.1} % {what}, and {:.1} % must be ({of})", 100.0 * share(of), 100.0 * least)
+            let missed = gates.into_iter().find(|(of, least, _)| share(of).is_none_or(|share| share < *least));
+            let why = |(of, least, what): (&str, f64, &str)| match share(of) {
+                Some(share) => format!("{:.1} % {what}, and {:.1} % must be ({of})", 100.0 * share, 100.0 * least),
+                None => format!("nobody can say how many {what}, for the teacher was never right ({of})"),
             };
             missed.map(why).and_then(stopped)
         }
@@ -206,7 +208,8 @@ mod tests {
         check(Step::Evaluate, measured(0.98, 0.5), None);
         check(Step::Evaluate, measured(0.96, 0.5), Some("96.0 % of the teacher"));
         check(Step::Evaluate, measured(0.98, 0.2), Some("(accepted)"));
-        check(Step::Evaluate, json!({}), Some("Stopped"));
+        let never_right = json!({ "measured": { "kept": { "value": null }, "accepted": { "value": 1.0 } } });
+        check(Step::Evaluate, never_right, Some("never right"));
         check(Step::Learn, json!({}), None);
         check(Step::Canary, json!({ "course": "promoted" }), Some("Promoted"));
         check(Step::Canary, json!({ "course": "rolled_back", "why": "slow" }), Some("slow"));
