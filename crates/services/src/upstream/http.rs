@@ -80,7 +80,8 @@ impl Http {
     /// The response to a request for a stream; its status says that it goes well.
     pub(super) async fn post(&self, place: &str, body: &Value, id: &str) -> Result<Response, Error> {
         let request = self.request(Method::POST, place)?;
-        let request = if id.is_empty() { request } else { request.header("x-request-id", id) };
+        // OpenAI's header for what a client calls a request. Some servers refuse an `x-request-id` that is no UUID.
+        let request = if id.is_empty() { request } else { request.header("x-client-request-id", id) };
         self.send(request.header(CONTENT_TYPE, "application/json").body(body.to_string())).await
     }
 

@@ -44,7 +44,7 @@ async fn what_is_asked() {
     let asked = GenerateRequest { id: "req_7".to_owned(), tenant: "acme".to_owned(), ..request() };
     assert_eq!(answer(&upstream(&server), asked).await.unwrap(), "Hello");
     let seen = server.asked.lock()[0].clone();
-    for line in ["post /v1/chat/completions http/1.1", "authorization: bearer sk-1", "x-request-id: req_7"] {
+    for line in ["post /v1/chat/completions http/1.1", "authorization: bearer sk-1", "x-client-request-id: req_7"] {
         assert!(seen.head.contains(line), "{line}: {}", seen.head);
     }
     let expected = concat!(
