@@ -81,7 +81,8 @@ class Story:
         servers = [("second", [self.options.tessera, "serve", "--model", self.options.large, "--listen", f"127.0.0.1:{free_port()}"], "/v1/models")]
         if self.options.llama:
             port = str(free_port())
-            words = [sys.executable, "-m", "llama_cpp.server", "--model", self.options.large, "--port", port, "--n_ctx", "4096"]
+            # As it comes, it breaks an answer off when the next request arrives.
+            words = [sys.executable, "-m", "llama_cpp.server", "--model", self.options.large, "--port", port, "--n_ctx", "4096", "--interrupt_requests", "false"]
             servers.insert(0, ("llama", words, "/v1/models"))
         for name, words, path in servers:
             url = self.start(name, words, path, self.home(name))
