@@ -218,8 +218,9 @@ def test_a_canary_is_watched_and_moved(gateway_browser):
 def test_laps_of_a_loop_are_shown(gateway_browser):
     browser = gateway_browser
     browser.open("/console/rollouts")
-    second, first = until(lambda: [row.text for row in browser.all(".laps tbody tr")])
-    assert "under way" in second and "92.5 %" in second and "82.5 – 97.5" in second, second
+    third, second, first = until(lambda: [row.text for row in browser.all(".laps tbody tr")])
+    assert "under way" in third and "evaluated" in third and "92.5 %" in third and "82.5 – 97.5" in third, third
+    assert "promoted" in second and "48.4 %" in second, second
     assert "stopped" in first and "200 must be" in first, first
     assert len(browser.all(".laps tbody tr:first-child .path .lapis")) == 3
 

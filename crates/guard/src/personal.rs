@@ -65,7 +65,7 @@ pub enum Kind {
 
 /// Every kind with its shape, the preferred ones first: where two begin at the same place, the first that passes wins. A run that ends a shape has
 /// no end of its own but ends at [`patterns::LONGEST`]: a counted repetition is a copy for every count in every automaton, megabytes of them. One
-/// that something must follow is counted, or each place it may begin at would be tried anew.
+/// that something must follow is counted, or each place it may begin at would be tried anew; a private key's is not, for it needs no end to be one.
 const SHAPES: [(Kind, &str); 21] = [
     (
         Kind::PrivateKey,

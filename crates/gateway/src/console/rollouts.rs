@@ -226,15 +226,15 @@ fn laid(view: &View, name: &str, laps: &[Lap]) -> Markup {
 
 fn lap_row(view: &View, lap: &Lap) -> Markup {
     let measured = &lap.said(Step::Evaluate)["measured"];
-    let done = Step::ALL.into_iter().filter(|step| lap.steps.contains_key(step)).count();
+    let done = |step: Step| lap.steps.contains_key(&step);
     html! {
         tr {
             th scope="row" { div.name { (lap.number) } div.note { (moment(lap.began)) } }
             td {
-                span.path aria-hidden="true" { @for (at, step) in STEPS.into_iter().enumerate() {
-                    i.tile.lapis[at < done].unset[at >= done] title=(view.t(step)) {}
+                span.path aria-hidden="true" { @for step in Step::ALL {
+                    i.tile.lapis[done(step)].unset[!done(step)] title=(view.t(name(step))) {}
                 } }
-                @if let Some(step) = STEPS.get(done.saturating_sub(1)).filter(|_| done > 0) { div.note { (view.t(step)) } }
+                @if let Some((last, _)) = lap.steps.last_key_value() { div.note { (view.t(name(*last))) } }
             }
             td { @if let Some(rows) = lap.said(Step::Data)["train"].as_u64() { (number(rows)) } @else { "–" } }
             @for who in ["student", "teacher", "cascade"] { td { (estimate(&measured[who]["accuracy"])) } }
@@ -244,7 +244,15 @@ fn lap_row(view: &View, lap: &Lap) -> Markup {
     }
 }
 
-const STEPS: [&str; 5] = ["laps.data", "laps.learn", "laps.evaluate", "laps.offer", "laps.canary"];
+fn name(step: Step) -> &'static str {
+    match step {
+        Step::Data => "laps.data",
+        Step::Learn => "laps.learn",
+        Step::Evaluate => "laps.evaluate",
+        Step::Offer => "laps.offer",
+        Step::Canary => "laps.canary",
+    }
+}
 
 /// A share with its interval.
 fn estimate(estimate: &Value) -> Markup {
