@@ -26,7 +26,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
     task::JoinSet,
     time::{error::Elapsed, sleep, timeout},
 };
@@ -51,18 +51,19 @@ const PING: Duration = Duration::from_secs(20);
 const EXHAUSTED: Duration = Duration::from_secs(1);
 
 /// Answers whoever connects until `closed`, then lets the listener go and waits for what is in flight.
-pub(crate) async fn run(listener: Listener, routes: Router, closed: impl Future<Output = ()>) {
+///
+/// Nothing here is generic: it would be compiled where it is called, with all of the HTTP server, in a crate that is optimised less.
+pub(crate) async fn run(listener: Listener, routes: Router, mut closed: oneshot::Receiver<()>) {
     let (socket, acceptor) = (listener.socket, listener.certificate.map(|certificate| certificate.acceptor()));
     let (server, open, handshakes) = (server(HEAD), GracefulShutdown::new(), Arc::new(Semaphore::new(HANDSHAKES)));
     let (close, closing) = watch::channel(());
-    let mut closed = pin!(closed);
     // Whatever is left when this is dropped ends with it.
     let mut begun = JoinSet::new();
     loop {
         while begun.try_join_next().is_some() {}
         let accepted = tokio::select! {
             accepted = accept(&socket, &handshakes) => accepted,
-            () = &mut closed => break,
+            _ = &mut closed => break,
         };
         let Some((stream, permit)) = accepted else { continue };
         let connection = Connection { server: server.clone(), routes: routes.clone(), open: open.watcher() };
@@ -195,8 +196,13 @@ mod tests {
     async fn who_says_nothing_keeps_no_server_from_closing() {
         let listener = crate::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr()).await.unwrap();
-        let closed = sleep(Duration::from_millis(300));
-        assert!(timeout(HEAD / 6, run(listener, Router::new(), closed)).await.is_ok());
+        let (close, closed) = oneshot::channel();
+        let closing = async {
+            sleep(Duration::from_millis(300)).await;
+            close.send(()).unwrap();
+        };
+        let both = async { tokio::join!(run(listener, Router::new(), closed), closing) };
+        assert!(timeout(HEAD / 6, both).await.is_ok());
         drop(client);
     }
 

@@ -161,8 +161,7 @@ pub async fn serve(listener: Listener, gateway: Gateway, shutdown: impl Future<O
     install_metrics();
     let certificate = listener.certificate.clone();
     let app = App::new(gateway, certificate.is_some());
-    let (close, closed) = oneshot::channel::<()>();
-    let closed = async { closed.await.unwrap_or(()) };
+    let (close, closed) = oneshot::channel();
     // Before the first request: who had a new version has it now.
     canary::advance(&app).await;
     let server = Box::pin(connections::run(listener, route::router(app.clone()), closed));
