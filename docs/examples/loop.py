@@ -6,7 +6,8 @@
 
 A gateway serves `assistant`, behind which stands a large model. Clerks send invented applications (credit.py) and correct what it reads
 wrongly; `tessera loop run credit` makes a data set of that, an adapter on a small model, and a cascade of both; a canary lets
-it in while requests go on. Then a bad student is planted, to see it being taken back. Everything stays in --folder.
+it in while requests go on. Then a bad student is planted, to see it being taken back. Everything stays in --folder. Linux only: processor time is
+read from /proc.
 """
 import argparse
 import concurrent.futures
@@ -144,10 +145,16 @@ kept = 0.9
 
     def traffic(self, n, what):
         first, self.sent = self.sent, self.sent + n
-        began = time.monotonic()
+        began, worked = time.monotonic(), self.processor_time()
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as clerks:
             right = sum(clerks.map(self.ask, range(first, first + n)))
-        print(f"{what}: {n} applications in {time.monotonic() - began:.0f} s, {right} read rightly", flush=True)
+        each = (self.processor_time() - worked) / n
+        print(f"{what}: {n} applications in {time.monotonic() - began:.0f} s, {right} read rightly, {each:.2f} s of processor time each", flush=True)
+
+    def processor_time(self):
+        """Seconds that all servers have computed so far: the gateway with the small model, and those of the large one. `tessera loop run` is none of them."""
+        stats = [pathlib.Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split() for child in self.children]
+        return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 
     def during(self, work):
         """Requests go on while something else happens."""
