@@ -1,9 +1,6 @@
 //! A canary behind the door: judged while it serves, moved by people, followed by other gateways and after a restart, and written down.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use gateway::{Gateway, Services, settings::Settings};
 use guard::Guard;
@@ -90,25 +87,28 @@ async fn canary(place: &Place) -> Value {
 }
 
 /// Waits until the canary is so; callers come meanwhile, a fresh one each time, and are heard to the end.
+///
+/// Canaries are judged once a second: a number of callers would be no bound, since a fast machine is through with them before.
 async fn until(place: &Place, what: &str, so: impl Fn(&Value) -> bool) -> Value {
-    // Canaries are judged once a second: a number of callers is no bound, since a fast machine is through with them before.
-    let (begun, patience) = (Instant::now(), Duration::from_secs(60));
-    for n in 0.. {
-        if begun.elapsed() > patience {
-            break;
+    let calls = async {
+        for n in 0_u64.. {
+            let found = canary(place).await;
+            if so(&found) {
+                return found;
+            }
+            if found.is_null() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+            let body = hello(json!({ "model": "story", "user": format!("{what} {n}") }));
+            let _ = crate::text(place.chat("", body).await).await;
         }
-        let found = canary(place).await;
-        if so(&found) {
-            return found;
-        }
-        if found.is_null() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            continue;
-        }
-        let body = hello(json!({ "model": "story", "user": format!("{what} {n}") }));
-        let _ = crate::text(place.chat("", body).await).await;
+        Value::Null
+    };
+    match tokio::time::timeout(Duration::from_secs(60), calls).await {
+        Ok(found) => found,
+        Err(_) => panic!("not {what}: {}", canary(place).await),
     }
-    panic!("not {what}: {}", canary(place).await);
 }
 
 #[tokio::test]
