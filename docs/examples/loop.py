@@ -88,7 +88,8 @@ class Story:
         for name, words, path in servers:
             url = self.start(name, words, path, self.home(name))
             model = json.load(urllib.request.urlopen(f"{url}{path}"))["data"][0]["id"]
-            upstreams.append(f'[[upstreams]]\nname = "{name}"\nurl = "{url}/v1"\nmodels = {{ large-{name} = {json.dumps(model)} }}\n')
+            older = "true" if name == "llama" else "false"
+            upstreams.append(f'[[upstreams]]\nname = "{name}"\nurl = "{url}/v1"\nolder_limit = {older}\nmodels = {{ large-{name} = {json.dumps(model)} }}\n')
             targets.append(f"large-{name}")
         return "\n".join(upstreams) + f'\n[[routes]]\nmodel = "large"\ntargets = {json.dumps(targets)}\n'
 

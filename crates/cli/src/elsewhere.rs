@@ -228,6 +228,7 @@ fn config(section: &settings::Upstream) -> Config {
         models.iter().map(offer).collect::<Vec<_>>()
     };
     Config {
+        older_limit: section.older_limit,
         key: (!section.key.is_empty()).then(|| SecretString::from(section.key.expose())),
         models: offers(&section.models),
         embed_models: offers(&section.embed_models),

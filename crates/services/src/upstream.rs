@@ -42,6 +42,8 @@ pub struct Config {
     pub url: String,
     /// What it speaks.
     pub api: Api,
+    /// It knows the bound of an answer by its older name only, `max_tokens`, and would pass over `max_completion_tokens`.
+    pub older_limit: bool,
     /// The key it is asked with.
     pub key: Option<SecretString>,
     /// Text models offered from there, the default one first.
@@ -88,6 +90,7 @@ impl Config {
             name: name.into(),
             url: url.into(),
             api,
+            older_limit: false,
             key: None,
             models: Vec::new(),
             embed_models: Vec::new(),
@@ -198,7 +201,11 @@ impl Upstream {
     fn body(&self, request: &GenerateRequest) -> Result<(&'static str, Value), Error> {
         let body = match (self.config.api, &request.prompt) {
             (Api::OpenAi, Prompt::Chat(chat)) => {
-                ("chat/completions", serde_json::to_value(ChatRequest::show(request, chat)))
+                let mut shown = ChatRequest::show(request, chat);
+                if self.config.older_limit {
+                    shown.max_tokens = shown.max_completion_tokens.take();
+                }
+                ("chat/completions", serde_json::to_value(shown))
             }
             (Api::OpenAi, Prompt::Raw(text)) => {
                 ("completions", serde_json::to_value(CompletionRequest::show(request, text)))

@@ -305,6 +305,9 @@ pub struct Upstream {
     pub url: String,
     /// What it speaks.
     pub api: Api,
+    /// It bounds answers by `max_tokens` only, the older name: llama-cpp-python's server passes over `max_completion_tokens`, and
+    /// answers at any length.
+    pub older_limit: bool,
     /// The key it is asked with, such as `${OPENAI_API_KEY}`.
     pub key: Secret,
     /// Models offered from there: their names here, and the names they have there.
@@ -336,6 +339,7 @@ impl Default for Upstream {
             name: String::new(),
             url: String::new(),
             api: Api::default(),
+            older_limit: false,
             key: Secret::default(),
             models: BTreeMap::new(),
             embed_models: BTreeMap::new(),

@@ -57,6 +57,22 @@ async fn what_is_asked() {
     assert!(server.asked.lock()[1].head.contains("post /v1/completions "));
 }
 
+/// A server that knows the older name of the bound only is sent that one, and nothing else is different.
+#[tokio::test]
+async fn the_older_name_of_the_bound() {
+    let server = Server::start([Reply::stream(HELLO)]).await;
+    let older = Config { older_limit: true, ..config(&server.url, Api::OpenAi) };
+    for upstream in [upstream(&server), Upstream::new(older).unwrap()] {
+        answer(&upstream, request()).await.unwrap();
+    }
+    let bodies: Vec<serde_json::Value> =
+        server.asked.lock().iter().map(|asked| serde_json::from_str(&asked.body).unwrap()).collect();
+    let mut expected = bodies[0].clone();
+    let bound = expected.as_object_mut().unwrap().remove("max_completion_tokens").unwrap();
+    expected["max_tokens"] = bound;
+    assert_eq!(bodies[1], expected);
+}
+
 /// A name of ours that stands for another one there is told; one that is the same is not.
 #[tokio::test]
 async fn an_alias_is_told() {

@@ -84,6 +84,11 @@ const ABOUT: &[(&str, &str, &str)] = &[
     ("upstreams", "name", "在路由、指标与记录中的名称。"),
     ("upstreams", "url", "基础地址，如 `http://gpu-1:8000/v1`。"),
     ("upstreams", "api", "使用的接口。取 \"openai\"、\"anthropic\" 之一。"),
+    (
+        "upstreams",
+        "older_limit",
+        "只按旧名称 `max_tokens` 限制回答长度：llama-cpp-python 的服务会忽略 `max_completion_tokens`，回答可任意长。",
+    ),
     ("upstreams", "key", "请求时使用的密钥，如 `${OPENAI_API_KEY}`。"),
     ("upstreams", "models", "由它提供的模型：此处的名称，以及那里的名称。"),
     ("upstreams", "embed_models", "由它提供的向量模型，写法相同。"),
