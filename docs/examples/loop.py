@@ -19,7 +19,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 
@@ -158,16 +157,13 @@ kept = 0.9
         return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 
     def during(self, work):
-        """Requests go on while something else happens."""
-        over, box = threading.Event(), []
-        thread = threading.Thread(target=lambda: (box.append(work()), over.set()))
-        thread.start()
-        rounds = 0
-        while not over.is_set():
-            self.traffic(40, f"meanwhile {(rounds := rounds + 1)}")
-            over.wait(PAUSE)
-        thread.join()
-        return box[0]
+        """Requests go on while something else happens; what that raises is raised here."""
+        with concurrent.futures.ThreadPoolExecutor(1) as other:
+            future, rounds = other.submit(work), 0
+            while not future.done():
+                self.traffic(40, f"meanwhile {(rounds := rounds + 1)}")
+                concurrent.futures.wait([future], PAUSE)
+            return future.result()
 
     def tessera(self, *words):
         print("$ tessera " + " ".join(words), flush=True)

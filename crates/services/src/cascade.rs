@@ -32,7 +32,7 @@ use crate::{
 };
 use hearing::{Doubt, Heard};
 
-pub use calibration::{Bar, Calibration, Item, Measure, Unusable, Weights, calibrate};
+pub use calibration::{Bar, Calibration, Item, Measure, Unusable, Weights, calibrate, fewest};
 pub use hearing::{Examined, Student, length};
 pub use rule::Rule;
 

@@ -11,6 +11,7 @@ use gateway::{
     settings::Loop,
 };
 use serde_json::{Value, json};
+use services::cascade;
 use tokio::{process::Command, time::sleep};
 
 use super::{Place, ServerArgs, settings};
@@ -56,11 +57,18 @@ fn gate(step: Step, section: &Loop, lap: &Lap) -> Option<Outcome> {
     let stopped = |why: String| Some(Outcome::Stopped { why });
     match step {
         Step::Data => {
-            let rows = said["train"].as_u64().unwrap_or(0);
-            let least = section.least as u64;
-            (rows < least)
-                .then(|| format!("there are {rows} rows to learn from, and {least} must be (least)"))
-                .and_then(stopped)
+            let count = |part: &str| said[part].as_u64().unwrap_or(0);
+            let (rows, held, least) = (count("train"), count("held"), section.least as u64);
+            // Half of what is held out calibrates.
+            let calibrates = 2 * cascade::fewest(section.risk) as u64;
+            let why = if rows < least {
+                format!("there are {rows} rows to learn from, and {least} must be (least)")
+            } else if held < calibrates {
+                format!("{held} rows are held out, and to calibrate for this risk takes {calibrates} (risk)")
+            } else {
+                return None;
+            };
+            stopped(why)
         }
         Step::Evaluate => {
             let measured = &said["measured"];
@@ -193,7 +201,7 @@ mod tests {
 
     #[test]
     fn gates_say_what_is_missing() {
-        let section = Loop { least: 100, kept: 0.97, accepted: 0.3, ..Loop::default() };
+        let section = Loop { least: 100, risk: 0.1, kept: 0.97, accepted: 0.3, ..Loop::default() };
         let check = |step: Step, said: Value, wanted: Option<&str>| {
             let lap = Lap { number: 1, began: 0, steps: [(step, said.clone())].into(), end: None, report: None };
             let found = outcome(&section, &lap).map(|outcome| format!("{outcome:?}"));
@@ -202,8 +210,13 @@ mod tests {
                 Some(word) => assert!(found.as_ref().is_some_and(|found| found.contains(word)), "{said}: {found:?}"),
             }
         };
-        check(Step::Data, json!({ "train": 100 }), None);
-        check(Step::Data, json!({ "train": 99 }), Some("99 rows"));
+        check(Step::Data, json!({ "train": 100, "held": 22 }), None);
+        check(Step::Data, json!({ "train": 99, "held": 22 }), Some("99 rows"));
+        check(
+            Step::Data,
+            json!({ "train": 100, "held": 21 }),
+            Some("21 rows are held out, and to calibrate for this risk takes 22"),
+        );
         let measured = |kept: f64, accepted: f64| json!({ "measured": { "kept": { "value": kept }, "accepted": { "value": accepted } } });
         check(Step::Evaluate, measured(0.98, 0.5), None);
         check(Step::Evaluate, measured(0.96, 0.5), Some("96.0 % of the teacher"));

@@ -191,6 +191,18 @@ pub fn calibrate(items: &[Item], risk: f64) -> Result<(Bar, usize), Unusable> {
     Ok((Bar { measure, threshold, longest: Some(longest), student: None }, choosers.len()))
 }
 
+/// The fewest items that [`calibrate`] takes for this risk.
+pub fn fewest(risk: f64) -> usize {
+    let others = least(risk);
+    // Of every five one chooses, so every four others are joined by one, but not the last.
+    others.saturating_add(others.saturating_sub(1) / (CHOOSERS - 1))
+}
+
+/// The fewest items that show this risk where the student is never taken.
+fn least(risk: f64) -> usize {
+    (1.0 / risk - 1.0 - ROUNDING).ceil() as usize
+}
+
 /// What taking the student's answer would lose.
 fn loss(item: Item) -> f64 {
     f64::from(u8::from(item.teacher && !item.student))
@@ -207,7 +219,7 @@ fn threshold(items: &[(f64, f64)], risk: f64) -> Result<f64, Unusable> {
     // (n R + 1) / (n + 1) <= risk, for the sum of losses.
     let allowed = risk * (items.len() as f64 + 1.0) - 1.0 + ROUNDING;
     if allowed < 0.0 {
-        return Err(Unusable::Few { items: items.len(), least: (1.0 / risk - 1.0 - ROUNDING).ceil() as usize });
+        return Err(Unusable::Few { items: items.len(), least: least(risk) });
     }
     let mut sorted = items.to_vec();
     sorted.sort_by(|a, b| b.0.total_cmp(&a.0));

@@ -104,6 +104,16 @@ fn what_cannot_be_shown_is_refused() {
     assert_eq!(threshold(&[(0.5, 1.0); 19], 0.05), Ok(0.5));
 }
 
+#[test]
+fn fewest_is_what_a_calibration_takes() {
+    for risk in [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.9] {
+        let item = Item { length: 1, scores: [0.5; 3], student: true, teacher: true };
+        let enough = |items: usize| calibrate(&vec![item; items], risk).is_ok();
+        let fewest = fewest(risk);
+        assert!(enough(fewest) && !enough(fewest - 1), "{risk}: {fewest}");
+    }
+}
+
 /// The measure that orders right and wrong best is taken; requests longer than any that is taken are the teacher's.
 #[test]
 fn measure_and_length_are_read_off_the_items() {
