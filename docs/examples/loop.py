@@ -158,12 +158,12 @@ kept = 0.9
 
     def during(self, work):
         """Requests go on while something else happens; what that raises is raised here."""
-        with concurrent.futures.ThreadPoolExecutor(1) as other:
-            future, rounds = other.submit(work), 0
-            while not future.done():
-                self.traffic(40, f"meanwhile {(rounds := rounds + 1)}")
-                concurrent.futures.wait([future], PAUSE)
-            return future.result()
+        # Not waited for where traffic fails: it may wait for what only traffic brings.
+        future, rounds = concurrent.futures.ThreadPoolExecutor(1).submit(work), 0
+        while not future.done():
+            self.traffic(40, f"meanwhile {(rounds := rounds + 1)}")
+            concurrent.futures.wait([future], PAUSE)
+        return future.result()
 
     def tessera(self, *words):
         print("$ tessera " + " ".join(words), flush=True)

@@ -52,7 +52,7 @@ const EXHAUSTED: Duration = Duration::from_secs(1);
 
 /// Answers whoever connects until `closed`, then lets the listener go and waits for what is in flight.
 ///
-/// Nothing here is generic: it would be compiled where it is called, with all of the HTTP server, in a crate that is optimised less.
+/// Not generic over what it is closed by: it would be compiled in the program then, with all of the HTTP server, and optimised less.
 pub(crate) async fn run(listener: Listener, routes: Router, mut closed: oneshot::Receiver<()>) {
     let (socket, acceptor) = (listener.socket, listener.certificate.map(|certificate| certificate.acceptor()));
     let (server, open, handshakes) = (server(HEAD), GracefulShutdown::new(), Arc::new(Semaphore::new(HANDSHAKES)));

@@ -60,7 +60,7 @@ fn gate(step: Step, section: &Loop, lap: &Lap) -> Option<Outcome> {
             let count = |part: &str| said[part].as_u64().unwrap_or(0);
             let (rows, held, least) = (count("train"), count("held"), section.least as u64);
             // Half of what is held out calibrates.
-            let calibrates = 2 * cascade::fewest(section.risk) as u64;
+            let calibrates = (cascade::fewest(section.risk) as u64).saturating_mul(2);
             let why = if rows < least {
                 format!("there are {rows} rows to learn from, and {least} must be (least)")
             } else if held < calibrates {

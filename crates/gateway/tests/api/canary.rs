@@ -91,7 +91,8 @@ async fn canary(place: &Place) -> Value {
 /// Canaries are judged once a second: a number of callers would be no bound, since a fast machine is through with them before.
 async fn until(place: &Place, what: &str, so: impl Fn(&Value) -> bool) -> Value {
     let calls = async {
-        for n in 0_u64.. {
+        let mut callers = 0;
+        loop {
             let found = canary(place).await;
             if so(&found) {
                 return found;
@@ -100,10 +101,10 @@ async fn until(place: &Place, what: &str, so: impl Fn(&Value) -> bool) -> Value 
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             }
-            let body = hello(json!({ "model": "story", "user": format!("{what} {n}") }));
+            callers += 1;
+            let body = hello(json!({ "model": "story", "user": format!("{what} {callers}") }));
             let _ = crate::text(place.chat("", body).await).await;
         }
-        Value::Null
     };
     match tokio::time::timeout(Duration::from_secs(60), calls).await {
         Ok(found) => found,
