@@ -34,7 +34,7 @@ mod tile;
 mod tests;
 
 pub use cache::{KvCache, KvShape, read_keys, store_kv};
-pub use learn::{Attended, Attention, AttentionGradient, attention_backward, attention_forward};
+pub use learn::{Attended, Attention, AttentionGradient, Branch, attention_backward, attention_forward};
 
 use crate::Device;
 

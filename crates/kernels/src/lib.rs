@@ -42,7 +42,7 @@ mod tiles;
 
 pub use activation::{Activation, activate, gated};
 pub use attention::{
-    Attended, Attention, AttentionGradient, AttentionSpec, KvCache, KvShape, PAGE_TOKENS, Span, attention,
+    Attended, Attention, AttentionGradient, AttentionSpec, Branch, KvCache, KvShape, PAGE_TOKENS, Span, attention,
     attention_backward, attention_forward, encoder_attention, read_keys, store_kv,
 };
 pub use block::BlockType;

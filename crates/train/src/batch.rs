@@ -1,12 +1,20 @@
 //! What a step learns from: documents behind each other, each on its own.
+//!
+//! Documents of a domain mostly begin with the same prompt. Rows of it from which nothing is learned are there once and every document behind it looks
+//! at them ([`Branch`]): the loss is the same, its gradients are added up where they meet, and a step has a fraction of the rows.
 
-use kernels::{Distil, TEACHER_TOKENS, Teaching};
+use std::ops::Range;
+
+use kernels::{Branch, Distil, TEACHER_TOKENS, Teaching};
 use model::ModelSpec;
 
 use crate::{Dropout, Sample};
 
 /// By how much a teacher's probabilities may be more than 1 in a row: they were rounded.
 const MASS: f64 = 1e-3;
+
+/// Fewer rows than this are not worth sharing: sequences that share are attended to by one thread for each key head.
+const WORTH: usize = 16;
 
 /// Rows of tokens. Documents do not see each other, and each begins at position 0.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -17,8 +25,8 @@ pub struct Batch {
     pub targets: Vec<u32>,
     /// What a row's loss counts: for a mean over `n` rows, `1 / n` each; 0 for what is not to be learned, such as a prompt.
     pub weights: Vec<f32>,
-    /// Lengths of the documents.
-    pub lens: Vec<usize>,
+    /// The rows of each document.
+    pub branches: Vec<Branch>,
     /// What a teacher said of its rows; empty where there is none.
     pub teacher: Teacher,
     /// How a teacher's word counts.
@@ -107,30 +115,48 @@ impl Teacher {
 impl Batch {
     /// One more document: every token but the last is a row, the next its target. `learned[i]` says whether token `i` is to be learned.
     pub fn push(&mut self, document: &[u32], learned: impl Fn(usize) -> bool) {
-        self.extend(document, |i| f32::from(u8::from(learned(i))));
+        self.extend(document, 0..0, |i| f32::from(u8::from(learned(i))));
     }
 
-    /// One more sample of those whose weights are `total` together.
-    pub(crate) fn add(&mut self, sample: &Sample, total: f64) {
-        let weight = |i: usize| (f64::from(sample.weights[i]) / total) as f32;
-        self.extend(&sample.tokens, weight);
-        match &sample.teacher {
-            Some(teacher) => {
-                (0..sample.rows()).map(|row| teacher.row(row)).for_each(|(ids, x)| self.teacher.push(ids, x))
-            }
-            None => (0..sample.rows()).for_each(|_| self.teacher.push(&[], &[])),
-        }
+    /// One more sample of those whose weights are `total` together, behind rows that are there already.
+    pub(crate) fn add(&mut self, sample: &Sample, shared: Range<usize>, total: f64) {
+        let (weight, own) = (|i: usize| (f64::from(sample.weights[i]) / total) as f32, shared.len()..sample.rows());
+        self.extend(&sample.tokens, shared, weight);
+        own.map(|row| sample.teacher.as_ref().map_or((&[][..], &[][..]), |teacher| teacher.row(row)))
+            .for_each(|(ids, logprobs)| self.teacher.push(ids, logprobs));
     }
 
-    fn extend(&mut self, document: &[u32], weight: impl Fn(usize) -> f32) {
-        let rows = document.len().saturating_sub(1);
-        if rows == 0 {
+    fn extend(&mut self, document: &[u32], shared: Range<usize>, weight: impl Fn(usize) -> f32) {
+        let own = shared.len()..document.len().saturating_sub(1);
+        if own.is_empty() {
             return;
         }
-        self.tokens.extend(&document[..rows]);
-        self.targets.extend(&document[1..]);
-        self.weights.extend((1..=rows).map(weight));
-        self.lens.push(rows);
+        let first = self.tokens.len();
+        self.tokens.extend(&document[own.clone()]);
+        self.targets.extend(&document[own.start + 1..]);
+        self.weights.extend(own.map(|row| weight(row + 1)));
+        self.branches.push(Branch { shared, own: first..self.tokens.len() });
+    }
+
+    /// The rows that a sample begins with and need not be there again: the most of any document that shares none itself.
+    pub(crate) fn shared(&self, sample: &Sample) -> Range<usize> {
+        if self.dropout != Dropout::default() {
+            // What is left out differs from row to row.
+            return 0..0;
+        }
+        let most = sample.unlearned().min(sample.rows().saturating_sub(1));
+        let roots = self.branches.iter().filter(|branch| branch.shared.is_empty());
+        let alike = |branch: &Branch| {
+            let both = self.tokens[branch.own.clone()].iter().zip(&sample.tokens[..most]);
+            branch.own.start..branch.own.start + both.take_while(|(a, b)| a == b).count()
+        };
+        let longest = roots.map(alike).rev().max_by_key(ExactSizeIterator::len);
+        longest.filter(|rows| rows.len() >= WORTH).unwrap_or(0..0)
+    }
+
+    /// Tokens of its documents, those that share rows counted each.
+    pub(crate) fn seen(&self) -> usize {
+        self.branches.iter().map(Branch::len).sum()
     }
 
     /// Makes the loss a mean over the rows that count.
@@ -147,8 +173,16 @@ impl Batch {
             self.targets.len() == rows && self.weights.len() == rows,
             "a target and a weight for each of {rows} tokens"
         );
-        assert_eq!(self.lens.iter().sum::<usize>(), rows, "lengths and tokens differ");
-        assert!(self.lens.iter().all(|len| *len <= spec.context), "a document is longer than {}", spec.context);
+        assert_eq!(
+            self.branches.iter().map(|branch| branch.own.len()).sum::<usize>(),
+            rows,
+            "documents and tokens differ"
+        );
+        assert!(
+            self.branches.iter().all(|branch| branch.len() <= spec.context),
+            "a document is longer than {}",
+            spec.context
+        );
         let trouble = if self.teacher.is_empty() { None } else { self.teacher.trouble(rows, spec.vocab) };
         assert_eq!(trouble, None);
         let known = |token: &u32| (*token as usize) < spec.vocab;

@@ -220,7 +220,7 @@ impl Network {
     fn forward(&mut self, pass: Pass<'_>) {
         let batch = pass.batch;
         batch.check(&self.spec);
-        self.room.begin(&batch.lens);
+        self.room.begin(&batch.branches);
         self.enter_embedding();
         let mut x = self.room.lend(0, self.spec.width);
         embed(pass.math.dev, &self.embedding, &batch.tokens, self.spec.embedding_scale, &mut x);

@@ -22,6 +22,11 @@ impl Sample {
         self.tokens.len().saturating_sub(1)
     }
 
+    /// Rows that it begins with and nothing is learned from.
+    pub(crate) fn unlearned(&self) -> usize {
+        self.weights.iter().skip(1).take_while(|weight| **weight == 0.0).count()
+    }
+
     /// What its losses count together.
     pub(crate) fn weight(&self) -> f64 {
         self.weights.iter().skip(1).map(|weight| f64::from(*weight)).sum()
@@ -63,16 +68,17 @@ pub fn check(samples: &[Sample], spec: &ModelSpec, rows: usize) -> Result<(), Er
 }
 
 /// Micro-batches of whole samples, in their order, of at most so many rows each, all else like `like`. Their losses add up to a mean over all learned
-/// tokens.
+/// tokens. Samples of one micro-batch share the rows that they begin with.
 pub(crate) fn pack<'a>(samples: impl Iterator<Item = &'a Sample> + Clone, rows: usize, like: &Batch) -> Vec<Batch> {
     let total: f64 = samples.clone().map(Sample::weight).sum();
     let (mut batches, mut first): (Vec<Batch>, u64) = (Vec::new(), like.first);
     for sample in samples {
-        match batches.last_mut().filter(|batch| batch.tokens.len() + sample.rows() <= rows) {
-            Some(batch) => batch.add(sample, total),
+        let shared = batches.last().map_or(0..0, |batch| batch.shared(sample));
+        match batches.last_mut().filter(|batch| batch.tokens.len() + sample.rows() - shared.len() <= rows) {
+            Some(batch) => batch.add(sample, shared, total),
             None => {
                 let mut batch = Batch { first, ..like.clone() };
-                batch.add(sample, total);
+                batch.add(sample, 0..0, total);
                 batches.push(batch);
             }
         }
@@ -117,6 +123,10 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
+    use kernels::Branch;
+
     use super::*;
 
     #[test]
@@ -144,10 +154,36 @@ mod tests {
         let batches = pack(samples.iter(), 8, &Batch::default());
         assert_eq!(batches.iter().map(|batch| batch.first).collect::<Vec<_>>(), [0, 6, 9, 17]);
         assert_eq!(
-            batches.iter().map(|batch| batch.lens.clone()).collect::<Vec<_>>(),
+            batches.iter().map(|batch| batch.branches.iter().map(Branch::len).collect()).collect::<Vec<Vec<usize>>>(),
             [vec![4, 2], vec![3], vec![8], vec![1]]
         );
         let weight: f32 = batches.iter().flat_map(|batch| &batch.weights).sum();
         assert!((weight - 1.0).abs() < 1e-6, "a mean over the whole step, not over a micro-batch: {weight}");
+    }
+
+    #[test]
+    fn samples_share_what_they_begin_with_and_do_not_learn() {
+        let sample = |prompt: usize, tokens: &[u32]| {
+            let tokens = [&vec![1; prompt][..], tokens].concat();
+            Sample {
+                weights: (0..tokens.len()).map(|i| f32::from(u8::from(i > prompt))).collect(),
+                tokens,
+                teacher: None,
+            }
+        };
+        let check = |samples: &[Sample], like: &Batch, want: &[(Range<usize>, Range<usize>)]| {
+            let batches = pack(samples.iter(), 100, like);
+            let got: Vec<_> = batches[0].branches.iter().map(|b| (b.shared.clone(), b.own.clone())).collect();
+            assert_eq!((batches.len(), &got[..]), (1, want));
+        };
+        let like = Batch::default();
+        let alike = [sample(20, &[2, 3]), sample(20, &[2, 4]), sample(5, &[2]), sample(20, &[5, 5, 5])];
+        check(&alike, &like, &[(0..0, 0..21), (0..20, 21..22), (0..0, 22..27), (0..20, 27..30)]);
+        // What is learned stays its document's own, and so do short beginnings, and rows that leave something out.
+        let learned = Sample { weights: vec![1.0; 22], ..sample(20, &[2, 3]) };
+        check(&[sample(20, &[2, 3]), learned], &like, &[(0..0, 0..21), (0..0, 21..42)]);
+        check(&[sample(15, &[2]), sample(15, &[3])], &like, &[(0..0, 0..15), (0..0, 15..30)]);
+        let like = Batch { dropout: crate::Dropout { adapters: 0.1, residuals: 0.0 }, ..like };
+        check(&alike[..2], &like, &[(0..0, 0..21), (0..0, 21..42)]);
     }
 }

@@ -51,7 +51,7 @@ pub struct Step {
     pub gradient: f64,
     /// How far the run had gone from its beginning, where it is held to that.
     pub drift: Option<Drift>,
-    /// Rows that it took in.
+    /// Tokens of the documents that it took in.
     pub tokens: usize,
     /// What came of it.
     pub outcome: Outcome,
@@ -181,7 +181,7 @@ impl Trainer {
         let rate = self.plan.rate(self.state.step, self.steps());
         let batches = self.batches();
         let loss = self.network.learn_all(dev, &batches);
-        let tokens = batches.iter().map(|batch| batch.tokens.len()).sum();
+        let tokens = batches.iter().map(Batch::seen).sum();
         // What holds a run to its beginning weighs now more and now less: only what the samples ask for tells a spike.
         let asked = self.network.length(dev);
         let (drift, replayed) = self.replay(dev, tokens);
@@ -203,7 +203,7 @@ impl Trainer {
         let weight = self.state.hold;
         let like = Batch { first: rows as u64, ..self.like() };
         let batches = self.replayed.batches(self.plan.replay, self.state.step, (self.plan.rows, weight), like);
-        let taken = batches.iter().map(|batch| batch.tokens.len()).sum();
+        let taken = batches.iter().map(Batch::seen).sum();
         let loss = self.network.learn_all(dev, &batches);
         ((!batches.is_empty()).then_some(Drift { divergence: loss / weight, weight }), taken)
     }

@@ -42,7 +42,7 @@ fn batch(vocab: usize, lens: &[usize]) -> Batch {
 /// Losses as inference gives them.
 fn inferred(dev: &Device, model: &Model, batch: &Batch) -> Vec<f32> {
     let (mut losses, mut start) = (Vec::new(), 0);
-    for &len in &batch.lens {
+    for len in batch.branches.iter().map(|branch| branch.own.len()) {
         let pages: Vec<u32> = (0..len.div_ceil(PAGE_TOKENS) as u32).collect();
         let mut cache = model.new_cache(pages.len());
         let tokens = &batch.tokens[start..start + len];
@@ -174,7 +174,11 @@ fn recomputing_gives_the_same_bits_in_less_room() {
         network.recompute(true);
         let again = batches.each_ref().map(|batch| learn(&dev, &mut network, batch));
         for ((kept, again), batch) in kept.iter().zip(&again).zip(&batches) {
-            assert!((&kept.0, &kept.1) == (&again.0, &again.1), "{family} {learned:?} {:?}: the same bits", batch.lens);
+            assert!(
+                (&kept.0, &kept.1) == (&again.0, &again.1),
+                "{family} {learned:?} {:?}: the same bits",
+                batch.branches
+            );
             assert!(again.2 < kept.2, "{family}: {} bytes, {} without", again.2, kept.2);
         }
     }
@@ -216,7 +220,7 @@ fn documents_do_not_see_each_other() {
         tokens: together.tokens[29..].to_vec(),
         targets: together.targets[29..].to_vec(),
         weights: together.weights[29..].to_vec(),
-        lens: vec![49],
+        branches: kernels::Branch::behind_each_other(&[49]),
         ..Batch::default()
     };
     assert_eq!(network.losses(&dev, &second).rows, all[29..]);

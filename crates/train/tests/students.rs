@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kernels::{Device, Precision};
+use kernels::{Branch, Device, Precision};
 use model::Model;
 use serde_json::json;
 use train::{Batch, Cut, Files, Learned, Network, Sample, Size, Student};
@@ -35,13 +35,11 @@ fn again(dev: &Device, student: &Student, folder: &Path) -> Model {
 
 /// Samples as the batch has them.
 fn samples(batch: &Batch) -> Vec<Sample> {
-    let mut start = 0;
-    let sample = |len: &usize| {
-        let tokens = batch.tokens[start..start + len].to_vec();
-        start += len;
-        Sample { weights: vec![1.0; *len], tokens, teacher: None }
+    let sample = |branch: &Branch| {
+        let tokens = batch.tokens[branch.own.clone()].to_vec();
+        Sample { weights: vec![1.0; tokens.len()], tokens, teacher: None }
     };
-    batch.lens.iter().map(sample).collect()
+    batch.branches.iter().map(sample).collect()
 }
 
 /// A loss of the whole network, saved and loaded: only bf16 is between the two.

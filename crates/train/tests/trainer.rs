@@ -64,6 +64,39 @@ pub(crate) fn plan() -> Plan {
     }
 }
 
+/// Micro-batches of one document each share nothing; those of all documents share their prompt.
+#[test]
+fn documents_that_begin_alike_are_learned_alike() {
+    let dev = Device::new(2);
+    let prompt = document(50, 1);
+    let asked = |sample: Sample| Sample {
+        tokens: [&prompt[..], &sample.tokens].concat(),
+        weights: [vec![0.0; prompt.len()], sample.weights].concat(),
+        teacher: None,
+    };
+    let samples: Vec<Sample> = samples(4).into_iter().map(asked).collect();
+    for (family, learned) in crate::FAMILIES.into_iter().flat_map(|family| [(family, Learned::All), (family, ADAPTERS)])
+    {
+        let run = |rows| {
+            let plan = Plan { rows, length: Length::Steps(4), dropout: Dropout::default(), ema: 0.0, ..plan() };
+            let network = Network::new(&dev, &load(&dev, family), learned, Precision::F32);
+            let mut trainer = Trainer::new(network, plan, samples.clone(), family).unwrap();
+            let before = trainer.evaluate(&dev, &samples).unwrap();
+            (before, std::iter::from_fn(|| trainer.step(&dev).unwrap()).collect::<Vec<Step>>())
+        };
+        let ((apart, alone), (before, shared)) = (run(64), run(512));
+        assert!((before - apart).abs() < 1e-6, "{family}: {before}, apart {apart}");
+        for (one, other) in alone.iter().zip(&shared) {
+            assert!((one.loss - other.loss).abs() < 1e-5, "{family} {learned:?}: {one:?}, shared {other:?}");
+            assert!(
+                (one.gradient / other.gradient - 1.0).abs() < 1e-3,
+                "{family} {learned:?}: {one:?}, shared {other:?}"
+            );
+            assert_eq!(one.tokens, other.tokens);
+        }
+    }
+}
+
 fn network(dev: &Device, learned: Learned) -> Network {
     Network::new(dev, &load(dev, "llama"), learned, Precision::F32)
 }

@@ -14,9 +14,13 @@
 //! All products are one loop, `out[r][c] += a[step][r] b[step][c]`: operands are transposed once a block, so that what it reads lies in
 //! order. Scores stand key by key, a lane for each query: softmax needs no sums over lanes.
 //!
+//! # Sequences that begin alike
+//! share those rows ([`Branch`]): a prompt that stands before a hundred texts is there once, and what they all ask of it is added up. A row's result
+//! has the same bits as if its sequence stood alone, as blocks of keys are counted from the sequence's beginning.
+//!
 //! # Work
-//! Forward, a task is a block of queries of one head; backward, a sequence and a key head, so that no two tasks add to the same gradient. More
-//! cores than sequences times key heads would want tasks by blocks, which compute the scores twice.
+//! Forward, a task is a block of queries of one head; backward, sequences that share rows and a key head, so that no two tasks add to the same
+//! gradient. More cores than those times key heads would want tasks by blocks, which compute the scores twice.
 
 use std::ops::Range;
 
@@ -43,6 +47,51 @@ type Sums = [[f32; WIDEST]; BLOCK];
 static TURNED: Turned = [[0.0; BLOCK]; WIDEST];
 static SCORES: Scores = [[0.0; BLOCK]; BLOCK];
 static SUMS: Sums = [[0.0; WIDEST]; BLOCK];
+
+/// The rows of a sequence: those that it shares with another, which begins with them, and its own behind these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Branch {
+    /// The first rows of another sequence, which shares none itself and stands before this one; mostly empty.
+    pub shared: Range<usize>,
+    /// Rows of this sequence alone.
+    pub own: Range<usize>,
+}
+
+impl Branch {
+    /// Sequences of these lengths behind each other, each on its own.
+    pub fn behind_each_other(lens: &[usize]) -> Vec<Self> {
+        let ends = lens.iter().scan(0, |end, len| {
+            *end += len;
+            Some(*end)
+        });
+        ends.zip(lens).map(|(end, len)| Self { shared: 0..0, own: end - len..end }).collect()
+    }
+
+    /// The positions of its own rows.
+    pub fn positions(&self) -> Range<usize> {
+        self.shared.len()..self.len()
+    }
+
+    /// Rows that it sees.
+    #[expect(clippy::len_without_is_empty, reason = "a sequence has rows")]
+    pub fn len(&self) -> usize {
+        self.shared.len() + self.own.len()
+    }
+
+    /// The row of a position.
+    #[inline(always)]
+    fn row(&self, position: usize) -> usize {
+        match position.checked_sub(self.shared.len()) {
+            Some(own) => self.own.start + own,
+            None => self.shared.start + position,
+        }
+    }
+
+    /// Where the rows begin that others may share with it.
+    fn root(&self) -> usize {
+        if self.shared.is_empty() { self.own.start } else { self.shared.start }
+    }
+}
 
 /// What attention reads: `[rows][heads][head_dim]` with the rows of all sequences behind each other; keys and values have `kv_heads`.
 #[derive(Debug, Clone, Copy)]
@@ -77,26 +126,23 @@ pub struct AttentionGradient<'a> {
     pub v: &'a mut [f32],
 }
 
-/// Causal attention of sequences of these lengths: every row sees those before it in its own sequence, and itself (with a window, the last so
-/// many).
+/// Causal attention of sequences: every row sees those before it in its own sequence, and itself (with a window, the last so many).
 pub fn attention_forward(
     dev: &Device,
     spec: &AttentionSpec,
-    lens: &[usize],
+    branches: &[Branch],
     x: Attended<'_>,
     out: &mut [f32],
     log_sums: &mut [f32],
 ) {
-    check(spec, lens, x, out.len(), log_sums.len());
-    let blocks: usize = lens.iter().map(|len| len.div_ceil(BLOCK)).sum();
+    check(spec, branches, x, out.len(), log_sums.len());
+    let blocks = |branch: &Branch| branch.positions().step_by(BLOCK);
+    let tasks: Vec<_> = branches.iter().flat_map(|branch| blocks(branch).map(move |first| (branch, first))).collect();
     let (out, log_sums) = (Shared::new(out), Shared::new(log_sums));
-    dev.run(blocks * spec.heads, &|task| {
-        let (start, len, block) = block_of(lens, task / spec.heads);
-        let sequence = Sequence { spec, x, start, len };
-        dispatch(
-            dev.isa(),
-            Forward { sequence, head: task % spec.heads, first: block * BLOCK, out: &out, log_sums: &log_sums },
-        );
+    dev.run(tasks.len() * spec.heads, &|task| {
+        let (branch, first) = tasks[task / spec.heads];
+        let sequence = Sequence { spec, x, branch };
+        dispatch(dev.isa(), Forward { sequence, head: task % spec.heads, first, out: &out, log_sums: &log_sums });
     });
 }
 
@@ -105,45 +151,55 @@ pub fn attention_forward(
 pub fn attention_backward(
     dev: &Device,
     spec: &AttentionSpec,
-    lens: &[usize],
+    branches: &[Branch],
     x: Attended<'_>,
     done: Attention<'_>,
     gradient: AttentionGradient<'_>,
 ) {
-    check(spec, lens, x, done.out.len(), done.log_sums.len());
+    check(spec, branches, x, done.out.len(), done.log_sums.len());
     let dout = gradient.out;
     assert!(dout.len() == x.q.len() && gradient.q.len() == x.q.len(), "gradients of the queries' shape");
     assert!(gradient.k.len() == x.k.len() && gradient.v.len() == x.k.len(), "gradients of the keys' shape");
     let (dq, dk, dv) = (Shared::new(gradient.q), Shared::new(gradient.k), Shared::new(gradient.v));
-    dev.run(lens.len() * spec.kv_heads, &|task| {
-        let place = task / spec.kv_heads;
-        let sequence = Sequence { spec, x, start: lens[..place].iter().sum(), len: lens[place] };
-        dispatch(
-            dev.isa(),
-            Backward { sequence, kv_head: task % spec.kv_heads, done, dout, dq: &dq, dk: &dk, dv: &dv },
-        );
+    let families = families(branches);
+    dev.run(families.len() * spec.kv_heads, &|task| {
+        for branch in &families[task / spec.kv_heads] {
+            let sequence = Sequence { spec, x, branch };
+            dispatch(
+                dev.isa(),
+                Backward { sequence, kv_head: task % spec.kv_heads, done, dout, dq: &dq, dk: &dk, dv: &dv },
+            );
+        }
     });
 }
 
-fn check(spec: &AttentionSpec, lens: &[usize], x: Attended<'_>, out: usize, log_sums: usize) {
-    let (rows, dim) = (lens.iter().sum::<usize>(), spec.head_dim);
+/// Sequences with those that share their rows, which come behind them.
+fn families(branches: &[Branch]) -> Vec<Vec<&Branch>> {
+    let mut sorted: Vec<&Branch> = branches.iter().collect();
+    sorted.sort_by_key(|branch| (branch.root(), !branch.shared.is_empty()));
+    sorted.chunk_by(|a, b| a.root() == b.root()).map(<[_]>::to_vec).collect()
+}
+
+fn check(spec: &AttentionSpec, branches: &[Branch], x: Attended<'_>, out: usize, log_sums: usize) {
+    let (rows, dim) = (branches.iter().map(|branch| branch.own.len()).sum::<usize>(), spec.head_dim);
     assert!(dim <= WIDEST, "heads of {dim} numbers, {WIDEST} at most");
     assert!(x.q.len() == rows * spec.heads * dim && out == x.q.len(), "queries and result of {rows} rows");
     assert!(x.k.len() == rows * spec.kv_heads * dim && x.v.len() == x.k.len(), "keys and values of {rows} rows");
     assert_eq!(log_sums, rows * spec.heads, "a sum for every row and head");
-}
-
-/// Where the sequence of a block starts, its length, and the block's number in it.
-fn block_of(lens: &[usize], mut block: usize) -> (usize, usize, usize) {
-    let mut start = 0;
-    for &len in lens {
-        let blocks = len.div_ceil(BLOCK);
-        if block < blocks {
-            return (start, len, block);
+    let mut roots = std::collections::BTreeMap::new();
+    let mut next = 0;
+    for Branch { shared, own } in branches {
+        assert_eq!(own.start, next, "rows behind each other");
+        next = own.end;
+        if shared.is_empty() {
+            roots.insert(own.start, own.end);
+        } else {
+            assert!(
+                roots.get(&shared.start).is_some_and(|end| shared.end <= *end),
+                "{shared:?} are no sequence's first rows"
+            );
         }
-        (start, block) = (start + len, block - blocks);
     }
-    (start, 0, 0)
 }
 
 /// A sequence among the rows.
@@ -151,8 +207,7 @@ fn block_of(lens: &[usize], mut block: usize) -> (usize, usize, usize) {
 struct Sequence<'a> {
     spec: &'a AttentionSpec,
     x: Attended<'a>,
-    start: usize,
-    len: usize,
+    branch: &'a Branch,
 }
 
 /// One head's numbers in rows of all heads.
@@ -164,14 +219,18 @@ struct Head<'a> {
     /// Where the head begins in it.
     offset: usize,
     dim: usize,
-    /// Rows from its sequence's start on.
-    start: usize,
+    branch: &'a Branch,
 }
 
 impl<'a> Head<'a> {
     #[inline(always)]
     fn row(&self, row: usize) -> &'a [f32] {
-        &self.data[(self.start + row) * self.stride + self.offset..][..self.dim]
+        &self.data[self.at(row)..][..self.dim]
+    }
+
+    #[inline(always)]
+    fn at(&self, row: usize) -> usize {
+        self.branch.row(row) * self.stride + self.offset
     }
 
     /// Some rows from `first` on, turned; those that are missing are zero.
@@ -194,7 +253,7 @@ impl<'a> Head<'a> {
 impl<'a> Sequence<'a> {
     fn head(&self, data: &'a [f32], heads: usize, head: usize) -> Head<'a> {
         let dim = self.spec.head_dim;
-        Head { data, stride: heads * dim, offset: head * dim, dim, start: self.start }
+        Head { data, stride: heads * dim, offset: head * dim, dim, branch: self.branch }
     }
 
     fn query(&self, data: &'a [f32], head: usize) -> Head<'a> {
@@ -212,7 +271,7 @@ impl<'a> Sequence<'a> {
     }
 
     fn block(&self, first: usize) -> usize {
-        BLOCK.min(self.len - first)
+        BLOCK.min(self.branch.len() - first)
     }
 
     /// Whether a query sees a key.
@@ -331,7 +390,7 @@ impl Kernel for Forward<'_> {
             gather(s, &scores, v, first_key..first_key + keys, count, &mut out);
         }
         for (row, x) in out.iter().enumerate().take(count) {
-            let place = sequence.start + first + row;
+            let place = sequence.branch.row(first + row);
             let to = self.out.part(place * width + head * dim, dim);
             to.iter_mut().zip(x).for_each(|(to, x)| *to = x / softmax.sum[row]);
             self.log_sums.part(place * spec.heads + head, 1)[0] = softmax.largest[row] + softmax.sum[row].ln();
@@ -413,24 +472,26 @@ impl Kernel for Backward<'_> {
         let Self { sequence, kv_head, .. } = self;
         let spec = sequence.spec;
         let heads = kv_head * spec.group()..(kv_head + 1) * spec.group();
-        heads.clone().for_each(|head| self.write(self.dq, (spec.heads, head), 0..sequence.len, |_, row| row.fill(0.0)));
+        let (own, len) = (sequence.branch.positions(), sequence.branch.len());
+        heads.clone().for_each(|head| self.write(self.dq, (spec.heads, head), own.clone(), |_, row| row.fill(0.0)));
         let mut queries = Queries { q: TURNED, dout: TURNED, log_sums: [0.0; BLOCK], deltas: [0.0; BLOCK] };
         let mut keys = Keys { k: TURNED, v: TURNED, dk: SUMS, dv: SUMS };
-        for first_key in (0..sequence.len).step_by(BLOCK) {
+        for first_key in (0..len).step_by(BLOCK) {
             let rows = first_key..first_key + sequence.block(first_key);
             sequence.key(sequence.x.k, kv_head).turn(s, first_key, rows.len(), &mut keys.k);
             sequence.key(sequence.x.v, kv_head).turn(s, first_key, rows.len(), &mut keys.v);
             (keys.dk, keys.dv) = (SUMS, SUMS);
             for head in heads.clone() {
                 let seeing = |first: &usize| sequence.first_key(*first) <= first_key;
-                for first in (first_key..sequence.len).step_by(BLOCK).take_while(seeing) {
+                let behind = own.clone().step_by(BLOCK).skip_while(|first| first + BLOCK <= first_key);
+                for first in behind.take_while(seeing) {
                     self.load(s, head, first, &mut queries);
                     self.meet(s, &mut keys, &queries, Pair { head, first_key, first });
                 }
             }
             let place = (spec.kv_heads, kv_head);
-            self.write(self.dk, place, rows.clone(), |i, row| row.copy_from_slice(&keys.dk[i][..spec.head_dim]));
-            self.write(self.dv, place, rows, |i, row| row.copy_from_slice(&keys.dv[i][..spec.head_dim]));
+            self.give(self.dk, place, rows.clone(), &keys.dk);
+            self.give(self.dv, place, rows, &keys.dv);
         }
     }
 }
@@ -447,8 +508,22 @@ impl Backward<'_> {
     ) {
         let dim = self.sequence.spec.head_dim;
         for (i, row) in rows.enumerate() {
-            change(i, to.part(((self.sequence.start + row) * heads + head) * dim, dim));
+            change(i, to.part((self.sequence.branch.row(row) * heads + head) * dim, dim));
         }
+    }
+
+    /// Gradients of a block of keys: those of shared rows join what others gave.
+    #[inline(always)]
+    fn give(&self, to: &Shared<'_, f32>, place: (usize, usize), rows: Range<usize>, sums: &Sums) {
+        let (first, shared) = (rows.start, self.sequence.branch.shared.len());
+        self.write(to, place, rows, |i, row| {
+            let sums = &sums[i][..row.len()];
+            if first + i < shared {
+                row.iter_mut().zip(sums).for_each(|(row, sum)| *row += sum);
+            } else {
+                row.copy_from_slice(sums);
+            }
+        });
     }
 
     #[inline(always)]
@@ -462,7 +537,7 @@ impl Backward<'_> {
         queries.log_sums.fill(f32::INFINITY);
         queries.deltas.fill(0.0);
         for row in 0..count {
-            queries.log_sums[row] = self.done.log_sums[(sequence.start + first + row) * sequence.spec.heads + head];
+            queries.log_sums[row] = self.done.log_sums[sequence.branch.row(first + row) * sequence.spec.heads + head];
             queries.deltas[row] = dout.row(first + row).iter().zip(out.row(first + row)).map(|(a, b)| a * b).sum();
         }
     }
@@ -521,7 +596,7 @@ fn weigh<S: Simd>(s: S, spec: &AttentionSpec, queries: &Queries, p: &mut Scores,
 /// `sums[r] += weights[t][r] x[t]` over some rows of a head.
 #[inline(always)]
 fn gather<S: Simd>(s: S, weights: &Scores, x: Head<'_>, from: Range<usize>, rows: usize, sums: &mut Sums) {
-    let at = |t: usize| (t * BLOCK, (x.start + from.start + t) * x.stride + x.offset);
+    let at = |t: usize| (t * BLOCK, x.at(from.start + t));
     add_product(s, weights.as_flattened(), x.data, (rows, x.dim, from.len()), at, sums.as_flattened_mut(), WIDEST);
 }
 

@@ -116,7 +116,7 @@ impl Network {
         let done = Attention { out: self.room.value(y), log_sums: self.room.kept(op) };
         let out = self.room.gradient(self.tape.role(y));
         let gradient = AttentionGradient { out, q: &mut q, k: &mut k, v: &mut v };
-        attention_backward(pass.math.dev, spec, &pass.batch.lens, self.attended(reads), done, gradient);
+        attention_backward(pass.math.dev, spec, &pass.batch.branches, self.attended(reads), done, gradient);
         reads.into_iter().zip([q, k, v]).for_each(|(slot, gradient)| self.put_back(slot, gradient));
     }
 

@@ -101,8 +101,8 @@ impl Network {
     fn attend(&mut self, pass: Pass<'_>, op: usize, spec: &AttentionSpec, reads: [Slot; 3], y: Slot) {
         let mut out = self.room.lend(y, self.tape.slots[y].0);
         let mut log_sums = self.room.lend_kept(op, self.room.rows() * spec.heads);
-        let lens = &pass.batch.lens;
-        attention_forward(pass.math.dev, spec, lens, self.attended(reads), &mut out, &mut log_sums);
+        let branches = &pass.batch.branches;
+        attention_forward(pass.math.dev, spec, branches, self.attended(reads), &mut out, &mut log_sums);
         self.room.put(y, out);
         self.room.put_kept(op, log_sums);
     }

@@ -5,6 +5,8 @@
 
 use std::mem::take;
 
+use kernels::Branch;
+
 use crate::linear::Scratch;
 use crate::tape::{ROLES, Slot, Tape, Weight};
 
@@ -72,10 +74,10 @@ impl Room {
         }
     }
 
-    /// A batch of documents of these lengths comes.
-    pub(super) fn begin(&mut self, lens: &[usize]) {
+    /// A batch of these documents comes.
+    pub(super) fn begin(&mut self, branches: &[Branch]) {
         self.positions.clear();
-        self.positions.extend(lens.iter().flat_map(|&len| 0..len as u32));
+        self.positions.extend(branches.iter().flat_map(Branch::positions).map(|position| position as u32));
         self.rows = self.positions.len();
     }
 

@@ -14,7 +14,7 @@ impl Network {
     pub fn teach(&mut self, dev: &Device, sample: &Sample, k: usize) -> Teacher {
         assert!(k <= TEACHER_TOKENS, "{TEACHER_TOKENS} tokens of a row are the most");
         let mut batch = Batch::default();
-        batch.add(&Sample { teacher: None, ..sample.clone() }, 1.0);
+        batch.add(&Sample { teacher: None, ..sample.clone() }, 0..0, 1.0);
         let pass = self.pass(dev, &batch, false);
         self.forward(pass);
         let (mut teacher, mut best) = (Teacher::default(), Vec::new());

@@ -9,7 +9,7 @@ const PLAIN: AttentionSpec =
 
 /// Rows, queries, keys and values, and a gradient to start from.
 struct Inputs {
-    lens: Vec<usize>,
+    branches: Vec<Branch>,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
@@ -21,7 +21,7 @@ impl Inputs {
         let (mut random, rows) = (Random::new(seed), lens.iter().sum::<usize>());
         let (query, key) = (rows * spec.heads * spec.head_dim, rows * spec.kv_heads * spec.head_dim);
         let [q, k, v, dout] = [query, key, key, query].map(|n| random.numbers(n).iter().map(|x| 2.0 * x).collect());
-        Self { lens: lens.to_vec(), q, k, v, dout }
+        Self { branches: Branch::behind_each_other(lens), q, k, v, dout }
     }
 
     fn attended(&self) -> Attended<'_> {
@@ -30,13 +30,13 @@ impl Inputs {
 
     /// Result, gradient of queries, keys, values.
     fn run(&self, spec: &AttentionSpec, dev: &Device) -> [Vec<f32>; 4] {
-        let rows: usize = self.lens.iter().sum();
+        let rows: usize = self.branches.iter().map(|branch| branch.own.len()).sum();
         let (mut out, mut log_sums) = (vec![f32::NAN; self.q.len()], vec![f32::NAN; rows * spec.heads]);
-        attention_forward(dev, spec, &self.lens, self.attended(), &mut out, &mut log_sums);
+        attention_forward(dev, spec, &self.branches, self.attended(), &mut out, &mut log_sums);
         let [mut q, mut k, mut v] = [&self.q, &self.k, &self.v].map(|x| vec![f32::NAN; x.len()]);
         let gradient = AttentionGradient { out: &self.dout, q: &mut q, k: &mut k, v: &mut v };
         let done = Attention { out: &out, log_sums: &log_sums };
-        attention_backward(dev, spec, &self.lens, self.attended(), done, gradient);
+        attention_backward(dev, spec, &self.branches, self.attended(), done, gradient);
         [out, q, k, v]
     }
 }
@@ -104,6 +104,62 @@ fn results_and_gradients_are_those_of_the_definition() {
     check(&AttentionSpec { window: Some(1), ..PLAIN }, &[70]);
     check(&AttentionSpec { softcap: Some(3.0), ..PLAIN }, &[90]);
     check(&AttentionSpec { heads: 3, kv_heads: 1, head_dim: 70, ..PLAIN }, &[66]);
+}
+
+/// Sequences that share rows have the results, to the bit, and the gradients that they have with rows of their own.
+#[track_caller]
+fn check_shared(spec: &AttentionSpec, lens: &[usize], shares: &[(usize, usize)]) {
+    let mut inputs = Inputs::new(spec, lens, 17);
+    let branches = Branch::behind_each_other(lens);
+    let share = |branch: &Branch, (root, rows): (usize, usize)| Branch {
+        shared: branches[root].own.start..branches[root].own.start + rows,
+        own: branch.own.clone(),
+    };
+    inputs.branches = branches.iter().zip(shares).map(|(branch, from)| share(branch, *from)).collect();
+    let alone = apart(&inputs, spec);
+    let (got, want) = (inputs.run(spec, &Device::new(2)), alone.run(spec, &Device::new(2)));
+    let rows: Vec<usize> =
+        inputs.branches.iter().flat_map(|branch| branch.shared.clone().chain(branch.own.clone())).collect();
+    let width = spec.heads * spec.head_dim;
+    for (row, want) in rows.iter().zip(want[0].chunks(width)) {
+        assert_eq!(&got[0][row * width..][..width], want, "{spec:?} {lens:?}: row {row}");
+    }
+    for (which, heads) in [(1, spec.heads), (2, spec.kv_heads), (3, spec.kv_heads)] {
+        let (width, mut sums) = (heads * spec.head_dim, vec![0.0; got[which].len()]);
+        for (row, from) in rows.iter().zip(want[which].chunks(width)) {
+            sums[row * width..][..width].iter_mut().zip(from).for_each(|(sum, x)| *sum += x);
+        }
+        let far = got[which].iter().zip(&sums).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(far < 1e-5, "{spec:?} {lens:?}: gradient {which} is {far} away");
+    }
+}
+
+/// The same sequences, each with rows of its own; what is asked of a shared row is asked once.
+fn apart(inputs: &Inputs, spec: &AttentionSpec) -> Inputs {
+    let lens: Vec<usize> = inputs.branches.iter().map(Branch::len).collect();
+    let mut alone =
+        Inputs { branches: Branch::behind_each_other(&lens), q: vec![], k: vec![], v: vec![], dout: vec![] };
+    for branch in &inputs.branches {
+        for row in branch.shared.clone().chain(branch.own.clone()) {
+            let copy =
+                |from: &[f32], heads: usize| from[row * heads * spec.head_dim..][..heads * spec.head_dim].to_vec();
+            alone.q.extend(copy(&inputs.q, spec.heads));
+            alone.k.extend(copy(&inputs.k, spec.kv_heads));
+            alone.v.extend(copy(&inputs.v, spec.kv_heads));
+            let asked = if branch.own.contains(&row) { 1.0 } else { 0.0 };
+            alone.dout.extend(copy(&inputs.dout, spec.heads).iter().map(|x| x * asked));
+        }
+    }
+    alone
+}
+
+#[test]
+fn rows_that_are_shared_give_what_they_give_apart() {
+    let none = (0, 0);
+    check_shared(&PLAIN, &[20, 5], &[none, (0, 16)]);
+    check_shared(&PLAIN, &[100, 30, 7, 90, 3], &[none, (0, 70), (0, 64), none, (3, 90)]);
+    check_shared(&AttentionSpec { window: Some(20), ..PLAIN }, &[150, 70, 3], &[none, (0, 140), (0, 128)]);
+    check_shared(&AttentionSpec { softcap: Some(3.0), ..PLAIN }, &[40, 80], &[none, (0, 33)]);
 }
 
 #[test]
