@@ -12,7 +12,6 @@ use std::{
 
 use anyhow::Context;
 use engine::Engine;
-use hub::Name;
 
 use crate::{compose, model};
 
@@ -58,7 +57,7 @@ impl Folder {
     }
 
     fn add(&self, path: &Path) -> anyhow::Result<()> {
-        let digest = model::hub().locate(&Name::Path(path.to_owned())).context("it is gone")?.digest()?;
+        let digest = model::digest(path.to_owned())?;
         for engine in &self.engines {
             match engine.add_adapter(&name(path), path, digest.clone()) {
                 Err(engine::Error::OtherBase { .. } | engine::Error::NoAdapters { .. }) => {}

@@ -37,8 +37,8 @@ pub(crate) struct DistillArgs {
     /// What to measure by and not to learn, in the same form [default: a tenth of --data, or what the set holds out]
     #[arg(long, value_name = "FILE")]
     held_out: Option<PathBuf>,
-    /// The teacher: a catalogue name, hf:owner/name/file, pypi:package==version/member, or a path; with an adapter (MODEL:ADAPTER) it gives
-    /// answers only [default: smollm2]
+    /// The teacher: a catalogue name, hf:owner/name/file, pypi:package==version/member, a path, or one of them with an adapter (MODEL:ADAPTER)
+    /// [default: smollm2]
     #[arg(short, long, value_name = "MODEL")]
     model: Option<String>,
     /// The student's name

@@ -66,9 +66,14 @@ impl EngineArgs {
         }
     }
 
+    /// Where adapters lie.
+    pub(crate) fn adapters_folder(&self) -> anyhow::Result<PathBuf> {
+        self.adapters.clone().map_or_else(adapters::usual_place, Ok)
+    }
+
     /// The folder of adapters for these engines, looked at once.
     pub(crate) fn adapters(&self, engines: Vec<Arc<Engine>>) -> anyhow::Result<Folder> {
-        let place = self.adapters.clone().map_or_else(adapters::usual_place, Ok)?;
+        let place = self.adapters_folder()?;
         let mut folder = Folder::new(place, engines);
         folder.look();
         Ok(folder)
@@ -96,9 +101,15 @@ fn adapted(text: &str) -> (&str, Option<&str>) {
     parts.map_or((text, None), |(model, adapter)| (model, Some(adapter)))
 }
 
-/// The name is that of a model with an adapter beside it.
-pub(crate) fn has_adapter(text: &str) -> bool {
-    adapted(text).1.is_some()
+/// The adapter's name in that of a model with one beside it.
+pub(crate) fn adapter(text: &str) -> Option<&str> {
+    adapted(text).1
+}
+
+/// What identifies a file.
+pub(crate) fn digest(file: PathBuf) -> anyhow::Result<String> {
+    let gone = format!("{} is gone", file.display());
+    Ok(hub().locate(&Name::Path(file)).context(gone)?.digest()?)
 }
 
 /// Brings a model here, telling on stderr what is fetched, how far it is, and under which licence.

@@ -119,6 +119,22 @@ impl OpenedAdapter {
         Ok(Adapter { layers: layers.collect::<Result<_, _>>()? })
     }
 
+    /// What it adds to the weight of a linear layer, named as in [`adapted_layers`], of this shape: `alpha / rank * B A`, row by row.
+    ///
+    /// # Errors
+    /// Whatever is wrong with its numbers, naming file and tensor.
+    pub fn product(&self, layer: usize, name: &str, shape: [usize; 2]) -> Result<Vec<f32>, Error> {
+        let Numbers { rank, a, b } = self.part(&format!("layers.{layer}.{name}"), shape)?;
+        let [outputs, inputs] = shape;
+        let mut product = vec![0.0; outputs * inputs];
+        for (row, b) in product.chunks_exact_mut(inputs).zip(b.chunks_exact(rank)) {
+            for (a, b) in a.chunks_exact(inputs).zip(b) {
+                row.iter_mut().zip(a).for_each(|(row, a)| *row += self.scale * b * a);
+            }
+        }
+        Ok(product)
+    }
+
     /// Where its domain lies, if the file says so.
     ///
     /// # Errors

@@ -3,9 +3,31 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use model::{DOMAIN, Domain, FORMAT, GENERAL, THRESHOLD};
+use kernels::Device;
+use model::{DOMAIN, Domain, FORMAT, GENERAL, OpenedAdapter, THRESHOLD, adapted_layers};
 
 use crate::{Error, Learned, Network, file};
+
+/// Takes an adapter into the weights of a network that learns all of them: it goes on from what runs with the adapter beside the model.
+///
+/// # Errors
+/// Whatever is wrong with the adapter, or that it is of another model.
+///
+/// # Panics
+/// When not all of the network's weights learn here.
+pub fn merge_adapter(dev: &Device, network: &mut Network, adapter: &OpenedAdapter) -> Result<(), model::Error> {
+    let spec = network.spec().clone();
+    assert_eq!(network.learned(), Learned::All, "there are weights to change");
+    for (number, layer) in spec.layers.iter().enumerate() {
+        for (name, shape) in adapted_layers(&spec, layer) {
+            let added = adapter.product(number, name, shape)?;
+            let range = network.params.range(&format!("layers.{number}.{name}"));
+            network.params.values[range].iter_mut().zip(added).for_each(|(weight, added)| *weight += added);
+        }
+    }
+    network.refresh(dev);
+    Ok(())
+}
 
 /// Writes a network's adapters, and where their domain lies if somebody found out. `about` is kept beside them; `base` in it must be the digest of the
 /// model's file.

@@ -36,7 +36,7 @@ mod tape;
 mod trainer;
 mod watch;
 
-pub use adapter::save_adapter;
+pub use adapter::{merge_adapter, save_adapter};
 pub use batch::{Batch, Teacher};
 pub use domain::FoundDomain;
 pub use error::Error;

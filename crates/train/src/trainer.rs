@@ -110,9 +110,8 @@ impl Trainer {
     /// For the first text that cannot be learned from.
     pub fn replaying(mut self, dev: &Device, mut texts: Vec<Sample>) -> Result<Self, Error> {
         sample::check(&texts, self.network.spec(), self.plan.rows)?;
-        for text in &mut texts {
-            text.teacher = Some(self.network.teach(dev, text, TAUGHT));
-        }
+        let taught = self.network.teach(dev, &texts, (TAUGHT, self.plan.rows));
+        texts.iter_mut().zip(taught).for_each(|(text, teacher)| text.teacher = Some(teacher));
         self.about.insert("replay".to_owned(), hex(hash(&texts)));
         self.replayed = Replayed::new(texts, self.plan.seed);
         Ok(self)

@@ -3,8 +3,8 @@
 use std::fs;
 
 use kernels::{Device, PAGE_TOKENS, Precision, Span};
-use model::{Adapter, Domain, HeadWorkspace, Model, Workspace};
-use train::{Batch, Learned, Lora, Network, Optimizer, Rule, save_adapter};
+use model::{Adapter, Domain, HeadWorkspace, Model, OpenedAdapter, Workspace};
+use train::{Batch, Learned, Lora, Network, Optimizer, Rule, merge_adapter, save_adapter};
 
 use crate::{FAMILIES, batch, load};
 
@@ -21,8 +21,8 @@ fn trained(dev: &Device, model: &Model, batch: &Batch, rank: usize) -> Network {
     network
 }
 
-/// The adapter as it comes back from its file.
-fn through_a_file(model: &Model, network: &Network, name: &str) -> Adapter {
+/// The adapter's file as it is opened again.
+fn through_a_file(network: &Network, name: &str) -> OpenedAdapter {
     let dir = std::env::temp_dir().join(format!("tessera-adapters-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
     let path = dir.join(format!("{name}.safetensors"));
@@ -30,10 +30,9 @@ fn through_a_file(model: &Model, network: &Network, name: &str) -> Adapter {
     save_adapter(network, None, &about, &path).unwrap();
     let opened = Adapter::open(&path).unwrap();
     assert_eq!(opened.base(), "sha256:00");
-    assert_eq!(opened.domain(model.spec()).unwrap(), None);
-    let adapter = opened.load(model.spec()).unwrap();
+    // It is open still.
     fs::remove_file(&path).unwrap();
-    adapter
+    opened
 }
 
 /// Logits behind each row of the documents, all of them in one step, each with its adapter.
@@ -70,7 +69,9 @@ fn what_was_learned_is_what_runs() {
         let batch = batch(model.spec().vocab, &[40]);
         let document = &batch.tokens[..];
         let mut network = trained(&dev, &model, &batch, 4);
-        let adapter = through_a_file(&model, &network, family);
+        let opened = through_a_file(&network, family);
+        assert_eq!(opened.domain(model.spec()).unwrap(), None);
+        let adapter = opened.load(model.spec()).unwrap();
         let logits = together(&dev, &model, &[document], &[Some(&adapter)]).remove(0);
         let plain = together(&dev, &model, &[document], &[None]).remove(0);
         let loss = |logits: &[f32]| {
@@ -82,6 +83,10 @@ fn what_was_learned_is_what_runs() {
         // Adapters run in f16, keys and values too.
         assert!((loss(&logits) - want).abs() < 1e-2 * want.max(0.1), "{family}: {}, not {want}", loss(&logits));
         assert!(loss(&plain) > want + 0.5, "{family}: {} without the adapter, {want} with it", loss(&plain));
+        let mut merged = Network::new(&dev, &model, Learned::All, Precision::F32);
+        merge_adapter(&dev, &mut merged, &opened).unwrap();
+        let merged = merged.losses(&dev, &batch).total as f32;
+        assert!((merged - want).abs() < 1e-4, "{family}: {merged} in the weights, {want} beside them");
     }
 }
 
@@ -95,7 +100,7 @@ fn rows_do_not_see_whose_adapters_stand_beside() {
         let documents = [&batch.tokens[..70], &batch.tokens[70..79], &batch.tokens[79..]];
         let adapters = [3, 8].map(|rank| {
             let network = trained(&dev, &model, &batch, rank);
-            through_a_file(&model, &network, &format!("{family}-{rank}"))
+            through_a_file(&network, &format!("{family}-{rank}")).load(model.spec()).unwrap()
         });
         let of = [Some(&adapters[0]), None, Some(&adapters[1])];
         let all = together(&dev, &model, &documents, &of);

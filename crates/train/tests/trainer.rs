@@ -85,6 +85,9 @@ fn documents_that_begin_alike_are_learned_alike() {
             (before, std::iter::from_fn(|| trainer.step(&dev).unwrap()).collect::<Vec<Step>>())
         };
         let ((apart, alone), (before, shared)) = (run(64), run(512));
+        let mut network = Network::new(&dev, &load(&dev, family), Learned::Nothing, Precision::F32);
+        let mut taught = |rows| network.teach(&dev, &samples, (8, rows));
+        assert!(taught(64) == taught(512), "{family}: the same bits");
         assert!((before - apart).abs() < 1e-6, "{family}: {before}, apart {apart}");
         for (one, other) in alone.iter().zip(&shared) {
             assert!((one.loss - other.loss).abs() < 1e-5, "{family} {learned:?}: {one:?}, shared {other:?}");
@@ -352,11 +355,9 @@ fn samples_that_cannot_be_learned_from_are_named() {
 
 /// What a network with other weights says of the samples.
 fn taught(dev: &Device, by: &mut Network, k: usize) -> Vec<Sample> {
-    let teach = |sample: Sample| {
-        let teacher = Some(by.teach(dev, &sample, k));
-        Sample { teacher, ..sample }
-    };
-    samples(10).into_iter().map(teach).collect()
+    let samples = samples(10);
+    let taught = by.teach(dev, &samples, (k, 64));
+    samples.into_iter().zip(taught).map(|(sample, teacher)| Sample { teacher: Some(teacher), ..sample }).collect()
 }
 
 #[test]

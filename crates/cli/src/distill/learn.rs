@@ -10,12 +10,12 @@ use anyhow::{Context, ensure};
 use data::Encoder;
 use hub::Entry;
 use kernels::{Device, Precision};
-use model::Model;
+use model::{Adapter, Model};
 use protocol::Prompt;
 use serde::Serialize;
 use serde_json::{Value, json};
 use text::Tokenizer;
-use train::{Cut, Distillation, Files, Learned, Length, Network, Plan, Sample, Student, Trainer};
+use train::{Cut, Distillation, Files, Learned, Length, Network, Plan, Sample, Student, Trainer, merge_adapter};
 
 use super::{DistillArgs, lessons};
 use crate::{
@@ -91,7 +91,11 @@ impl Job {
         let encoder = Encoder::new(&tokenizer, template.as_ref());
         let longest = self.args.rows.min(model.spec().context) + 1;
         let mut documents = Documents::new(data.context("no documents")?, held_out, &encoder, longest)?;
-        let teacher = Network::new(&dev, &model, Learned::All, Precision::Bf16);
+        let mut teacher = Network::new(&dev, &model, Learned::All, Precision::Bf16);
+        let adapter = self.adapter()?;
+        if let Some(path) = &adapter {
+            merge_adapter(&dev, &mut teacher, &Adapter::open(path)?)?;
+        }
         drop(model);
         let (teacher_parameters, documents_read) = (teacher.params.values.len(), documents.learned.len());
         let Some(lessons) = self.prepare(&dev, teacher, &mut documents, (&tokenizer, written), stop)? else {
@@ -114,6 +118,19 @@ impl Job {
         Ok(Some((made, asked.collect())))
     }
 
+    /// The file of the teacher's adapter, if it has one.
+    fn adapter(&self) -> anyhow::Result<Option<PathBuf>> {
+        let file = |name| anyhow::Ok(self.args.engine.adapters_folder()?.join(format!("{name}.safetensors")));
+        models::adapter(&self.teacher).map(file).transpose()
+    }
+
+    /// What identifies the teacher.
+    fn digest(&self) -> anyhow::Result<String> {
+        let model = self.entry.digest()?;
+        let Some(path) = self.adapter()? else { return Ok(model) };
+        Ok(format!("{model} with {}", models::digest(path)?))
+    }
+
     /// The teacher's word on the documents, and the student as it begins, in its folder.
     fn prepare(
         &self,
@@ -123,10 +140,9 @@ impl Job {
         (tokenizer, [json, config]): (&Arc<Tokenizer>, [Value; 2]),
         stop: &Stop,
     ) -> anyhow::Result<Option<Lessons>> {
-        let digest = self.entry.digest()?;
-        // An adapter's numbers are not in the network: what it thinks is known by its answers only.
-        if self.args.share > 0.0 && !models::has_adapter(&self.teacher) {
-            let told = (&*digest, self.args.top_k);
+        let digest = self.digest()?;
+        if self.args.share > 0.0 {
+            let told = (&*digest, self.args.top_k, self.args.rows);
             if !lessons::give((dev, &mut teacher), told, &mut documents.learned, &self.folder, stop)? {
                 return Ok(None);
             }
@@ -212,7 +228,7 @@ impl Job {
         let mut network = load(dev, &self.begin(round))?;
         let mut samples = lessons.learned.clone();
         if round > 0 {
-            let wrong = emphasise(dev, &mut network, &mut samples, args.emphasis);
+            let wrong = emphasise(dev, &mut network, &mut samples, (args.emphasis, args.rows));
             if wrong == 0.0 {
                 // Going on would only shake what is learned: the optimizer takes a gradient of nearly nothing for a direction.
                 screen::note(format_args!(
@@ -279,10 +295,10 @@ fn forget(folder: &Path) -> anyhow::Result<()> {
 }
 
 /// Lets tokens weigh more that the student would not have written where they stand; how many in a hundred that were.
-fn emphasise(dev: &Device, network: &mut Network, samples: &mut [Sample], by: f32) -> f64 {
+fn emphasise(dev: &Device, network: &mut Network, samples: &mut [Sample], (by, rows): (f32, usize)) -> f64 {
     let (mut wrong, mut all) = (0, 0);
-    for sample in samples {
-        let written = network.teach(dev, sample, 1);
+    let written = network.teach(dev, samples, (1, rows));
+    for (sample, written) in samples.iter_mut().zip(written) {
         for row in 0..sample.rows() {
             if let Some(first) = written.row(row).0.first() {
                 all += 1;

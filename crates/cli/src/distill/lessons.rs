@@ -24,10 +24,13 @@ struct Kept {
     logprobs: Vec<f32>,
 }
 
+/// Samples that the teacher reads between two looks at whether to stop.
+const AT_ONCE: usize = 64;
+
 /// Gives every sample its lesson; `false` if it was stopped on the way, and what was done is kept.
 pub(super) fn give(
     (dev, teacher): (&Device, &mut Network),
-    (digest, top_k): (&str, usize),
+    (digest, top_k, rows): (&str, usize, usize),
     samples: &mut [Sample],
     folder: &Path,
     stop: &Stop,
@@ -39,27 +42,39 @@ pub(super) fn give(
     let bar = screen::count_bar();
     bar.set_message("the teacher reads");
     bar.set_length(samples.len() as u64);
-    for sample in samples {
+    for some in samples.chunks_mut(AT_ONCE) {
         if stop.load(std::sync::atomic::Ordering::Relaxed) {
             bar.finish_and_clear();
             screen::note("Stopped; the same command goes on from there");
             return Ok(false);
         }
-        let key = key(digest, top_k, sample);
-        let lesson = match known.remove(&key) {
-            Some(lesson) if lesson.ends.len() == sample.rows() => lesson,
-            _ => {
-                let Teacher { ends, ids, logprobs } = teacher.teach(dev, sample, top_k);
-                let kept = Kept { key, ends, ids, logprobs };
-                writeln!(file, "{}", serde_json::to_string(&kept)?).context("cannot keep a lesson")?;
-                kept
-            }
-        };
-        sample.teacher = Some(Teacher { ends: lesson.ends, ids: lesson.ids, logprobs: lesson.logprobs });
-        bar.inc(1);
+        recall(&mut known, (digest, top_k), some);
+        let open: Vec<Sample> = some.iter().filter(|sample| sample.teacher.is_none()).cloned().collect();
+        let taught = teacher.teach(dev, &open, (top_k, rows));
+        for (sample, taught) in some.iter_mut().filter(|sample| sample.teacher.is_none()).zip(taught) {
+            let key = key(digest, top_k, sample);
+            let kept = Kept { key, ends: taught.ends, ids: taught.ids, logprobs: taught.logprobs };
+            writeln!(file, "{}", serde_json::to_string(&kept)?).context("cannot keep a lesson")?;
+            sample.teacher = Some(kept.into());
+        }
+        bar.inc(some.len() as u64);
     }
     bar.finish_and_clear();
     Ok(true)
+}
+
+impl From<Kept> for Teacher {
+    fn from(Kept { ends, ids, logprobs, .. }: Kept) -> Self {
+        Self { ends, ids, logprobs }
+    }
+}
+
+/// Gives samples the lessons that are known.
+fn recall(known: &mut HashMap<u64, Kept>, (digest, top_k): (&str, usize), samples: &mut [Sample]) {
+    for sample in samples {
+        let lesson = known.remove(&key(digest, top_k, sample));
+        sample.teacher = lesson.filter(|lesson| lesson.ends.len() == sample.rows()).map(Teacher::from);
+    }
 }
 
 /// What a run before has kept. A line that was cut off is made again.

@@ -267,7 +267,7 @@ impl Course {
         ensure!(adapters::is_name(&self.name), "--name: letters, digits, `-`, `_` and `.`, such as credit-2");
         let model = self.model();
         ensure!(
-            !models::has_adapter(&model),
+            models::adapter(&model).is_none(),
             "--model: {model} has an adapter; what learns begins with the model alone"
         );
         let found = sets::find(&self.data, self.held_out.as_deref())?;
