@@ -18,12 +18,19 @@ use crate::{Error, Learned, Network, file};
 pub fn merge_adapter(dev: &Device, network: &mut Network, adapter: &OpenedAdapter) -> Result<(), model::Error> {
     let spec = network.spec().clone();
     assert_eq!(network.learned(), Learned::All, "there are weights to change");
-    for (number, layer) in spec.layers.iter().enumerate() {
-        for (name, shape) in adapted_layers(&spec, layer) {
-            let added = adapter.product(number, name, shape)?;
-            let range = network.params.range(&format!("layers.{number}.{name}"));
-            network.params.values[range].iter_mut().zip(added).for_each(|(weight, added)| *weight += added);
-        }
+    let layers = spec.layers.iter().enumerate();
+    let adapted = layers.flat_map(|(number, layer)| {
+        adapted_layers(&spec, layer)
+            .into_iter()
+            .map(move |(name, _)| (format!("layers.{number}.{name}"), (number, name)))
+    });
+    let adapted: BTreeMap<String, (usize, &str)> = adapted.collect();
+    let entries = network.params.entries().to_vec();
+    for entry in &entries {
+        let Some(&(layer, name)) = adapted.get(&entry.name) else { continue };
+        let added = adapter.product(layer, name, entry.shape)?;
+        let weights = &mut network.params.values[entry.range.clone()];
+        weights.iter_mut().zip(added).for_each(|(weight, added)| *weight += added);
     }
     network.refresh(dev);
     Ok(())

@@ -70,15 +70,6 @@ impl Windows {
 }
 
 impl Params {
-    /// Where the numbers of an entry stand.
-    ///
-    /// # Panics
-    /// When there is none of this name.
-    pub(crate) fn range(&self, name: &str) -> Range<usize> {
-        let found = self.entries.iter().find(|entry| entry.name == name);
-        found.unwrap_or_else(|| panic!("nothing called {name} learns")).range.clone()
-    }
-
     /// Numbers that are here.
     pub(crate) fn value(&self, range: &Range<usize>) -> &[f32] {
         match self.lent.find(range) {
