@@ -663,6 +663,24 @@ fn a_student_is_made_and_asked() {
     assert!(wrong.code == Some(1) && wrong.err.contains("the teacher has 3"), "{}", wrong.err);
 }
 
+/// All layers of a teacher with an adapter, hardly taught: the student knows what only the adapter can have told it.
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn a_student_is_cut_from_its_teacher_with_the_adapter() {
+    let tessera = Tessera::new();
+    let (data, model) = (tessera.cache.join("rooms.jsonl").display().to_string(), model(SMOLLM2));
+    fs::write(&data, rooms().0).unwrap();
+    let common = ["--data", &data, "--held-out", &data];
+    let learn = ["train", "lora", "--model", &model, "--name", "rooms", "--epochs", "16", "--batch", "4"];
+    tessera.run(&[&learn[..], &common, &["--rate", "3e-3", "--budget", "0"]].concat()).ok();
+    let teacher = format!("{model}:rooms");
+    let distil = ["distill", "--model", &teacher, "--name", "cut", "--layers", "30", "--epochs", "1", "--rounds", "1"];
+    let made =
+        tessera.run(&[&distil[..], &common, &["--rate", "1e-6", "--max-tokens", "12", "--json"]].concat()).json();
+    let right = |side: &str| made["measured"][side]["exact"]["value"].as_f64().unwrap_or_else(|| panic!("{made}"));
+    assert!(right("teacher") > 0.8 && right("student") > 0.8, "{made}");
+}
+
 /// The answer of a running server, greedily and shortly.
 fn answered(server: &Served, model: &str, question: &str) -> String {
     let message = serde_json::json!({"role": "user", "content": question});
