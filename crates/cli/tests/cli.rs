@@ -741,7 +741,9 @@ fn a_cascade_is_calibrated_and_served() {
     until(&server, "/v1/models", "\"pair\"");
     let known = rooms.iter().filter(|(question, answer)| answered(&server, "pair", question) == *answer).count();
     let taught = others.iter().filter(|(answer, question)| answered(&server, "pair", question) == *answer).count();
-    assert!(known > 6 && taught > 18, "{known} of {} and {taught} of {}", rooms.len(), others.len());
+    // Of all requests a fifth may lose the teacher's answer: that is the risk that was stated.
+    let lost = (others.len() - taught) as f64 / (rooms.len() + others.len()) as f64;
+    assert!(known > 6 && lost <= 0.2, "{known} of {} and {taught} of {}", rooms.len(), others.len());
     let records: Value = serde_json::from_str(&get(&server, "/v1/audit/records?limit=200")).unwrap();
     let why = |word: &str| {
         let records = records["records"].as_array().unwrap().iter();
