@@ -716,7 +716,7 @@ fn a_cascade_is_calibrated_and_served() {
     };
     fs::write(&held, text + &others.iter().map(line).collect::<String>()).unwrap();
     let student = format!("{model}:rooms");
-    let measure = ["eval", "cascade", "--student", &student, "--teacher", &model, "--data", &held, "--risk", "0.2"];
+    let measure = ["eval", "cascade", "--student", &student, "--teacher", &model, "--data", &held, "--risk", "0.1"];
     let few = tessera.run(&[&measure[..6], &["--data", &data, "--risk", "0.1"]].concat());
     assert!(few.code == Some(1) && few.err.contains("9 at least"), "{}", few.err);
     let found = tessera.run(&[&measure[..], &["--max-tokens", "12", "--out", &out, "--json"]].concat()).json();
@@ -741,9 +741,7 @@ fn a_cascade_is_calibrated_and_served() {
     until(&server, "/v1/models", "\"pair\"");
     let known = rooms.iter().filter(|(question, answer)| answered(&server, "pair", question) == *answer).count();
     let taught = others.iter().filter(|(answer, question)| answered(&server, "pair", question) == *answer).count();
-    // Of all requests a fifth may lose the teacher's answer: that is the risk that was stated.
-    let lost = (others.len() - taught) as f64 / (rooms.len() + others.len()) as f64;
-    assert!(known > 6 && lost <= 0.2, "{known} of {} and {taught} of {}", rooms.len(), others.len());
+    assert!(known > 6 && taught > 18, "{known} of {} and {taught} of {}", rooms.len(), others.len());
     let records: Value = serde_json::from_str(&get(&server, "/v1/audit/records?limit=200")).unwrap();
     let why = |word: &str| {
         let records = records["records"].as_array().unwrap().iter();

@@ -92,9 +92,8 @@ impl Job {
         let longest = self.args.rows.min(model.spec().context) + 1;
         let mut documents = Documents::new(data.context("no documents")?, held_out, &encoder, longest)?;
         let mut teacher = Network::new(&dev, &model, Learned::All, Precision::Bf16);
-        let adapter = self.adapter()?;
-        if let Some(path) = &adapter {
-            merge_adapter(&dev, &mut teacher, &Adapter::open(path)?)?;
+        if let Some(path) = self.adapter()? {
+            merge_adapter(&dev, &mut teacher, &Adapter::open(&path)?)?;
         }
         drop(model);
         let (teacher_parameters, documents_read) = (teacher.params.values.len(), documents.learned.len());
