@@ -11,10 +11,13 @@ mod measure;
 use std::{fmt, path::PathBuf};
 
 use anyhow::ensure;
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use hub::Kind;
 use serde::Serialize;
-use train::Size;
+use train::{Bits, Size};
 
 use crate::{
     adapters, compose,
@@ -49,6 +52,9 @@ pub(crate) struct DistillArgs {
     out: Option<PathBuf>,
     #[command(flatten)]
     shape: Shape,
+    /// Bits of a weight in the student's file; it learns in 16
+    #[arg(long, value_name = "8|16", default_value = "8", value_parser = bits(), hide_possible_values = true)]
+    bits: Bits,
     /// How often every document is learned, over all rounds
     #[arg(long, value_name = "X", default_value_t = 6.0)]
     epochs: f64,
@@ -90,6 +96,10 @@ pub(crate) struct DistillArgs {
     json: bool,
     #[command(flatten)]
     engine: EngineArgs,
+}
+
+fn bits() -> impl TypedValueParser<Value = Bits> {
+    PossibleValuesParser::new(["8", "16"]).map(|text| if text == "8" { Bits::Eight } else { Bits::Sixteen })
 }
 
 /// How large the student is.

@@ -128,7 +128,8 @@ fn open_tensors(directory: &Path) -> Result<Tensors, Error> {
         add_file(&mut tensors, shard(directory, name).map_err(|problem| problem.in_file(&index))?)?;
     }
     for (name, file) in &weight_map {
-        if tensors.get(name).is_none() && !tensors.unreadable.contains_key(name) {
+        let scales = name.strip_suffix(safetensors::SCALES).is_some_and(|weight| tensors.get(weight).is_some());
+        if tensors.get(name).is_none() && !tensors.unreadable.contains_key(name) && !scales {
             return Err(Problem::tensor(name, format!("is not in {file}, where the index says")).in_file(&index));
         }
     }

@@ -32,7 +32,7 @@ pub use export::{hugging_face_config, hugging_face_name, hugging_face_row};
 pub use inspect::{Inspection, inspect};
 pub use model::{Batch, Model};
 pub use spec::{LayerSpec, ModelSpec, Norms, Pooling};
-pub use tensors::TensorInfo;
+pub use tensors::{Scales, TensorInfo};
 pub use value::Value;
 pub use vocabulary::{TokenizerSource, Vocabulary};
 pub use weights::{Attention, FeedForward, Layer, LinearLayer, Norm, Weights};

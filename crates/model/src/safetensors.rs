@@ -3,8 +3,10 @@
 //! The format is a length, a JSON object and data. Its own crate wants the whole file in memory or mapped to check a header; a
 //! mapped file that shrinks kills the process, so the two steps around `serde_json` stand here. The fuzzer calls
 //! [`Header::read`] on arbitrary bytes.
+//!
+//! Weights of 8 bits are read where compressed-tensors' `int-quantized` has them: `x.weight` in I8 beside `x.weight_scale`, symmetric.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use kernels::BlockType;
@@ -13,6 +15,10 @@ use serde::de::IgnoredAny;
 
 use crate::Problem;
 use crate::tensors::{TensorInfo, check_layout};
+
+/// Behind the name of a weight of 8 bits: its scales, and what must not be there, for zero is zero here.
+pub(crate) const SCALES: &str = "_scale";
+const ZERO_POINTS: &str = "_zero_point";
 
 /// The format's own limit on its header.
 const MAX_HEADER: u64 = 100_000_000;
@@ -35,6 +41,22 @@ struct Description {
     data_offsets: [u64; 2],
 }
 
+impl Description {
+    fn offset(&self, name: &str, data_start: u64) -> Result<u64, Problem> {
+        let begin = self.data_offsets[0];
+        data_start.checked_add(begin).ok_or_else(|| Problem::tensor(name, format!("offset {begin} overflows")))
+    }
+
+    /// That its place is as long as its shape.
+    fn check(&self, name: &str, bytes: u64) -> Result<(), Problem> {
+        let [begin, end] = self.data_offsets;
+        if end.checked_sub(begin) == Some(bytes) {
+            return Ok(());
+        }
+        Err(Problem::tensor(name, format!("its shape takes {bytes} bytes, its data_offsets are {begin} to {end}")))
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Entry {
@@ -54,8 +76,10 @@ impl Header {
             serde_json::from_slice(&json).map_err(|e| Problem::Header { at: 8, what: format!("the JSON says {e}") })?;
         let data_start = 8 + json.len() as u64;
         let mut header = Self { tensors: Vec::new(), metadata: BTreeMap::new(), unreadable: BTreeMap::new() };
+        let mut scaled = Vec::new();
         for (name, entry) in entries {
             match entry {
+                Entry::Tensor(described) if described.dtype == "I8" => scaled.push((name, described)),
                 Entry::Tensor(described) => header.add(name, described, data_start)?,
                 Entry::Texts(texts) if name == "__metadata__" => header.metadata = texts,
                 Entry::Other(_) if name == "__metadata__" => {}
@@ -65,6 +89,7 @@ impl Header {
                 }
             }
         }
+        header.add_scaled(scaled, data_start)?;
         header.tensors.sort_by_key(|t| t.offset);
         check_layout(&header.tensors, file_len)?;
         Ok(header)
@@ -75,15 +100,31 @@ impl Header {
             self.unreadable.insert(name, described.dtype);
             return Ok(());
         };
-        let [begin, end] = described.data_offsets;
-        let offset = data_start.checked_add(begin);
-        let offset = offset.ok_or_else(|| Problem::tensor(&name, format!("offset {begin} overflows")))?;
-        let tensor = TensorInfo::new(name, kind, described.shape, offset)?;
-        if end.checked_sub(begin) != Some(tensor.bytes) {
-            let what = format!("its shape takes {} bytes, its data_offsets are {begin} to {end}", tensor.bytes);
-            return Err(Problem::tensor(tensor.name, what));
-        }
+        let offset = described.offset(&name, data_start)?;
+        let tensor = TensorInfo::new(name, kind, described.shape.clone(), offset)?;
+        described.check(&tensor.name, tensor.bytes)?;
         self.tensors.push(tensor);
+        Ok(())
+    }
+
+    /// Weights of 8 bits, each with its scales, which are then no tensor of their own; without scales, or with zero points, they cannot be read.
+    fn add_scaled(&mut self, weights: Vec<(String, Description)>, data_start: u64) -> Result<(), Problem> {
+        let mut floats: BTreeMap<String, TensorInfo> = self.tensors.drain(..).map(|t| (t.name.clone(), t)).collect();
+        let biased: BTreeSet<String> =
+            weights.iter().filter_map(|(name, _)| name.strip_suffix(ZERO_POINTS)).map(str::to_owned).collect();
+        for (name, described) in weights {
+            let symmetric = !biased.contains(&name) && !self.unreadable.contains_key(&format!("{name}{ZERO_POINTS}"));
+            let scales = if symmetric { floats.remove(&format!("{name}{SCALES}")) } else { None };
+            let Some(scales) = scales else {
+                self.unreadable.insert(name, described.dtype);
+                continue;
+            };
+            let offset = described.offset(&name, data_start)?;
+            let tensor = TensorInfo::scaled(name, described.shape.clone(), offset, &scales)?;
+            described.check(&tensor.name, tensor.numbers() as u64)?;
+            self.tensors.push(tensor);
+        }
+        self.tensors.extend(floats.into_values());
         Ok(())
     }
 }

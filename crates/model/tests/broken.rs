@@ -185,6 +185,52 @@ fn safetensors_headers_are_checked() {
     assert!(safetensors::Header::read(&mut &claim[..], 8).is_err());
 }
 
+/// Whole numbers beside their scales, as one file has them.
+#[test]
+fn weights_of_eight_bits_are_checked() {
+    let with = |tensors: &str| {
+        let json = format!("{{{tensors}}}");
+        let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(json.as_bytes());
+        bytes.resize(bytes.len() + 256, 0);
+        safetensors::Header::read(&mut &*bytes, bytes.len() as u64)
+    };
+    let tensor = |name: &str, dtype: &str, shape: &str, range: &str| {
+        format!("\"{name}\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":{range}}}")
+    };
+    let weight = |shape: &str, range: &str| tensor("w", "I8", shape, range);
+    let scales = |dtype: &str, shape: &str, range: &str| tensor("w_scale", dtype, shape, range);
+    let w = weight("[2,64]", "[0,128]");
+    let good = with(&format!("{w},{}", scales("F16", "[2,2]", "[128,136]"))).unwrap();
+    let [found] = &good.tensors[..] else { panic!("{good:?}") };
+    assert_eq!((&*found.name, found.bytes, found.scales.map(|scales| scales.group)), ("w", 136, Some(32)));
+    let alone = [
+        w.clone(),
+        format!("{w},{},{}", scales("F16", "[2,1]", "[128,132]"), tensor("w_zero_point", "I8", "[2,1]", "[132,134]")),
+    ];
+    for unreadable in alone {
+        assert_eq!(with(&unreadable).unwrap().unreadable["w"], "I8", "{unreadable}");
+    }
+    let cases = [
+        (format!("{w},{}", scales("F16", "[2,4]", "[128,144]")), "each row needs one"),
+        (format!("{w},{}", scales("F16", "[1,2]", "[128,132]")), "each row needs one"),
+        (format!("{w},{}", scales("F16", "[2,3]", "[128,140]")), "each row needs one"),
+        (format!("{w},{}", scales("F16", "[2,500]", "[128,2128]")), "each row needs one"),
+        (format!("{},{}", weight("[2,48]", "[0,96]"), scales("F16", "[2,1]", "[128,132]")), "not a multiple of 32"),
+        (format!("{},{}", weight("[2,64]", "[0,136]"), scales("F16", "[2,1]", "[136,140]")), "takes 128 bytes"),
+        (format!("{w},{}", scales("F16", "[2,2]", "[124,132]")), "w and w overlap"),
+        (format!("{w},{}", scales("F32", "[2,2]", "[250,266]")), "w needs 16 bytes"),
+        (
+            format!("{},{}", weight("[4294967296,4294967296]", "[0,0]"), scales("F16", "[2,1]", "[0,4]")),
+            "impossible shape",
+        ),
+    ];
+    for (tensors, expected) in cases {
+        let found = with(&tensors).expect_err(expected).to_string();
+        assert!(found.contains(expected), "{tensors}: {found:?} does not say {expected:?}");
+    }
+}
+
 #[test]
 fn an_index_stays_in_its_directory() {
     let scratch = Scratch::copy_of("index", "qwen2");

@@ -5,21 +5,37 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use half::bf16;
+use half::{bf16, f16};
 use safetensors::{Dtype, View};
 
 use crate::Error;
 
-/// A tensor to be written.
-struct Numbers<'a> {
-    numbers: &'a [f32],
-    shape: Vec<usize>,
-    dtype: Dtype,
+/// How numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stored {
+    F32,
+    Bf16,
+    /// Whole numbers of 8 bits, the largest of so many always 127 or -127.
+    Codes(usize),
+    /// What codes are multiplied by, in f16.
+    Scales(usize),
+}
+
+/// A tensor to be written; of scales the numbers are those that have them.
+pub(crate) struct Numbers<'a> {
+    pub(crate) numbers: &'a [f32],
+    pub(crate) shape: Vec<usize>,
+    pub(crate) stored: Stored,
 }
 
 impl View for Numbers<'_> {
     fn dtype(&self) -> Dtype {
-        self.dtype
+        match self.stored {
+            Stored::F32 => Dtype::F32,
+            Stored::Bf16 => Dtype::BF16,
+            Stored::Codes(_) => Dtype::I8,
+            Stored::Scales(_) => Dtype::F16,
+        }
     }
 
     fn shape(&self) -> &[usize] {
@@ -27,16 +43,39 @@ impl View for Numbers<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        match self.dtype {
-            Dtype::BF16 => self.numbers.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect::<Vec<u8>>(),
-            _ => self.numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        }
-        .into()
+        let numbers = self.numbers;
+        let bytes: Vec<u8> = match self.stored {
+            Stored::F32 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Stored::Bf16 => numbers.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
+            Stored::Codes(group) => numbers.chunks_exact(group).flat_map(codes).collect(),
+            Stored::Scales(group) => {
+                numbers.chunks_exact(group).flat_map(|numbers| scale(numbers).to_le_bytes()).collect()
+            }
+        };
+        bytes.into()
     }
 
     fn data_len(&self) -> usize {
-        self.numbers.len() * if self.dtype == Dtype::BF16 { 2 } else { 4 }
+        let numbers = self.numbers.len();
+        match self.stored {
+            Stored::F32 => 4 * numbers,
+            Stored::Bf16 => 2 * numbers,
+            Stored::Codes(_) => numbers,
+            Stored::Scales(group) => 2 * (numbers / group),
+        }
     }
+}
+
+/// What the codes of a group are multiplied by.
+fn scale(numbers: &[f32]) -> f16 {
+    f16::from_f32(numbers.iter().fold(0.0_f32, |most, x| most.max(x.abs())) / 127.0)
+}
+
+/// The nearest codes to a group's numbers, by its scale as it is stored.
+fn codes(numbers: &[f32]) -> impl Iterator<Item = u8> {
+    let scale = scale(numbers).to_f32();
+    let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
+    numbers.iter().map(move |x| ((x * inverse).round().clamp(-127.0, 127.0) as i8).cast_unsigned())
 }
 
 /// Writes tensors, each with its name and shape, in f32.
@@ -45,19 +84,18 @@ pub(crate) fn write<'a>(
     tensors: impl Iterator<Item = (String, Vec<usize>, &'a [f32])>,
     metadata: HashMap<String, String>,
 ) -> Result<(), Error> {
-    write_as(Dtype::F32, path, tensors, metadata)
+    let single = |(name, shape, numbers)| (name, Numbers { numbers, shape, stored: Stored::F32 });
+    write_as(path, tensors.map(single), metadata)
 }
 
-/// The same in f32 or bf16.
+/// Writes tensors, each with its name.
 pub(crate) fn write_as<'a>(
-    dtype: Dtype,
     path: &Path,
-    tensors: impl Iterator<Item = (String, Vec<usize>, &'a [f32])>,
+    views: impl Iterator<Item = (String, Numbers<'a>)>,
     metadata: HashMap<String, String>,
 ) -> Result<(), Error> {
     let io = |source| Error::Io { path: path.to_owned(), source };
     let beside = &beside(path);
-    let views = tensors.map(|(name, shape, numbers)| (name, Numbers { numbers, shape, dtype }));
     safetensors::serialize_to_file(views, Some(metadata), beside).map_err(|e| io(std::io::Error::other(e)))?;
     File::open(beside).and_then(|file| name(&file, beside, path)).map_err(io)
 }

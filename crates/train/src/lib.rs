@@ -50,6 +50,6 @@ pub use params::{Entry, Kind, Params};
 pub use plan::{Distillation, Dropout, Length, Plan, Replay, Schedule};
 pub use sample::{Sample, check};
 pub use shards::Stage;
-pub use student::{Cut, Files, Size, Student};
+pub use student::{Bits, Cut, Files, Size, Student};
 pub use trainer::{Drift, Outcome, Step, Trainer};
 pub use watch::Trouble;

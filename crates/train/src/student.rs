@@ -6,18 +6,21 @@
 //! First and last layer always stay: they turn embeddings into something else and back.
 //!
 //! Everything is cut by picking rows and columns, and so is what Hugging Face orders in another way than GGUF.
+//!
+//! In 8 bits a student is half as large and does the same: whole numbers beside the scales of their groups, as compressed-tensors has them (its format
+//! `int-quantized`, symmetric). The engine multiplies these as they are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use kernels::Device;
 use model::{ModelSpec, hugging_face_config, hugging_face_name, hugging_face_row};
-use safetensors::Dtype;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::{Batch, Entry, Error, Learned, Network, Sample, file};
+use crate::file::{self, Numbers, Stored};
+use crate::{Batch, Entry, Error, Learned, Network, Sample};
 
 /// How large a student is; `None` leaves a size as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,6 +57,15 @@ pub struct Student {
     pub spec: ModelSpec,
     tied: bool,
     tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+}
+
+/// How many bits a weight has in a file; norms and biases always have 16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bits {
+    /// Whole numbers with a scale for every group of [`Student::group`].
+    Eight,
+    /// bf16.
+    Sixteen,
 }
 
 /// What lies beside the weights.
@@ -257,11 +269,50 @@ impl Student {
         self.tensors.iter().map(|(_, _, numbers)| numbers.len()).sum()
     }
 
-    /// Writes a folder with weights in bf16 and all that belongs to them, beside its name first: a folder of that name is replaced as a whole.
+    /// `config.json` of weights by groups of so many numbers, or in bf16.
+    fn config(&self, group: Option<usize>) -> Result<Value, Error> {
+        let mut config = hugging_face_config(&self.spec, self.tied)?;
+        if let Some(group) = group {
+            config["quantization_config"] = quantised(group);
+        }
+        Ok(config)
+    }
+
+    /// The tensors of its file; matrices by groups of so many numbers, if they are to have 8 bits.
+    fn views(&self, group: Option<usize>) -> impl Iterator<Item = (String, Numbers<'_>)> {
+        self.tensors.iter().flat_map(move |(name, shape, numbers)| {
+            let view = |name: &str, shape: &[usize], stored| {
+                (name.to_owned(), Numbers { numbers, shape: shape.to_vec(), stored })
+            };
+            match (group, &shape[..]) {
+                (Some(group), &[rows, cols]) => vec![
+                    view(name, shape, Stored::Codes(group)),
+                    view(&format!("{name}_scale"), &[rows, cols / group], Stored::Scales(group)),
+                ],
+                _ => vec![view(name, shape, Stored::Bf16)],
+            }
+        })
+    }
+
+    /// How many numbers of a row have a scale in common in 8 bits.
+    ///
+    /// # Errors
+    /// Its widths are no multiples of 32: it can be had in 16 bits only.
+    pub fn group(&self) -> Result<usize, Error> {
+        let matrices = || self.tensors.iter().filter_map(|(_, shape, _)| shape.get(1));
+        let group = [64, 32].into_iter().find(|group| matrices().all(|cols| cols.is_multiple_of(*group)));
+        group.ok_or_else(|| {
+            let cols: BTreeSet<_> = matrices().collect();
+            Error::Student(format!("widths of {cols:?}: for 8 bits they must be multiples of 32"))
+        })
+    }
+
+    /// Writes a folder with weights and all that belongs to them, beside its name first: a folder of that name is replaced as a whole.
     ///
     /// # Errors
     /// When it cannot be written; what stood under this name before stands there still, or beside it as `.old`.
-    pub fn save(&self, files: &Files, folder: &Path) -> Result<(), Error> {
+    pub fn save(&self, bits: Bits, files: &Files, folder: &Path) -> Result<(), Error> {
+        let group = if bits == Bits::Eight { Some(self.group()?) } else { None };
         let beside = |ending: &str| PathBuf::from(format!("{}.{ending}", folder.display()));
         let (part, old) = (beside("part"), beside("old"));
         let at = |path: &Path| {
@@ -270,7 +321,7 @@ impl Student {
         };
         remove(&part).map_err(at(&part))?;
         fs::create_dir_all(&part).map_err(at(&part))?;
-        let config = hugging_face_config(&self.spec, self.tied)?;
+        let config = self.config(group)?;
         let texts = [
             ("config.json", &config),
             ("tokenizer.json", &files.tokenizer),
@@ -280,9 +331,8 @@ impl Student {
         for (name, json) in texts {
             write_whole(&part.join(name), &format!("{json:#}\n")).map_err(at(&part.join(name)))?;
         }
-        let tensors = self.tensors.iter().map(|(name, shape, numbers)| (name.clone(), shape.clone(), &numbers[..]));
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        file::write_as(Dtype::BF16, &part.join("model.safetensors"), tensors, metadata)?;
+        file::write_as(&part.join("model.safetensors"), self.views(group), metadata)?;
         if folder.exists() {
             remove(&old).map_err(at(&old))?;
             fs::rename(folder, &old).map_err(at(folder))?;
@@ -290,6 +340,18 @@ impl Student {
         fs::rename(&part, folder).and_then(|()| file::sync_parent(folder)).map_err(at(folder))?;
         remove(&old).map_err(at(&old))
     }
+}
+
+/// What compressed-tensors' loaders want to know.
+fn quantised(group: usize) -> Value {
+    let weights = json!({ "num_bits": 8, "type": "int", "symmetric": true, "strategy": "group", "group_size": group });
+    json!({
+        "quant_method": "compressed-tensors",
+        "format": "int-quantized",
+        "quantization_status": "compressed",
+        "config_groups": { "group_0": { "targets": ["Linear", "Embedding"], "weights": weights } },
+        "ignore": [],
+    })
 }
 
 fn remove(folder: &Path) -> io::Result<()> {

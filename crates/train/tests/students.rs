@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use kernels::{Branch, Device, Precision};
 use model::Model;
 use serde_json::json;
-use train::{Batch, Cut, Files, Learned, Network, Sample, Size, Student};
+use train::{Batch, Bits, Cut, Files, Learned, Network, Sample, Size, Student};
 
 use super::{batch, golden_path, load};
 
@@ -22,11 +22,11 @@ fn folder(name: &str) -> PathBuf {
 }
 
 /// Saves and loads a student.
-fn again(dev: &Device, student: &Student, folder: &Path) -> Model {
+fn again(dev: &Device, student: &Student, bits: Bits, folder: &Path) -> Model {
     let files = Files { tokenizer: json!({"a": 1}), tokenizer_config: json!({}), card: json!({"teacher": "x"}) };
-    student.save(&files, folder).unwrap();
+    student.save(bits, &files, folder).unwrap();
     // A second time, over the first.
-    student.save(&files, folder).unwrap();
+    student.save(bits, &files, folder).unwrap();
     assert!(fs::read_to_string(folder.join("card.json")).unwrap().contains("teacher"));
     let model = Model::load(dev, folder, &|_, _| {}).unwrap();
     fs::remove_dir_all(folder).unwrap();
@@ -51,7 +51,7 @@ fn a_network_is_saved_as_it_is() {
         let batch = batch(model.spec().vocab, &[40, 90]);
         let mut own = network(&dev, &model);
         let student = Student::new(&own, &Cut::nothing(model.spec())).unwrap();
-        let loaded = again(&dev, &student, &folder(&format!("whole-{name}")));
+        let loaded = again(&dev, &student, Bits::Sixteen, &folder(&format!("whole-{name}")));
         assert_eq!(loaded.spec().layers.len(), model.spec().layers.len());
         let (want, got) = (own.losses(&dev, &batch).total, network(&dev, &loaded).losses(&dev, &batch).total);
         assert!((want - got).abs() < 2e-3 * want, "{name}: {got}, not {want}");
@@ -60,6 +60,43 @@ fn a_network_is_saved_as_it_is() {
     check("qwen2", &golden_path("qwen2"));
     // What rotates together lies side by side here, and apart in what is saved.
     check("gguf", &golden_path("llama").join("model.gguf"));
+}
+
+/// Every number comes back within half a step of its group, and the whole does nearly the same.
+#[test]
+fn eight_bits_are_half_a_step_away() {
+    let dev = Device::new(2);
+    let model = load(&dev, "llama-mixed/model.gguf");
+    let student = Student::new(&network(&dev, &model), &Cut::nothing(model.spec())).unwrap();
+    let group = student.group().unwrap();
+    let loaded = again(&dev, &student, Bits::Eight, &folder("eight"));
+    let batch = batch(model.spec().vocab, &[40, 90]);
+    let losses = [&model, &loaded].map(|model| network(&dev, model).losses(&dev, &batch).total);
+    assert!((losses[0] - losses[1]).abs() < 2e-3 * losses[0], "{losses:?}");
+    let [table, stored] = [&model, &loaded].map(|model| model.weights().embedding.matrix());
+    let (mut want, mut got) = (vec![0.0; table.cols()], vec![0.0; table.cols()]);
+    for row in 0..table.rows() {
+        table.row(row, &mut want);
+        stored.row(row, &mut got);
+        for (want, got) in want.chunks(group).zip(got.chunks(group)) {
+            let step = want.iter().fold(0.0_f32, |most, x| most.max(x.abs())) / 127.0;
+            // A scale is rounded to f16, which moves the ends by some more.
+            let near = |(want, got): (&f32, &f32)| (want - got).abs() <= 0.57 * step;
+            assert!(want.iter().zip(got).all(near), "{want:?} {got:?}");
+        }
+    }
+}
+
+/// Widths of which there are no groups: an error before anything is written.
+#[test]
+fn other_widths_have_sixteen() {
+    let dev = Device::new(1);
+    let model = load(&dev, "llama");
+    let student = Student::new(&network(&dev, &model), &Cut::nothing(model.spec())).unwrap();
+    let files = Files { tokenizer: json!({}), tokenizer_config: json!({}), card: json!({}) };
+    let folder = folder("narrow");
+    let error = student.save(Bits::Eight, &files, &folder).unwrap_err().to_string();
+    assert!(error.contains("multiples of 32") && !folder.exists(), "{error}");
 }
 
 #[test]
@@ -95,7 +132,7 @@ fn what_does_nothing_is_cut_away_and_not_missed() {
     let cut = Cut::choose(&mut teacher, &dev, &samples(&batch), size).unwrap();
     assert!(cut.inner.iter().all(|inner| idle.iter().all(|channel| !inner.contains(channel))), "{:?}", cut.inner);
     assert!(cut.kv_heads.iter().all(|heads| *heads == [1 - mute]), "{:?}", cut.kv_heads);
-    let loaded = again(&dev, &Student::new(&teacher, &cut).unwrap(), &folder("cut"));
+    let loaded = again(&dev, &Student::new(&teacher, &cut).unwrap(), Bits::Sixteen, &folder("cut"));
     let (want, got) = (teacher.losses(&dev, &batch).total, network(&dev, &loaded).losses(&dev, &batch).total);
     assert!((want - got).abs() < 2e-3 * want, "{got}, not {want}");
 }
@@ -110,7 +147,7 @@ fn all_sizes_shrink_at_once_and_tokens_are_renamed() {
     let mut cut = Cut::choose(&mut teacher, &dev, &samples(&batch), size).unwrap();
     cut.tokens = (0..model.spec().vocab).step_by(2).collect();
     let student = Student::new(&teacher, &cut).unwrap();
-    let loaded = again(&dev, &student, &folder("small"));
+    let loaded = again(&dev, &student, Bits::Sixteen, &folder("small"));
     let spec = loaded.spec();
     let layer = &spec.layers[0];
     let sizes = [spec.layers.len(), spec.width, spec.vocab, layer.ffn, layer.attention.heads, layer.attention.kv_heads];

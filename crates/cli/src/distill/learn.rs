@@ -15,7 +15,7 @@ use protocol::Prompt;
 use serde::Serialize;
 use serde_json::{Value, json};
 use text::Tokenizer;
-use train::{Cut, Distillation, Files, Learned, Length, Network, Plan, Sample, Student, Trainer, merge_adapter};
+use train::{Bits, Cut, Distillation, Files, Learned, Length, Network, Plan, Sample, Student, Trainer, merge_adapter};
 
 use super::{DistillArgs, lessons};
 use crate::{
@@ -158,7 +158,12 @@ impl Job {
         if self.args.fresh {
             (1..=self.args.rounds).try_for_each(|round| forget(&self.begin(round)))?;
         }
-        Student::new(&teacher, &cut)?.save(&files, &self.begin(0))?;
+        let student = Student::new(&teacher, &cut)?;
+        if self.args.bits == Bits::Eight {
+            // Better to hear it now than when it has learned.
+            student.group().context("--bits 16 takes any width")?;
+        }
+        student.save(Bits::Sixteen, &files, &self.begin(0))?;
         let rename = |samples: &[Sample]| lessons::rename(samples, &trimmed.kept);
         Ok(Some(Lessons { learned: rename(&documents.learned), held_out: rename(&documents.held_out), files }))
     }
@@ -201,7 +206,7 @@ impl Job {
             loss = held_out.or(loss);
         }
         let last = load(dev, &self.begin(self.args.rounds))?;
-        report.parameters = save(&last, &lessons.files, &self.student)?;
+        report.parameters = save(&last, self.args.bits, &lessons.files, &self.student)?;
         (0..=self.args.rounds).try_for_each(|round| forget(&self.begin(round)))?;
         Ok(Some((report, loss)))
     }
@@ -234,7 +239,7 @@ impl Job {
                     "Round {}: no token was wrong, so there is nothing more to learn",
                     round + 1
                 ));
-                save(&network, &lessons.files, &self.begin(round + 1))?;
+                save(&network, Bits::Sixteen, &lessons.files, &self.begin(round + 1))?;
                 return Ok(Some(None));
             }
             screen::note(format_args!("Round {}: {wrong:.1} % of the tokens were wrong and weigh more", round + 1));
@@ -257,7 +262,7 @@ impl Job {
         (report.steps, report.seconds) = (report.steps + done.steps, report.seconds + done.seconds);
         let held_out = &lessons.held_out;
         let loss = if held_out.is_empty() { None } else { Some(run.trainer().evaluate(dev, held_out)?) };
-        save(&trainer.finish(dev), &lessons.files, &self.begin(round + 1))?;
+        save(&trainer.finish(dev), Bits::Sixteen, &lessons.files, &self.begin(round + 1))?;
         run::clear(&folder)?;
         Ok(Some(loss))
     }
@@ -277,12 +282,12 @@ fn load(dev: &Device, folder: &Path) -> anyhow::Result<Network> {
 }
 
 /// Saves a network whole, and says how many weights it has.
-fn save(network: &Network, files: &Files, folder: &Path) -> anyhow::Result<usize> {
+fn save(network: &Network, bits: Bits, files: &Files, folder: &Path) -> anyhow::Result<usize> {
     if let Some(parent) = folder.parent() {
         fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
     }
     let student = Student::new(network, &Cut::nothing(network.spec()))?;
-    student.save(files, folder)?;
+    student.save(bits, files, folder)?;
     Ok(student.parameters())
 }
 

@@ -9,7 +9,7 @@ use kernels::{Device, Precision};
 use model::Model;
 use serde::Serialize;
 use serde_json::{Value, json};
-use train::{Cut, Files, Group, Learned, Network, Plan, Stage, Student};
+use train::{Bits, Cut, Files, Group, Learned, Network, Plan, Stage, Student};
 
 use super::course::{Course, Lesson, Pupil};
 use crate::{compose, screen};
@@ -133,7 +133,7 @@ impl Pupil for Full {
         let [tokenizer, tokenizer_config] = std::mem::take(&mut self.written);
         ensure!(tokenizer.is_object(), "the tokenizer cannot be written");
         let files = Files { tokenizer, tokenizer_config, card: json!(about) };
-        Student::new(network, &Cut::nothing(network.spec()))?.save(&files, &folder)?;
+        Student::new(network, &Cut::nothing(network.spec()))?.save(Bits::Sixteen, &files, &folder)?;
         Ok(Told { folder })
     }
 }
