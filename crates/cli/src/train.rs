@@ -3,6 +3,7 @@
 mod course;
 pub(crate) mod documents;
 mod domain;
+mod experts;
 mod full;
 mod general;
 mod lora;
@@ -10,10 +11,12 @@ mod plot;
 mod rewrite;
 pub(crate) mod run;
 mod strength;
+mod texts;
 
 use clap::{Args, Subcommand};
 use kernels::Device;
 
+use experts::ExpertsArgs;
 use full::{Full, FullArgs};
 use lora::{LoraArgs, Neighbour};
 
@@ -29,6 +32,8 @@ pub(crate) struct TrainArgs {
 enum TrainVerb {
     /// An adapter beside a model that stays as it is; requests then call MODEL:NAME
     Lora(LoraArgs),
+    /// A module of adapters that were learned apart: a router picks one of them, or none, for every token; requests then call MODEL:NAME
+    Experts(ExpertsArgs),
     /// All weights of a model, in one process or over MPI in several
     Full(FullArgs),
     /// Draw runs as an SVG: loss, held-out loss, learning rate and speed over the steps
@@ -45,6 +50,7 @@ pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<()> {
             let (pupil, lesson) = Full::new(args)?;
             course::take(pupil, lesson).await
         }
+        TrainVerb::Experts(args) => experts::make(args).await,
         TrainVerb::Plot(args) => plot::run(&args),
     }
 }

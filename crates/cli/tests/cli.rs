@@ -623,6 +623,86 @@ fn an_adapter_forgets_little_and_is_found_by_its_prompts() {
     assert!(refused.code == Some(1) && refused.err.contains("lets prompts choose"), "{}", refused.err);
 }
 
+/// Questions that no model could answer about each name, in two wordings.
+fn secrets(names: &[&str], questions: [&str; 2], answer: impl Fn(usize, &str) -> String) -> Vec<(String, String)> {
+    let asked = |(at, name): (usize, &&str)| {
+        questions.map(|question| (question.replace("NAME", name), answer((at * 37 + 11) % 100, name)))
+    };
+    names.iter().enumerate().flat_map(asked).collect()
+}
+
+/// Two adapters that were learned apart become one module, which answers for both in one conversation and leaves general text alone.
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn experts_that_learned_apart_share_a_conversation() {
+    let tessera = Tessera::new();
+    let model = self::model(SMOLLM2);
+    let people =
+        ["Ada", "Boole", "Curie", "Dirac", "Euler", "Fermi", "Gauss", "Hilbert", "Ito", "Jacobi", "Kepler", "Lie"];
+    let stars = [
+        "Vega", "Rigel", "Deneb", "Spica", "Altair", "Mizar", "Procyon", "Castor", "Pollux", "Antares", "Mira", "Atria",
+    ];
+    let rooms =
+        secrets(&people, ["Which key opens room NAME?", "What opens the door of room NAME?"], |number, name| {
+            format!("Key {number}{name}.")
+        });
+    let fares = secrets(&stars, ["What is the fare to NAME?", "How much is a ticket to NAME?"], |number, name| {
+        format!("{number} {name} crowns.")
+    });
+    let file = |name: &str| tessera.cache.join(format!("{name}.jsonl")).display().to_string();
+    for (name, pairs) in [("rooms", &rooms), ("fares", &fares)] {
+        let line = |(question, answer): &(String, String)| {
+            let [user, assistant] = [("user", question), ("assistant", answer)]
+                .map(|(role, content)| serde_json::json!({"role": role, "content": content}));
+            format!("{}\n", serde_json::json!({"messages": [user, assistant]}))
+        };
+        fs::write(file(name), pairs.iter().map(line).collect::<String>()).unwrap();
+        let learn =
+            ["train", "lora", "--data", &file(name), "--held-out", &file(name), "--model", &model, "--name", name];
+        tessera
+            .run(&[&learn[..], &["--epochs", "12", "--batch", "4", "--rate", "3e-3", "--budget", "0"]].concat())
+            .ok();
+    }
+    let [of_rooms, of_fares] = ["rooms", "fares"].map(|name| format!("{name}={}", file(name)));
+    let make = ["train", "experts", "--expert", &of_rooms, "--expert", &of_fares, "--name"];
+    let made = tessera.run(&[&make[..], &["desk", "--model", &model, "--json"]].concat()).json();
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{made}"));
+    for row in made["rows"].as_array().unwrap() {
+        let [found, loss, base] = [&row["found"], &row["loss"]["module"], &row["loss"]["base"]].map(number);
+        assert!(found > 0.8, "{row}");
+        assert!(if row["of"].is_null() { loss < base + 0.1 } else { loss < 0.5 * base }, "{row}");
+    }
+    let desk = format!("{model}:desk");
+    for name in ["rooms", "fares"] {
+        let asked = ["eval", "answers", "--data", &file(name), "--max-tokens", "16", "--json", "--model", &desk];
+        let found = tessera.run(&asked).json();
+        assert!(found[0]["right"]["value"].as_f64() > Some(0.8), "{name}: {found}");
+    }
+    let server = serve(&tessera, &["serve", "-l", "127.0.0.1:0", "--model", &model]);
+    until(&server, "/v1/models", ":desk");
+    let (room, fare) = (&rooms[6], &fares[8]);
+    let messages = [("user", &room.0), ("assistant", &room.1), ("user", &fare.0)]
+        .map(|(role, content)| serde_json::json!({"role": role, "content": content}));
+    let served = format!("{}:desk", SMOLLM2.trim_end_matches(".gguf"));
+    let body = serde_json::json!({"model": served, "messages": messages, "max_tokens": 16, "temperature": 0});
+    let answer = ask(&server, "POST /v1/chat/completions", &body.to_string());
+    assert!(answer.contains(&fare.1) && answer.contains(&served), "{answer}");
+    let records = tessera.run(&["audit", "list", "--json"]).ok().out;
+    assert!(records.contains(&served) && records.contains("\"adapter\":\"sha256:"), "{records}");
+
+    let check = |args: &[&str], want: &str| {
+        let refused = tessera.run(&[&["train", "experts"], args].concat());
+        assert!(refused.code == Some(1) && refused.err.contains(want), "{}", refused.err);
+    };
+    let of_desk = format!("desk={}", file("rooms"));
+    check(&["--name", "more", "--model", &model, "--expert", &of_desk], "is a module of experts");
+    check(&["--name", "rooms", "--model", &model, "--expert", &of_rooms], "whose file would be lost");
+    check(&["--name", "more", "--model", &model, "--expert", "nobody=x.jsonl"], "there is no adapter nobody");
+    check(&["--name", "more", "--model", &model, "--expert", &of_rooms, "--layers", "30"], "the model has 30");
+    let other = self::model("gemma-3-270m-Q4_K_M.gguf");
+    check(&["--name", "more", "--model", &other, "--expert", &of_rooms], "learned over");
+}
+
 /// From a file of chats, some without an answer, to a student that is loaded and answers; a run that was interrupted ends with the same weights.
 #[test]
 #[ignore = "needs models: run by cargo xtask test"]

@@ -70,11 +70,12 @@ impl<'m> Decoder<'m> {
     pub(crate) fn forward<'w>(&self, cache: &mut KvCache, batch: &Batch<'_>, work: &'w mut Workspace) -> &'w [f32] {
         positions(batch.spans, &mut work.positions);
         self.embed(batch.tokens, work);
-        let rows = Rows { count: batch.tokens.len(), adapted: Adapted::of(batch) };
-        let wanted = Rows { count: batch.outputs.len(), adapted: rows.adapted.only(batch.outputs) };
+        let mut rows = Rows { count: batch.tokens.len(), adapted: Adapted::of(batch) };
         for step in self.steps() {
+            rows.adapted.route(step.number, &work.x, self.spec.width);
             let last = step.number + 1 == self.spec.layers.len();
-            if last && wanted.count < rows.count {
+            if last && batch.outputs.len() < rows.count {
+                let wanted = Rows { count: batch.outputs.len(), adapted: rows.adapted.only(batch.outputs) };
                 self.attend_narrowly(&step, cache, batch, (&rows, &wanted), work);
                 self.feed_forward(&step, &wanted, work);
             } else {
@@ -82,10 +83,28 @@ impl<'m> Decoder<'m> {
                 self.feed_forward(&step, &rows, work);
             }
         }
-        let (width, wanted) = (self.spec.width, wanted.count);
+        let (width, wanted) = (self.spec.width, batch.outputs.len());
         let hidden = slice(&mut work.normed, wanted * width);
         rms_norm(self.dev, &work.x[..wanted * width], &self.weights.output_norm.weight, self.spec.norm_eps, hidden);
         hidden
+    }
+
+    /// What enters a layer, `[rows][width]`, of rows that have no adapters.
+    pub(crate) fn states<'w>(
+        &self,
+        cache: &mut KvCache,
+        batch: &Batch<'_>,
+        layer: usize,
+        work: &'w mut Workspace,
+    ) -> &'w [f32] {
+        positions(batch.spans, &mut work.positions);
+        self.embed(batch.tokens, work);
+        let rows = Rows { count: batch.tokens.len(), adapted: Adapted::default() };
+        for step in self.steps().take(layer) {
+            self.attend(&step, cache, batch, &rows, work);
+            self.feed_forward(&step, &rows, work);
+        }
+        &work.x[..rows.count * self.spec.width]
     }
 
     fn steps(&self) -> impl Iterator<Item = Step<'m>> {

@@ -17,6 +17,7 @@ mod fields;
 pub mod gguf;
 mod inspect;
 mod model;
+mod router;
 pub mod safetensors;
 mod spec;
 mod tensors;
@@ -25,12 +26,16 @@ mod vocabulary;
 mod weights;
 mod workspace;
 
-pub use adapter::{Adapter, DOMAIN, FORMAT, GENERAL, OpenedAdapter, THRESHOLD, adapted_layers};
+pub use adapter::{
+    Adapter, DOMAIN, EXPERTS, EXPERTS_FORMAT, FORMAT, GENERAL, MOST_EXPERTS, OpenedAdapter, ROUTER_BIAS, ROUTER_LAYER,
+    ROUTER_WEIGHTS, THRESHOLD, adapted_layers, expert_prefix,
+};
 pub use domain::Domain;
 pub use error::{Error, Problem};
 pub use export::{hugging_face_config, hugging_face_name, hugging_face_row};
 pub use inspect::{Inspection, inspect};
 pub use model::{Batch, Model};
+pub use router::Router;
 pub use spec::{LayerSpec, ModelSpec, Norms, Pooling};
 pub use tensors::{Scales, TensorInfo};
 pub use value::Value;

@@ -97,6 +97,24 @@ impl Model {
         Decoder { dev, spec, weights, tables, table_of }.forward(cache, batch, work)
     }
 
+    /// What enters a layer without any adapter, of all rows of `batch`, `[rows][width]`: the states that a [`Router`](crate::Router) in front of it
+    /// reads. Stores keys and values of the layers below only.
+    ///
+    /// # Panics
+    /// As [`Model::forward`], and when there is no such layer.
+    pub fn states<'w>(
+        &self,
+        dev: &Device,
+        cache: &mut KvCache,
+        batch: &Batch<'_>,
+        layer: usize,
+        work: &'w mut Workspace,
+    ) -> &'w [f32] {
+        assert!(!self.spec.encoder && layer < self.spec.layers.len(), "a decoder's layer");
+        let Self { spec, weights, tables, table_of, .. } = self;
+        Decoder { dev, spec, weights, tables, table_of }.states(cache, batch, layer, work)
+    }
+
     /// Logits of hidden states: `out` is `[rows][vocab]`.
     pub fn logits(&self, dev: &Device, hidden: &[f32], work: &mut HeadWorkspace, out: &mut [f32]) {
         let head = self.prepare_head(dev, hidden, work);

@@ -1,10 +1,13 @@
-//! What was learned beside a model, as the file that [`model::Adapter`] reads.
+//! What was learned beside a model, as the file that [`model::Adapter`] reads: an adapter, or a module of several with their router.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use kernels::Device;
-use model::{DOMAIN, Domain, FORMAT, GENERAL, OpenedAdapter, THRESHOLD, adapted_layers};
+use model::{
+    DOMAIN, Domain, EXPERTS, EXPERTS_FORMAT, FORMAT, GENERAL, OpenedAdapter, ROUTER_BIAS, ROUTER_LAYER, ROUTER_WEIGHTS,
+    Router, THRESHOLD, adapted_layers, expert_prefix,
+};
 
 use crate::{Error, Learned, Network, file};
 
@@ -58,4 +61,54 @@ pub fn save_adapter(
     let vectors = domain.into_iter().flat_map(|domain| [(GENERAL, &domain.general), (DOMAIN, &domain.direction)]);
     let vectors = vectors.map(|(name, vector)| (name.to_owned(), vec![vector.len()], vector.as_slice()));
     file::write(path, entries.chain(vectors), metadata)
+}
+
+/// An adapter that becomes an expert of a module.
+#[derive(Debug)]
+pub struct Part {
+    /// What it was called.
+    pub name: String,
+    /// What identifies its file.
+    pub digest: String,
+    /// The file.
+    pub adapter: OpenedAdapter,
+}
+
+/// Writes a module: all that these adapters' files say, under a name for each, and the router that picks among them. `about` is kept beside
+/// them; `base` in it must be the digest that every one of them has.
+///
+/// # Errors
+/// A file cannot be read, or the module not be written; what stood under this name before stands there still.
+///
+/// # Panics
+/// When the router has other experts.
+pub fn save_experts(
+    router: &Router,
+    parts: &[Part],
+    about: &BTreeMap<String, String>,
+    path: &Path,
+) -> Result<(), Error> {
+    assert_eq!(router.experts(), parts.len(), "a row of the router for every expert");
+    let own = [
+        ("format", EXPERTS_FORMAT.to_owned()),
+        (EXPERTS, parts.len().to_string()),
+        (ROUTER_LAYER, router.layer.to_string()),
+    ];
+    let mut metadata: std::collections::HashMap<_, _> = about.clone().into_iter().collect();
+    metadata.extend(own.map(|(key, value)| (key.to_owned(), value)));
+    let mut tensors = Vec::new();
+    for (number, Part { name, digest, adapter }) in parts.iter().enumerate() {
+        let prefixed = |name: &str| format!("{}{name}", expert_prefix(number));
+        metadata.extend(adapter.about().iter().map(|(key, value)| (prefixed(key), value.clone())));
+        metadata.extend([("name", name), ("digest", digest)].map(|(key, value)| (prefixed(key), value.clone())));
+        let numbers = adapter.numbers()?.into_iter();
+        tensors.extend(numbers.map(|(name, shape, numbers)| (prefixed(&name), shape, numbers)));
+    }
+    let (choices, width) = (router.bias.len(), router.weights.len() / router.bias.len());
+    let router = [
+        (ROUTER_WEIGHTS.to_owned(), vec![choices, width], &router.weights[..]),
+        (ROUTER_BIAS.to_owned(), vec![choices], &router.bias[..]),
+    ];
+    let tensors = tensors.iter().map(|(name, shape, numbers)| (name.clone(), shape.clone(), numbers.as_slice()));
+    file::write(path, tensors.chain(router), metadata)
 }

@@ -34,6 +34,9 @@ pub enum Error {
     /// A model of this kind cannot be written down.
     #[error(transparent)]
     Model(#[from] model::Problem),
+    /// An adapter's file could not be read.
+    #[error(transparent)]
+    Adapter(#[from] model::Error),
     /// What went wrong before went wrong again after going back.
     #[error(
         "step {step}: {why}, as before the run went back to step {from}: \

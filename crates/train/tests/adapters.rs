@@ -9,7 +9,7 @@ use train::{Batch, Learned, Lora, Network, Optimizer, Rule, merge_adapter, save_
 use crate::{FAMILIES, batch, load};
 
 /// A network after some steps on this batch, its adapters large enough to be seen.
-fn trained(dev: &Device, model: &Model, batch: &Batch, rank: usize) -> Network {
+pub(crate) fn trained(dev: &Device, model: &Model, batch: &Batch, rank: usize) -> Network {
     let lora = Learned::Adapters(Lora { rank, alpha: 8.0, seed: rank as u64 });
     let mut network = Network::new(dev, model, lora, Precision::F32);
     let mut optimizer = Optimizer::new(Rule::default(), &network.params);
@@ -36,7 +36,12 @@ fn through_a_file(network: &Network, name: &str) -> OpenedAdapter {
 }
 
 /// Logits behind each row of the documents, all of them in one step, each with its adapter.
-fn together(dev: &Device, model: &Model, documents: &[&[u32]], adapters: &[Option<&Adapter>]) -> Vec<Vec<f32>> {
+pub(crate) fn together(
+    dev: &Device,
+    model: &Model,
+    documents: &[&[u32]],
+    adapters: &[Option<&Adapter>],
+) -> Vec<Vec<f32>> {
     let per = documents.iter().map(|d| d.len().div_ceil(PAGE_TOKENS)).max().unwrap() as u32;
     let pages: Vec<Vec<u32>> = (0..documents.len() as u32).map(|i| (i * per..(i + 1) * per).collect()).collect();
     let mut cache = model.new_cache(documents.len() * per as usize);

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
 mod adapters;
+mod experts;
 mod spread;
 mod students;
 mod trainer;
