@@ -11,10 +11,10 @@ use crate::random::Random;
 use crate::{Kind, Optimizer, Params, Rule};
 
 /// Steps of the regression, and tokens of each choice in one of them.
-const STEPS: usize = 600;
+const STEPS: usize = 1000;
 const TOKENS: usize = 64;
 /// Its first step's rate, which falls evenly to nothing.
-const RATE: f32 = 3e-3;
+const RATE: f32 = 1e-2;
 
 /// What enters a layer of the base for some tokens, and which choice each token belongs to: 0 is the base alone, 1 the first expert.
 #[derive(Debug)]
@@ -116,7 +116,8 @@ mod tests {
             let (mut numbers, mut of) = (Vec::new(), Vec::new());
             for at in 0..n {
                 let (choice, middle) = choices[at % choices.len()];
-                numbers.extend((0..width).map(|i| random.even() + if i == 3 { middle } else { 0.0 }));
+                let state = (0..width).map(|i| random.even() + if i == 3 { middle } else { 0.0 }).collect::<Vec<f32>>();
+                numbers.extend(state.iter().map(|x| x * Router::unit(&state)));
                 of.push(choice);
             }
             States { layer: 2, width, numbers, choices: of }

@@ -56,9 +56,10 @@ fn mixed(dev: &Device, model: &Model, layer: usize, documents: &[&[u32]; 3]) -> 
     states.read(dev, model, &[(0, documents[0]), (1, documents[1]), (2, documents[2])]);
     states.read(dev, model, &[(2, documents[2]), (0, documents[0]), (1, documents[1])]);
     let router = states.learn(dev, 3, 7);
-    let picked =
-        |choice| states.iter().filter(|(state, _)| router.pick(state).map_or(0, |expert| expert + 1) == choice);
-    (0..3).for_each(|choice| assert!(picked(choice).count() > 2, "choice {choice}"));
+    for choice in 0..3 {
+        let picked = states.iter().filter(|(state, _)| router.pick(state).map_or(0, |expert| expert + 1) == choice);
+        assert!(picked.count() > 2, "choice {choice}");
+    }
     router
 }
 
@@ -153,7 +154,7 @@ fn modules_that_cannot_be_used_are_refused() {
         assert!(error.contains(want) && error.contains("refused-module"), "{error}");
     };
     check(&Router { layer: 99, ..router.clone() }, "router_layer is 99, but the model has");
-    check(&Router { weights: vec![0.0; 3 * 7], ..router.clone() }, "router.weights is [3, 7], not 3 x");
+    check(&Router { weights: vec![0.0; 3 * 7], ..router.clone() }, "tensor router.weights: is [3, 7], not 3 x");
     check(&Router { bias: vec![f32::NAN; 3], ..router.clone() }, "router.bias");
     let path = module(&router, &files, "damaged");
     let opened = Adapter::open(&path).unwrap();
@@ -175,8 +176,8 @@ fn modules_that_cannot_be_used_are_refused() {
     told("\"experts\":\"2\"", "\"experts\":\"3\"", "expert.2.format is \"nothing\"");
     told("\"router_layer\":\"1\"", "\"router_layer\":\"x\"", "router_layer must be a whole number");
     told("\"expert.1.alpha\":\"8\"", "\"expert.1.alpha\":\"0\"", "expert.1.alpha must be a positive number");
-    told("\"expert.0.layers.1.up.a\"", "\"expert.0.layers.1.up.z\"", "expert.0.layers.1.up.a is missing");
-    told("\"router.bias\"", "\"router.bios\"", "router.bias is missing");
+    told("\"expert.0.layers.1.up.a\"", "\"expert.0.layers.1.up.z\"", "expert.0.layers.1.up.a: is missing");
+    told("\"router.bias\"", "\"router.bios\"", "router.bias: is missing");
     for len in [0, 4, 100, whole.len() / 2, whole.len() - 1] {
         fs::write(&path, &whole[..len]).unwrap();
         assert!(Adapter::open(&path).is_err(), "cut to {len} bytes");
