@@ -20,7 +20,7 @@ use crate::model::Batch;
 use crate::safetensors::Header;
 use crate::tensors::Tensors;
 use crate::weights::Forms;
-use crate::{Domain, Error, LayerSpec, ModelSpec, Problem, Router};
+use crate::{Domain, Error, LayerSpec, ModelSpec, Problem, Router, TensorInfo};
 
 /// What stands in the metadata's `format`.
 pub const FORMAT: &str = "tessera-adapter-1";
@@ -166,16 +166,17 @@ impl OpenedAdapter {
         Ok(Adapter { experts: experts.collect::<Result<_, _>>()?, router })
     }
 
-    /// All numbers of the file, by their names, with their shapes.
+    /// What numbers the file has.
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.tensors.iter()
+    }
+
+    /// Those of one name.
     ///
     /// # Errors
-    /// They cannot be read.
-    pub fn numbers(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>, Error> {
-        let all = self.tensors.iter().map(|info| {
-            let (numbers, shape) = self.tensor(info.name.clone())?;
-            Ok((info.name.clone(), shape.to_vec(), numbers))
-        });
-        all.collect()
+    /// They are missing, or cannot be read.
+    pub fn numbers(&self, name: &str) -> Result<Vec<f32>, Error> {
+        Ok(self.tensor(name.to_owned())?.0)
     }
 
     /// What it adds to the weight of a linear layer, named as in [`adapted_layers`], of this shape: `alpha / rank * B A`, row by row.

@@ -101,8 +101,9 @@ pub fn save_experts(
         let prefixed = |name: &str| format!("{}{name}", expert_prefix(number));
         metadata.extend(adapter.about().iter().map(|(key, value)| (prefixed(key), value.clone())));
         metadata.extend([("name", name), ("digest", digest)].map(|(key, value)| (prefixed(key), value.clone())));
-        let numbers = adapter.numbers()?.into_iter();
-        tensors.extend(numbers.map(|(name, shape, numbers)| (prefixed(&name), shape, numbers)));
+        for info in adapter.tensors() {
+            tensors.push((prefixed(&info.name), info.shape.clone(), adapter.numbers(&info.name)?));
+        }
     }
     let (choices, width) = (router.bias.len(), router.weights.len() / router.bias.len());
     let router = [

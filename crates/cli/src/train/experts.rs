@@ -175,7 +175,7 @@ impl Desk {
         let router = seen.learn(&dev, learned.len(), args.seed);
         let experts: Vec<String> = parts.iter().map(|part| part.name.clone()).collect();
         let mut rows = Row::all(&experts, &held_out, MEASURED, context);
-        rows.iter_mut().for_each(|row| row.route(&router, &states));
+        rows.iter_mut().for_each(|row| row.route(&router, states));
         let file = folder.join(format!("{}.safetensors", args.name));
         save_experts(&router, &parts, &about(&args.model(), &entry)?, &file)?;
         let adapter = format!("{}:{}", models::served_name(&args.model())?, args.name);
