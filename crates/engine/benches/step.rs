@@ -45,8 +45,9 @@ impl Executor for Nothing {
     fn device(&self) -> &Device {
         &self.device
     }
-    fn forward(&mut self, batch: &Batch<'_>, hidden: &mut Vec<f32>) {
+    fn forward(&mut self, batch: &Batch<'_>, hidden: &mut Vec<f32>) -> usize {
         hidden.resize(batch.outputs.len() * 8, 0.0);
+        0
     }
     fn logits(&mut self, _: &[f32], out: &mut [f32]) {
         for row in out.chunks_exact_mut(self.vocab).filter(|row| row[1] != 1.0) {

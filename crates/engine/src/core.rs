@@ -237,10 +237,10 @@ impl<E: Executor> Core<E> {
 
     /// Gives the pages of a sequence to the prefix cache; hands it back without them.
     fn keep(&mut self, mut sequence: Sequence) -> Sequence {
-        let computed = sequence.computed;
+        let stored = sequence.shareable().len();
         let table = sequence.pause();
         if self.config.prefix_cache {
-            self.cache.keep(sequence.root(), &sequence.tokens[..computed], table);
+            self.cache.keep(sequence.root(), &sequence.tokens[..stored], table);
         }
         sequence
     }

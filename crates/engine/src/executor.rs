@@ -23,8 +23,12 @@ pub trait Executor: Send {
     fn pooling(&self) -> Pooling;
     /// Where the passes over logits run.
     fn device(&self) -> &Device;
-    /// Runs a batch; `hidden` receives the final states of its outputs.
-    fn forward(&mut self, batch: &Batch<'_>, hidden: &mut Vec<f32>);
+    /// Tokens may leave before the last layer, in rows that a batch lets leave.
+    fn has_exits(&self) -> bool {
+        false
+    }
+    /// Runs a batch; `hidden` receives the final states of its outputs. Gives how many layers rows that left early did not go through, in all.
+    fn forward(&mut self, batch: &Batch<'_>, hidden: &mut Vec<f32>) -> usize;
     /// Logits of hidden states, `[rows][vocab]`.
     fn logits(&mut self, hidden: &[f32], out: &mut [f32]);
     /// Logits of some tokens, `[rows][tokens.len()]`; the same bits as [`Executor::logits`] gives there.
@@ -101,10 +105,15 @@ impl Executor for ModelExecutor {
         &self.device
     }
 
-    fn forward(&mut self, batch: &Batch<'_>, hidden: &mut Vec<f32>) {
+    fn has_exits(&self) -> bool {
+        !self.model.spec().exits.is_empty()
+    }
+
+    fn forward(&mut self, batch: &Batch<'_>, hidden: &mut Vec<f32>) -> usize {
         let states = self.model.forward(&self.device, &mut self.cache, batch, &mut self.work);
         hidden.clear();
         hidden.extend_from_slice(states);
+        self.work.skipped()
     }
 
     fn logits(&mut self, hidden: &[f32], out: &mut [f32]) {

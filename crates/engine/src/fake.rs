@@ -45,6 +45,8 @@ pub(crate) struct FakeExecutor {
     pub(crate) clock: VirtualClock,
     pub(crate) encoder: bool,
     pub(crate) context: usize,
+    /// Rows that may leave do, and have another state than those that stay.
+    pub(crate) exits: bool,
     /// Rows of all forward passes so far.
     pub(crate) rows: Arc<AtomicU64>,
     pages: Vec<[u64; PAGE_TOKENS]>,
@@ -54,7 +56,7 @@ pub(crate) struct FakeExecutor {
 impl FakeExecutor {
     pub(crate) fn new(pages: usize, clock: VirtualClock) -> Self {
         let pages = vec![[0; PAGE_TOKENS]; pages];
-        Self { clock, encoder: false, context: 2048, rows: Arc::default(), pages, device: Device::new(1) }
+        Self { clock, encoder: false, context: 2048, exits: false, rows: Arc::default(), pages, device: Device::new(1) }
     }
 }
 
@@ -63,9 +65,19 @@ fn mix(a: u64, b: u64) -> u64 {
     z ^ (z >> 29)
 }
 
+/// The state behind a token, which left early or not.
+fn next(before: u64, token: u32, left: bool) -> u64 {
+    mix(before, u64::from(token) + if left { 1001 } else { 1 })
+}
+
 /// The state behind a sequence of tokens.
 pub(crate) fn state_of(tokens: &[u32]) -> u64 {
-    tokens.iter().fold(1, |state, &token| mix(state, u64::from(token) + 1))
+    state_behind(tokens, tokens.len())
+}
+
+/// The same where only the first ones go the whole way.
+pub(crate) fn state_behind(tokens: &[u32], whole: usize) -> u64 {
+    tokens.iter().enumerate().fold(1, |state, (at, &token)| next(state, token, at >= whole))
 }
 
 fn to_hidden(state: u64) -> [f32; WIDTH] {
@@ -119,14 +131,19 @@ impl Executor for FakeExecutor {
         &self.device
     }
 
-    fn forward(&mut self, batch: &Batch<'_>, hidden: &mut Vec<f32>) {
+    fn has_exits(&self) -> bool {
+        self.exits
+    }
+
+    fn forward(&mut self, batch: &Batch<'_>, hidden: &mut Vec<f32>) -> usize {
         let mut states = vec![0; batch.tokens.len()];
         for span in batch.spans {
             for row in 0..span.len {
                 let at = |position: usize| (span.pages[position / PAGE_TOKENS] as usize, position % PAGE_TOKENS);
                 let position = span.position + row;
                 let before = position.checked_sub(1).map_or(1, |before| self.pages[at(before).0][at(before).1]);
-                let state = mix(before, u64::from(batch.tokens[span.start + row]) + 1);
+                let left = batch.leaving.contains(&((span.start + row) as u32));
+                let state = next(before, batch.tokens[span.start + row], left);
                 self.pages[at(position).0][at(position).1] = state;
                 states[span.start + row] = state;
             }
@@ -135,6 +152,7 @@ impl Executor for FakeExecutor {
         hidden.extend(batch.outputs.iter().flat_map(|&row| to_hidden(states[row as usize])));
         self.rows.fetch_add(batch.tokens.len() as u64, Ordering::Relaxed);
         self.clock.pass(Duration::from_micros(2000 + 50 * batch.tokens.len() as u64));
+        batch.leaving.len()
     }
 
     fn logits(&mut self, hidden: &[f32], out: &mut [f32]) {

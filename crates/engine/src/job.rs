@@ -126,6 +126,7 @@ impl Job {
             computed: 0,
             table: PageTable::default(),
             reusable: if choice == 0 { reusable } else { prompt.len().saturating_sub(1) },
+            leaves: false,
             follows: choice > 0,
             purpose,
             rows: 0,

@@ -35,6 +35,8 @@ pub(crate) struct Sequence {
     pub(crate) table: PageTable,
     /// At most so many leading tokens may come from the prefix cache: the states of the others are wanted.
     pub(crate) reusable: usize,
+    /// The tokens of its answer may leave the model early.
+    pub(crate) leaves: bool,
     /// Another choice of the request computes the prompt first.
     pub(crate) follows: bool,
     pub(crate) purpose: Purpose,
@@ -148,10 +150,28 @@ impl Sequence {
         matches!(self.purpose, Purpose::Answer(_))
     }
 
+    /// How many leading tokens go through the whole model. What is stored of the others depends on where the prompt ends, so nobody shares it: who
+    /// needs it computes it again, and they leave where they left.
+    pub(crate) fn whole(&self) -> usize {
+        if self.leaves { self.prompt_len } else { self.tokens.len() }
+    }
+
+    /// It makes an answer by the model alone, which is what exits are calibrated for: no adapter changes it, and any token may come, not only those of
+    /// a grammar.
+    pub(crate) fn is_free(&self) -> bool {
+        let free = matches!(&self.purpose, Purpose::Answer(generation) if generation.control.is_none());
+        free && self.adaptation.is_none()
+    }
+
     /// How many leading tokens may come from the cache: a paused answer needs the state of its last token only.
     pub(crate) fn reusable_now(&self) -> usize {
-        let whole = self.reusable + 1 == self.prompt_len;
-        if whole { self.tokens.len() - 1 } else { self.reusable }
+        let all = self.reusable + 1 == self.prompt_len;
+        if all { self.whole().min(self.tokens.len() - 1) } else { self.reusable }
+    }
+
+    /// What is stored of it and may serve others.
+    pub(crate) fn shareable(&self) -> &[u32] {
+        &self.tokens[..self.computed.min(self.whole())]
     }
 
     /// Its prompt is computed: its rows are few and somebody waits for them.

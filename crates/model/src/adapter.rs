@@ -364,12 +364,14 @@ impl<'a> Adapted<'a> {
         }
     }
 
-    /// Of these rows, behind all routers.
+    /// Of these rows, ascending.
     pub(crate) fn only(&self, rows: &[u32]) -> Self {
         if self.rows.is_empty() {
             return Self::default();
         }
-        Self { rows: rows.iter().map(|row| self.rows[*row as usize]).collect(), routed: Vec::new() }
+        let at = |row: usize| rows.partition_point(|&own| (own as usize) < row);
+        let routed = self.routed.iter().map(|(range, adapter, router)| (at(range.start)..at(range.end), *adapter, *router));
+        Self { rows: rows.iter().map(|row| self.rows[*row as usize]).collect(), routed: routed.collect() }
     }
 
     /// The forms that an input needs for its products and for what stands beside them.

@@ -13,7 +13,7 @@ use kernels::{Activation, AttentionSpec};
 
 use crate::checkpoint::Checkpoint;
 use crate::fields::{Format, Key, View, key};
-use crate::{Error, ModelSpec, Problem};
+use crate::{Error, Exit, ModelSpec, Problem};
 
 /// A family of models.
 #[derive(Debug)]
@@ -97,7 +97,11 @@ pub(crate) fn family_of(checkpoint: &Checkpoint) -> Result<&'static Family, Erro
 impl Family {
     /// The spec of a checkpoint of this family.
     pub(crate) fn spec(&self, checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
-        (self.fill)(checkpoint).map_err(|problem| checkpoint.blame(problem))
+        let fill = || {
+            let spec = (self.fill)(checkpoint)?;
+            Ok(ModelSpec { exits: exits(&checkpoint.fields.model(), spec.layers.len())?, ..spec })
+        };
+        fill().map_err(|problem| checkpoint.blame(problem))
     }
 
     /// What a part is called in Hugging Face's files, in a layer if it is in one.
@@ -193,6 +197,21 @@ fn attention(fields: &View<'_>, width: usize) -> Result<AttentionSpec, Problem> 
         window: None,
         softcap: None,
     })
+}
+
+/// Exits, which only our own students have: `"exits": {"2": 0.95}` is one behind two layers, at that threshold.
+fn exits(fields: &View<'_>, layers: usize) -> Result<Vec<Exit>, Problem> {
+    let exit = |(name, threshold): (&str, f32)| {
+        let after = name.parse().ok().filter(|after| (1..layers).contains(after));
+        let after =
+            after.ok_or_else(|| Problem::field("exits", format!("{name:?} is no layer from 1 to below {layers}")))?;
+        let fine = threshold > 0.0 && threshold <= 1.0;
+        let what = || Problem::field("exits", format!("a threshold of {threshold} is not above 0 and at most 1"));
+        fine.then_some(Exit { after, threshold }).ok_or_else(what)
+    };
+    let mut exits = fields.numbers("exits")?.into_iter().map(exit).collect::<Result<Vec<_>, _>>()?;
+    exits.sort_by_key(|exit| exit.after);
+    Ok(exits)
 }
 
 /// The non-linearity of `config.json`; GGUF does not say, each family has its own.

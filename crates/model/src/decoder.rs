@@ -2,7 +2,7 @@
 //!
 //! A step takes rows of several sequences, one behind the other, through all layers; what a row gives does not depend on the
 //! rows beside it. In the last layer only the rows whose hidden state is wanted go on behind keys and values: a prompt's
-//! other rows have done their duty when those are stored.
+//! other rows have done their duty when those are stored. Rows that are sure enough early leave before ([`crate::exits`]).
 
 use kernels::{
     Device, KvCache, RopeTable, Span, attention, gated, rms_norm, rms_norm_add, rms_norm_in_place, rms_norm_to, rope,
@@ -27,15 +27,15 @@ pub(crate) struct Decoder<'m> {
 }
 
 /// Rows that go through a layer, with their adapters.
-struct Rows<'a> {
-    count: usize,
-    adapted: Adapted<'a>,
+pub(crate) struct Rows<'a> {
+    pub(crate) count: usize,
+    pub(crate) adapted: Adapted<'a>,
 }
 
 /// A layer with its number and description.
 #[derive(Clone, Copy)]
-struct Step<'m> {
-    number: usize,
+pub(crate) struct Step<'m> {
+    pub(crate) number: usize,
     spec: &'m LayerSpec,
     layer: &'m Layer,
     table: Option<&'m RopeTable>,
@@ -70,23 +70,43 @@ impl<'m> Decoder<'m> {
     pub(crate) fn forward<'w>(&self, cache: &mut KvCache, batch: &Batch<'_>, work: &'w mut Workspace) -> &'w [f32] {
         positions(batch.spans, &mut work.positions);
         self.embed(batch.tokens, work);
+        work.skipped = 0;
         let mut rows = Rows { count: batch.tokens.len(), adapted: Adapted::of(batch) };
-        for step in self.steps() {
+        self.through(0, cache, (batch, &mut rows), work);
+        &work.normed[..batch.outputs.len() * self.spec.width]
+    }
+
+    /// Runs rows through the layers from one on.
+    pub(crate) fn through(
+        &self,
+        from: usize,
+        cache: &mut KvCache,
+        (batch, rows): (&Batch<'_>, &mut Rows<'_>),
+        work: &mut Workspace,
+    ) {
+        for step in self.steps().skip(from) {
             rows.adapted.route(step.number, &work.x, self.spec.width);
             let last = step.number + 1 == self.spec.layers.len();
             if last && batch.outputs.len() < rows.count {
                 let wanted = Rows { count: batch.outputs.len(), adapted: rows.adapted.only(batch.outputs) };
-                self.attend_narrowly(&step, cache, batch, (&rows, &wanted), work);
+                self.attend_narrowly(&step, cache, batch, (rows, &wanted), work);
                 self.feed_forward(&step, &wanted, work);
             } else {
-                self.attend(&step, cache, batch, &rows, work);
-                self.feed_forward(&step, &rows, work);
+                self.attend(&step, cache, batch, rows, work);
+                self.feed_forward(&step, rows, work);
+            }
+            if self.leave(&step, cache, (batch, rows), work) {
+                return;
             }
         }
-        let (width, wanted) = (self.spec.width, batch.outputs.len());
-        let hidden = slice(&mut work.normed, wanted * width);
-        rms_norm(self.dev, &work.x[..wanted * width], &self.weights.output_norm.weight, self.spec.norm_eps, hidden);
-        hidden
+        self.end(batch.outputs.len(), work);
+    }
+
+    /// The final norm of the first rows.
+    pub(crate) fn end(&self, rows: usize, work: &mut Workspace) {
+        let n = rows * self.spec.width;
+        let hidden = slice(&mut work.normed, n);
+        rms_norm(self.dev, &work.x[..n], &self.weights.output_norm.weight, self.spec.norm_eps, hidden);
     }
 
     /// What enters a layer, `[rows][width]`, of rows that have no adapters.
@@ -107,7 +127,7 @@ impl<'m> Decoder<'m> {
         &work.x[..rows.count * self.spec.width]
     }
 
-    fn steps(&self) -> impl Iterator<Item = Step<'m>> {
+    pub(crate) fn steps(&self) -> impl Iterator<Item = Step<'m>> {
         let Self { tables, table_of, .. } = *self;
         let layers = self.spec.layers.iter().zip(&self.weights.layers).enumerate();
         layers.map(move |(number, (spec, layer))| {
@@ -150,19 +170,7 @@ impl<'m> Decoder<'m> {
         (rows, wanted): (&Rows<'_>, &Rows<'_>),
         work: &mut Workspace,
     ) {
-        self.norm(step, rows, work);
-        let Workspace { key, value, input, low, .. } = work;
-        let weights = &step.layer.attention;
-        let kv = rows.count * step.kv_width();
-        let (key, value) = (slice(key, kv), slice(value, kv));
-        rows.adapted.linear(
-            self.dev,
-            input,
-            (step.number, KEY),
-            low,
-            &mut [weights.key.to(key), weights.value.to(value)],
-        );
-        self.store(step, cache, batch.spans, rows.count, work);
+        self.remember(step, cache, batch.spans, rows, work);
         if wanted.count == 0 {
             return;
         }
@@ -172,10 +180,30 @@ impl<'m> Decoder<'m> {
         self.norm(step, wanted, work);
         let query = slice(&mut work.query, wanted.count * step.query_width());
         let Workspace { input, low, .. } = work;
+        let weights = &step.layer.attention;
         wanted.adapted.linear(self.dev, input, (step.number, QUERY), low, &mut [weights.query.to(query)]);
         self.rotate_queries(step, wanted.count, true, work);
         self.mix(step, cache, &spans, wanted, work);
         work.narrow.give_back(spans);
+    }
+
+    /// Keys and values of rows, and nothing else.
+    pub(crate) fn remember(
+        &self,
+        step: &Step<'_>,
+        cache: &mut KvCache,
+        spans: &[Span<'_>],
+        rows: &Rows<'_>,
+        work: &mut Workspace,
+    ) {
+        self.norm(step, rows, work);
+        let Workspace { key, value, input, low, .. } = work;
+        let weights = &step.layer.attention;
+        let kv = rows.count * step.kv_width();
+        let (key, value) = (slice(key, kv), slice(value, kv));
+        let mut products = [weights.key.to(key), weights.value.to(value)];
+        rows.adapted.linear(self.dev, input, (step.number, KEY), low, &mut products);
+        self.store(step, cache, spans, rows.count, work);
     }
 
     /// The norm in front of attention, prepared for its products.

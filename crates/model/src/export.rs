@@ -3,7 +3,7 @@
 //! Plain decoders only: norms in front of blocks, the same layer again and again, rotations without scaling. What a file could not say truly is refused.
 
 use kernels::{Activation, RopeScaling, RopeStyle};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::arch::{self, Part};
 use crate::{LayerSpec, ModelSpec, Norms, Problem};
@@ -59,7 +59,7 @@ pub fn hugging_face_config(spec: &ModelSpec, tied: bool) -> Result<Value, Proble
     let rope =
         rope.ok_or_else(|| Problem::field("rope", "is scaled, or there is none: such models are not written"))?;
     check(spec, first)?;
-    Ok(json!({
+    let mut config = json!({
         "architectures": [if spec.family == "qwen2" { "Qwen2ForCausalLM" } else { "LlamaForCausalLM" }],
         "model_type": spec.family,
         "hidden_size": spec.width,
@@ -75,7 +75,12 @@ pub fn hugging_face_config(spec: &ModelSpec, tied: bool) -> Result<Value, Proble
         "vocab_size": spec.vocab,
         "tie_word_embeddings": tied,
         "torch_dtype": "bfloat16",
-    }))
+    });
+    if !spec.exits.is_empty() {
+        let exits = spec.exits.iter().map(|exit| (exit.after.to_string(), Value::from(exit.threshold)));
+        config["exits"] = exits.collect::<Map<_, _>>().into();
+    }
+    Ok(config)
 }
 
 /// Whether the few fields of such a file say all of the spec.

@@ -154,6 +154,20 @@ impl<'a> View<'a> {
         self.required(key, self.number(key)?)
     }
 
+    /// Names and finite numbers of a group, if it is there.
+    pub(crate) fn numbers(&self, name: &str) -> Result<Vec<(&'a str, f32)>, Problem> {
+        let (alone, prefix) = (format!("{}{name}", self.prefix), format!("{}{name}.", self.prefix));
+        let inside = self.fields.values.range(prefix.clone()..);
+        let inside = inside.map_while(|(full, value)| Some((full.strip_prefix(&prefix)?, value)));
+        let group = self.fields.values.get(&alone).map(|value| ("", value)).into_iter().chain(inside);
+        let number = |(own, value): (&'a str, &Value)| match value {
+            Value::Integer(n) if !own.is_empty() => Ok((own, *n as f32)),
+            Value::Float(x) if !own.is_empty() && x.is_finite() => Ok((own, *x as f32)),
+            other => Err(Problem::field(&alone, format!("has {other:?}, expected names with finite numbers"))),
+        };
+        group.map(number).collect()
+    }
+
     /// A truth.
     pub(crate) fn truth(&self, key: Key) -> Result<Option<bool>, Problem> {
         match self.get(key) {

@@ -33,6 +33,8 @@ pub struct Batch<'a> {
     pub outputs: &'a [u32],
     /// The adapter of each span, if it has one; may be empty where none has.
     pub adapters: &'a [Option<&'a Adapter>],
+    /// Rows that may leave at the model's exits, ascending; all others go through all layers.
+    pub leaving: &'a [u32],
 }
 
 impl Model {
@@ -80,8 +82,8 @@ impl Model {
         KvCache::new(&self.spec.kv_shapes(), pages)
     }
 
-    /// Runs the rows of `batch` through all layers, storing their keys and values in `cache`. Returns the normed final hidden
-    /// states of `batch.outputs`, `[outputs][width]`.
+    /// Runs the rows of `batch` through all layers, or as far as exits where they may leave, storing their keys and values of all layers in
+    /// `cache`. Returns the normed final hidden states of `batch.outputs`, `[outputs][width]`.
     ///
     /// # Panics
     /// When this is an encoder, or tokens, spans or outputs lie outside of vocabulary, context or batch.
@@ -117,28 +119,14 @@ impl Model {
 
     /// Logits of hidden states: `out` is `[rows][vocab]`.
     pub fn logits(&self, dev: &Device, hidden: &[f32], work: &mut HeadWorkspace, out: &mut [f32]) {
-        let head = self.prepare_head(dev, hidden, work);
-        linear(dev, &work.input, &mut [head.to(out)]);
-        self.cap(out);
+        logits(dev, (&self.spec, &self.weights), hidden, work, out);
     }
 
     /// Logits of some tokens only: `out` is `[rows][tokens.len()]`; the same bits as [`Model::logits`] gives there.
     pub fn logits_of(&self, dev: &Device, hidden: &[f32], tokens: &[u32], work: &mut HeadWorkspace, out: &mut [f32]) {
-        let head = self.prepare_head(dev, hidden, work);
+        let head = prepare_head(dev, (&self.spec, &self.weights), hidden, work);
         linear_rows(dev, &work.input, head.matrix(), tokens, out);
-        self.cap(out);
-    }
-
-    fn prepare_head(&self, dev: &Device, hidden: &[f32], work: &mut HeadWorkspace) -> &LinearLayer {
-        let head = self.weights.output.as_ref().unwrap_or(&self.weights.embedding);
-        work.input.set(dev, hidden, self.spec.width, &[head.matrix().form()]);
-        head
-    }
-
-    fn cap(&self, logits: &mut [f32]) {
-        if let Some(cap) = self.spec.logit_softcap {
-            logits.iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
-        }
+        cap(&self.spec, out);
     }
 
     /// Encoders (BERT): hidden states of all rows, no cache, every row of a span sees all of its span.
@@ -155,6 +143,36 @@ impl Model {
     /// Bytes of packed weights.
     pub fn weight_bytes(&self) -> usize {
         self.weights.bytes
+    }
+}
+
+/// Logits of hidden states.
+pub(crate) fn logits(
+    dev: &Device,
+    model: (&ModelSpec, &Weights),
+    hidden: &[f32],
+    work: &mut HeadWorkspace,
+    out: &mut [f32],
+) {
+    let head = prepare_head(dev, model, hidden, work);
+    linear(dev, &work.input, &mut [head.to(out)]);
+    cap(model.0, out);
+}
+
+fn prepare_head<'m>(
+    dev: &Device,
+    (spec, weights): (&ModelSpec, &'m Weights),
+    hidden: &[f32],
+    work: &mut HeadWorkspace,
+) -> &'m LinearLayer {
+    let head = weights.output.as_ref().unwrap_or(&weights.embedding);
+    work.input.set(dev, hidden, spec.width, &[head.matrix().form()]);
+    head
+}
+
+fn cap(spec: &ModelSpec, logits: &mut [f32]) {
+    if let Some(cap) = spec.logit_softcap {
+        logits.iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
     }
 }
 

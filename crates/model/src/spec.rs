@@ -27,6 +27,17 @@ pub struct ModelSpec {
     pub encoder: bool,
     /// How an embedding is pooled.
     pub pooling: Pooling,
+    /// Where tokens may leave before the last layer, first to last.
+    pub exits: Vec<Exit>,
+}
+
+/// A place behind a layer where a token may leave that is sure enough by then.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Exit {
+    /// Layers in front of it, from 1 to all but one.
+    pub after: usize,
+    /// A token leaves whose likeliest successor has at least this probability there, by the model's own final norm and head.
+    pub threshold: f32,
 }
 
 /// How hidden states become one vector.

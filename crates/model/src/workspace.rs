@@ -4,7 +4,7 @@ use kernels::{Activations, Span};
 
 use crate::model::Batch;
 
-/// Buffers of a forward pass, kept between steps: nothing is allocated once they have grown.
+/// Buffers of a forward pass, kept between steps: nothing is allocated once they have grown, but where rows leave early.
 #[derive(Debug, Default)]
 pub struct Workspace {
     /// The residual stream.
@@ -23,6 +23,24 @@ pub struct Workspace {
     /// Position of every row of the batch.
     pub(crate) positions: Vec<u32>,
     pub(crate) narrow: Narrow,
+    pub(crate) judged: Judged,
+    pub(crate) skipped: usize,
+}
+
+impl Workspace {
+    /// Layers that rows of the last batch did not go through, as they left early: rows times layers.
+    pub fn skipped(&self) -> usize {
+        self.skipped
+    }
+}
+
+/// What exits look at.
+#[derive(Debug, Default)]
+pub(crate) struct Judged {
+    pub(crate) x: Vec<f32>,
+    pub(crate) hidden: Vec<f32>,
+    pub(crate) logits: Vec<f32>,
+    pub(crate) head: HeadWorkspace,
 }
 
 /// Buffers of the head.
@@ -73,20 +91,25 @@ impl Narrow {
         self.spans = recycle(spans);
     }
 
-    /// Fills spans and positions with the output rows of a batch, numbered from 0. Neighbours share a span.
+    /// Fills spans and positions with the output rows of a batch.
     pub(crate) fn select<'a>(&mut self, batch: &Batch<'a>, all: &[u32], spans: &mut Vec<Span<'a>>) {
         self.positions.clear();
         self.positions.extend(batch.outputs.iter().map(|&row| all[row as usize]));
-        let mut left = batch.outputs;
-        let mut start = 0;
-        for whole in batch.spans {
-            let (own, rest) = left.split_at(left.partition_point(|&row| (row as usize) < whole.start + whole.len));
-            left = rest;
-            for run in own.chunk_by(|a, b| a + 1 == *b) {
-                let position = whole.position + run[0] as usize - whole.start;
-                spans.push(Span { start, len: run.len(), position, pages: whole.pages });
-                start += run.len();
-            }
+        select(batch.spans, batch.outputs, spans);
+    }
+}
+
+/// Spans of some rows, which ascend, numbered from 0. Neighbours share a span.
+pub(crate) fn select<'a>(all: &[Span<'a>], rows: &[u32], spans: &mut Vec<Span<'a>>) {
+    let mut left = rows;
+    let mut start = 0;
+    for whole in all {
+        let (own, rest) = left.split_at(left.partition_point(|&row| (row as usize) < whole.start + whole.len));
+        left = rest;
+        for run in own.chunk_by(|a, b| a + 1 == *b) {
+            let position = whole.position + run[0] as usize - whole.start;
+            spans.push(Span { start, len: run.len(), position, pages: whole.pages });
+            start += run.len();
         }
     }
 }

@@ -8,6 +8,7 @@
 )]
 
 mod broken;
+mod exits;
 mod goldens;
 mod real;
 mod runner;

@@ -37,6 +37,11 @@ impl<'m> Runner<'m> {
 
     /// One step: `parts` are (sequence, its next tokens). Returns the hidden states of `outputs`.
     pub(crate) fn step(&mut self, parts: &[(usize, &[u32])], outputs: &[u32]) -> Vec<f32> {
+        self.step_leaving(parts, outputs, &[])
+    }
+
+    /// The same with rows that may leave early.
+    pub(crate) fn step_leaving(&mut self, parts: &[(usize, &[u32])], outputs: &[u32], leaving: &[u32]) -> Vec<f32> {
         let mut spans = Vec::new();
         let mut start = 0;
         for &(sequence, tokens) in parts {
@@ -45,10 +50,15 @@ impl<'m> Runner<'m> {
             start += tokens.len();
         }
         let tokens: Vec<u32> = parts.iter().flat_map(|(_, tokens)| tokens.iter().copied()).collect();
-        let batch = Batch { tokens: &tokens, spans: &spans, outputs, adapters: &[] };
+        let batch = Batch { tokens: &tokens, spans: &spans, outputs, adapters: &[], leaving };
         let hidden = self.model.forward(self.dev, &mut self.cache, &batch, &mut self.work).to_vec();
         parts.iter().for_each(|(sequence, tokens)| self.lengths[*sequence] += tokens.len());
         hidden
+    }
+
+    /// Layers that rows of the last step did not go through.
+    pub(crate) fn skipped(&self) -> usize {
+        self.work.skipped()
     }
 
     /// Hidden states of all tokens of one new sequence, in chunks.

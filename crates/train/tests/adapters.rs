@@ -56,8 +56,10 @@ pub(crate) fn together(
         })
         .collect();
     let (tokens, outputs): (Vec<u32>, Vec<u32>) = (documents.concat(), (0..start as u32).collect());
-    let (mut work, step) =
-        (Workspace::default(), model::Batch { tokens: &tokens, spans: &spans, outputs: &outputs, adapters });
+    let (mut work, step) = (
+        Workspace::default(),
+        model::Batch { tokens: &tokens, spans: &spans, outputs: &outputs, adapters, leaving: &[] },
+    );
     let hidden = model.forward(dev, &mut cache, &step, &mut work).to_vec();
     let vocab = model.spec().vocab;
     let mut logits = vec![0.0; start * vocab];

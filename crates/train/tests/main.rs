@@ -50,7 +50,7 @@ fn inferred(dev: &Device, model: &Model, batch: &Batch) -> Vec<f32> {
         let spans = [Span { start: 0, len, position: 0, pages: &pages }];
         let outputs: Vec<u32> = (0..len as u32).collect();
         let mut work = Workspace::default();
-        let step = model::Batch { tokens, spans: &spans, outputs: &outputs, adapters: &[] };
+        let step = model::Batch { tokens, spans: &spans, outputs: &outputs, adapters: &[], leaving: &[] };
         let hidden = model.forward(dev, &mut cache, &step, &mut work).to_vec();
         let mut logits = vec![0.0; len * model.spec().vocab];
         model.logits(dev, &hidden, &mut HeadWorkspace::default(), &mut logits);

@@ -181,7 +181,11 @@ impl<E: Executor> Core<E> {
                 return None;
             }
         };
-        let mut sequences = sequences.into_iter().zip(first_age..).map(|(sequence, age)| Sequence { age, ..sequence });
+        let has_exits = self.executor.has_exits();
+        let mut sequences = sequences.into_iter().zip(first_age..).map(|(sequence, age)| {
+            let leaves = has_exits && sequence.is_free();
+            Sequence { age, leaves, ..sequence }
+        });
         let mut first = sequences.next()?;
         self.paused.extend(sequences);
         (first.table, first.computed) = (table, computed);
@@ -240,7 +244,7 @@ impl<E: Executor> Core<E> {
         let (tokens, prefix_cache) = (wish.reusable(), self.config.prefix_cache);
         let may_share =
             |other: &&mut Sequence| other.root() == wish.root && (prefix_cache || other.request == wish.request);
-        let holds = |other: &Sequence| common_prefix(&other.tokens[..other.computed], tokens);
+        let holds = |other: &Sequence| common_prefix(other.shareable(), tokens);
         let candidates = self.running.iter_mut().filter(may_share).map(|other| (holds(other), other));
         let (common, other) = candidates.max_by_key(|(common, _)| *common).filter(|(common, _)| *common > known)?;
         let whole = common / PAGE_TOKENS;

@@ -23,6 +23,8 @@ const LOGITS_BYTES: usize = 32 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
     tokens: Vec<u32>,
+    /// Rows that may leave early.
+    leaving: Vec<u32>,
     /// Rows whose hidden state is wanted, and what for.
     outputs: Vec<u32>,
     targets: Vec<Target>,
@@ -73,9 +75,11 @@ impl<E: Executor> Core<E> {
             })
             .collect();
         let adapters: Vec<_> = taking_part().map(Sequence::adapter).collect();
-        let Buffers { tokens, outputs, hidden, .. } = buffers;
-        let batch = Batch { tokens, spans: &spans, outputs, adapters: &adapters };
-        self.executor.forward(&batch, hidden);
+        let Buffers { tokens, outputs, leaving, hidden, .. } = buffers;
+        let batch = Batch { tokens, spans: &spans, outputs, adapters: &adapters, leaving };
+        let skipped = self.executor.forward(&batch, hidden) as u64;
+        self.stats.skipped_layers += skipped;
+        self.meters.skipped_layers.increment(skipped);
     }
 
     /// Books the rows as computed and shares whole pages of prompts with whoever comes next.
@@ -91,7 +95,8 @@ impl<E: Executor> Core<E> {
             request.prompt_ready |= sequence.is_decoding();
             if self.config.prefix_cache {
                 let root = sequence.root();
-                self.cache.share(root, &sequence.tokens[..sequence.computed], &mut sequence.table);
+                let stored = sequence.shareable().len();
+                self.cache.share(root, &sequence.tokens[..stored], &mut sequence.table);
             }
         }
     }
@@ -219,10 +224,13 @@ impl Buffers {
     fn gather(&mut self, running: &[Sequence]) {
         self.tokens.clear();
         self.outputs.clear();
+        self.leaving.clear();
         self.targets.clear();
         for (index, sequence) in running.iter().enumerate() {
             let (start, positions) = (self.tokens.len(), sequence.computed..sequence.computed + sequence.rows);
             self.tokens.extend_from_slice(&sequence.tokens[positions.clone()]);
+            let may_leave = positions.clone().filter(|position| *position >= sequence.whole());
+            self.leaving.extend(may_leave.map(|position| (start + position - sequence.computed) as u32));
             for (row, position) in positions.enumerate().filter(|(_, position)| sequence.wants(*position)) {
                 self.outputs.push((start + row) as u32);
                 self.targets.push(Target { sequence: index, position });

@@ -25,8 +25,14 @@ struct Bench {
 
 impl Bench {
     fn new(pages: usize, config: EngineConfig) -> Self {
+        Self::over(false, pages, config)
+    }
+
+    /// Over a model with or without exits.
+    fn over(exits: bool, pages: usize, config: EngineConfig) -> Self {
         let clock = VirtualClock::default();
-        let executor = FakeExecutor::new(pages, clock.clone());
+        let mut executor = FakeExecutor::new(pages, clock.clone());
+        executor.exits = exits;
         let rows = Arc::clone(&executor.rows);
         let core = Core::new(executor, fake::tokenizer(), Box::new(clock.clone()), config);
         Self { core, clock, rows }
@@ -110,14 +116,20 @@ fn grammar() -> Matcher {
 
 /// One choice, computed from the whole history for every token.
 fn naive(prompt: &[u32], answers: &Answers, choice: usize) -> (String, FinishReason, usize) {
+    naive_over(false, prompt, answers, choice)
+}
+
+/// The same over a model with or without exits, at which all tokens of a free answer leave.
+fn naive_over(exits: bool, prompt: &[u32], answers: &Answers, choice: usize) -> (String, FinishReason, usize) {
     let mut matcher = answers.choices[choice].matcher.is_some().then(grammar);
     let device = kernels::Device::new(1);
     let mut sampler = Sampler::new(&answers.sampling, choice_seed(answers.seed, choice), prompt);
+    let leaves = exits && matcher.is_none();
     let mut tokens = prompt.to_vec();
     let mut reason = FinishReason::Length;
     let mut generated = 0;
     while generated < answers.max_tokens {
-        let state = fake::state_of(&tokens);
+        let state = fake::state_behind(&tokens, if leaves { prompt.len() } else { tokens.len() });
         let mut logits: Vec<f32> = (0..VOCAB as u32).map(|token| fake::logit(state, token)).collect();
         let token = match matcher.as_mut().map(|matcher| matcher.next().unwrap()) {
             None => sampler.choose(&device, &mut logits, None, tokens.len()),

@@ -58,6 +58,7 @@ fn fill(checkpoint: &Checkpoint) -> Result<ModelSpec, Problem> {
         logit_softcap: None,
         encoder: true,
         pooling: pooling(checkpoint, &fields)?,
+        exits: Vec::new(),
     })
 }
 

@@ -60,6 +60,7 @@ fn fill(checkpoint: &Checkpoint) -> Result<ModelSpec, Problem> {
         logit_softcap: softcap(&fields, "final_logit_softcapping")?,
         encoder: false,
         pooling: Pooling::Mean,
+        exits: Vec::new(),
     })
 }
 

@@ -64,5 +64,6 @@ pub(super) fn pre_norm(checkpoint: &Checkpoint, family: &Family, style: RopeStyl
         logit_softcap: None,
         encoder: false,
         pooling: Pooling::Mean,
+        exits: Vec::new(),
     })
 }

@@ -105,11 +105,11 @@ impl Plan {
         Job { tenant: self.tenant.to_string(), ..job(self.prompt(), self.answers()) }
     }
 
-    fn check(&self, outputs: &[Result<Output, Error>]) {
+    fn check(&self, exits: bool, outputs: &[Result<Output, Error>]) {
         let told = told(outputs);
         let mut generated = 0;
         for choice in 0..self.n {
-            let (text, reason, tokens) = naive(&self.prompt(), &self.answers(), choice);
+            let (text, reason, tokens) = naive_over(exits, &self.prompt(), &self.answers(), choice);
             assert_eq!(told.texts.get(&choice).cloned().unwrap_or_default(), text);
             assert_eq!(told.reasons[&choice], reason);
             generated += tokens;
@@ -119,8 +119,8 @@ impl Plan {
     }
 }
 
-fn run_mix(pages: usize, config: EngineConfig, plans: &[Plan]) {
-    let mut bench = Bench::new(pages, config);
+fn run_mix(exits: bool, pages: usize, config: EngineConfig, plans: &[Plan]) {
+    let mut bench = Bench::over(exits, pages, config);
     let mut ids = BTreeMap::new();
     let mut outputs: BTreeMap<RequestId, Vec<_>> = BTreeMap::new();
     for step in 0..60 {
@@ -143,7 +143,7 @@ fn run_mix(pages: usize, config: EngineConfig, plans: &[Plan]) {
         let id = ids[&index];
         let seen = outputs.remove(&id).unwrap_or_default();
         if plan.cancelled.is_none_or(|at| at < plan.arrives) {
-            plan.check(&seen);
+            plan.check(exits, &seen);
         }
     }
 }
@@ -175,9 +175,10 @@ proptest! {
     #[test]
     fn a_mix_of_requests_gives_everybody_the_tokens_of_being_alone(
         (pages, config) in config(),
+        exits in any::<bool>(),
         plans in prop::collection::vec(plan(), 1..10),
     ) {
-        run_mix(pages, config, &plans);
+        run_mix(exits, pages, config, &plans);
     }
 
     #[test]

@@ -202,3 +202,24 @@ fn choices_do_not_wait_for_one_that_was_forced_throughout() {
     let told = told(bench.finish().values().next().unwrap());
     assert_eq!(told.texts.values().collect::<Vec<_>>(), ["t", "t", "t"]);
 }
+
+/// A first turn whose answer left early, and a second one that begins with it: as part of a prompt it goes the whole way, whatever is cached.
+#[test]
+fn an_answer_that_left_early_is_read_whole_in_the_next_turn() {
+    let mut bench = Bench::over(true, 40, EngineConfig::default());
+    let ask = |bench: &mut Bench, prompt: Vec<u32>| {
+        bench.core.submit(job(prompt, Answers { report_tokens: true, ..long(50) })).unwrap();
+        bench.finish().into_values().next().unwrap()
+    };
+    let first = ask(&mut bench, prompt(60, 1));
+    let ids = |output: &Result<Output, Error>| match output {
+        Ok(Output::Event(Event::Tokens { ids, .. })) => ids.clone(),
+        _ => Vec::new(),
+    };
+    let second: Vec<u32> = prompt(60, 1).into_iter().chain(first.iter().flat_map(ids)).collect();
+    assert_eq!((second.len(), bench.core.stats().skipped_layers), (110, 49), "the fake skips one layer a token");
+    let (text, ..) = naive_over(true, &second, &long(50), 0);
+    let told = told(&ask(&mut bench, second));
+    assert_eq!(told.texts[&0], text);
+    assert_eq!(told.usage.unwrap().cached_tokens, 60, "the first prompt is reused, its answer is not");
+}
