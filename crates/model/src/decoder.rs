@@ -89,13 +89,13 @@ impl<'m> Decoder<'m> {
             let last = step.number + 1 == self.spec.layers.len();
             if last && batch.outputs.len() < rows.count {
                 let wanted = Rows { count: batch.outputs.len(), adapted: rows.adapted.only(batch.outputs) };
-                self.attend_narrowly(&step, cache, batch, (rows, &wanted), work);
+                self.attend_narrowly(&step, cache, batch, (&*rows, &wanted), work);
                 self.feed_forward(&step, &wanted, work);
             } else {
                 self.attend(&step, cache, batch, rows, work);
                 self.feed_forward(&step, rows, work);
             }
-            if self.leave(&step, cache, (batch, rows), work) {
+            if self.leave(&step, cache, (batch, &*rows), work) {
                 return;
             }
         }

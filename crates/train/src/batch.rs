@@ -8,7 +8,7 @@ use std::ops::Range;
 use kernels::{Branch, Distil, TEACHER_TOKENS, Teaching};
 use model::ModelSpec;
 
-use crate::{Dropout, Sample};
+use crate::{Dropout, Exits, Sample};
 
 /// By how much a teacher's probabilities may be more than 1 in a row: they were rounded.
 const MASS: f64 = 1e-3;
@@ -33,6 +33,8 @@ pub struct Batch {
     pub distil: Distil,
     /// What is left out while it is learned.
     pub dropout: Dropout,
+    /// Losses behind exits, and layers that are left out for them, while it is learned.
+    pub exits: Exits,
     /// Of what is left out.
     pub seed: u64,
     /// The number of its first row among those of its step: what is left out does not depend on how a step is spread over batches.
@@ -178,6 +180,7 @@ impl Batch {
             rows,
             "documents and tokens differ"
         );
+        assert_eq!(self.exits.trouble(spec.layers.len()), None, "exits");
         assert!(
             self.branches.iter().all(|branch| branch.len() <= spec.context),
             "a document is longer than {}",

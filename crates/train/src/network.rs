@@ -2,6 +2,7 @@
 
 mod backward;
 mod forward;
+mod judge;
 mod room;
 mod spread;
 mod teach;
@@ -187,17 +188,22 @@ impl Network {
     pub fn losses(&mut self, dev: &Device, batch: &Batch) -> Losses {
         let pass = self.pass(dev, batch, false);
         self.forward(pass);
-        let losses = self.head(pass);
+        let losses = self.head(pass, self.spec.layers.len(), 1.0);
         self.leave_head();
         losses
     }
 
-    /// The losses of a batch; its gradients are added to those of [`Network::params`].
+    /// The losses of a batch; its gradients are added to those of [`Network::params`]. The losses behind exits are in the total, the rows' are those
+    /// behind all layers.
     pub fn learn(&mut self, dev: &Device, batch: &Batch) -> Losses {
         let pass = self.pass(dev, batch, true);
         self.forward(pass);
         self.open_ends();
-        let losses = self.head(pass);
+        let layers = self.spec.layers.len();
+        let (shares, whole) = batch.exits.shares(layers);
+        let behind: f64 = shares.into_iter().enumerate().map(|(exit, share)| self.learn_exit(pass, exit, share)).sum();
+        let mut losses = self.head(pass, layers, whole);
+        losses.total += behind;
         self.leave_head();
         self.backward(pass);
         losses
@@ -229,20 +235,38 @@ impl Network {
         for layer in 0..self.tape.layers.len() {
             // Units are counted from the embedding on.
             self.enter_layer(pass.math, layer, Some(layer + 2));
-            self.tape.layers[layer].ops.clone().for_each(|op| self.on(pass, op));
+            if pass.skips(layer, self.spec.layers.len()) {
+                self.pass_by(layer);
+            } else {
+                self.tape.layers[layer].ops.clone().for_each(|op| self.on(pass, op));
+            }
             self.leave_layer(layer);
         }
         self.enter_end(pass.math, pass.learning);
-        self.end().for_each(|op| self.on(pass, op));
     }
 
-    /// Operations behind the last layer.
-    fn end(&self) -> Range<usize> {
-        self.tape.layers.last().map_or(0, |layer| layer.ops.end)..self.tape.ops.len()
+    /// A layer that is left out gives what it got.
+    fn pass_by(&mut self, layer: usize) {
+        let slots = self.tape.layers[layer].slots.clone();
+        let mut out = self.room.lend(slots.end - 1, self.spec.width);
+        out.copy_from_slice(self.room.value(slots.start - 1));
+        self.room.put(slots.end - 1, out);
     }
 
-    /// Losses of the rows that have a weight, portion by portion; with `learning` the gradient of the hidden states stands in their slot's.
-    fn head(&mut self, pass: Pass<'_>) -> Losses {
+    /// The loss behind an exit, by its share; its gradient waits until the way back comes by.
+    fn learn_exit(&mut self, pass: Pass<'_>, exit: usize, share: f32) -> f64 {
+        let after = pass.batch.exits.after[exit];
+        let loss = self.head(pass, after, share).total;
+        self.clear_stream();
+        self.back(pass, self.tape.end(after));
+        self.room.set_aside(exit, self.tape.role(0));
+        loss
+    }
+
+    /// Losses behind so many layers, times `share`, of the rows that have a weight, portion by portion; with `learning` the gradient of the hidden
+    /// states stands in their slot's.
+    fn head(&mut self, pass: Pass<'_>, after: usize, share: f32) -> Losses {
+        self.on(pass, self.tape.end(after));
         let (batch, slot, width) = (pass.batch, self.tape.hidden(), self.spec.width);
         let rows = batch.tokens.len();
         let mut dhidden = self.room.lend_gradient(self.tape.role(slot), width);
@@ -250,7 +274,7 @@ impl Network {
         let mut losses = Losses { rows: vec![0.0; rows], total: 0.0 };
         for portion in self.portions(batch) {
             self.logits(pass, &portion);
-            self.compare(pass, &portion, &mut losses);
+            self.compare(pass, &portion, share, &mut losses);
             if pass.learning {
                 self.head_back(pass, &portion, &mut dhidden);
             }
@@ -279,10 +303,10 @@ impl Network {
     }
 
     /// Losses of some rows, whose logits become their gradient.
-    fn compare(&mut self, pass: Pass<'_>, portion: &[usize], losses: &mut Losses) {
+    fn compare(&mut self, pass: Pass<'_>, portion: &[usize], share: f32, losses: &mut Losses) {
         let (batch, dev, softcap) = (pass.batch, pass.math.dev, self.spec.logit_softcap);
         let targets: Vec<u32> = portion.iter().map(|row| batch.targets[*row]).collect();
-        let weights: Vec<f32> = portion.iter().map(|row| batch.weights[*row]).collect();
+        let weights: Vec<f32> = portion.iter().map(|row| share * batch.weights[*row]).collect();
         let (mut rows, logits) = (vec![0.0; portion.len()], &mut self.room.logits);
         if batch.teacher.is_empty() {
             cross_entropy(dev, logits, &targets, &weights, softcap, &mut rows);
@@ -308,16 +332,19 @@ impl Network {
     }
 
     fn backward(&mut self, pass: Pass<'_>) {
-        let residual = self.tape.role(0);
-        let mut stream = self.room.lend_gradient(residual, self.spec.width);
-        stream.fill(0.0);
-        self.room.put_gradient(residual, stream);
-        self.end().rev().for_each(|op| self.back(pass, op));
+        let (residual, layers) = (self.tape.role(0), self.tape.layers.len());
+        self.clear_stream();
+        self.back(pass, self.tape.end(layers));
         self.give_end(pass.math.dev);
-        for layer in (0..self.tape.layers.len()).rev() {
+        for layer in (0..layers).rev() {
+            if let Some(exit) = pass.batch.exits.after.iter().position(|after| *after == layer + 1) {
+                self.room.join(pass.math.dev, exit, residual);
+            }
             self.enter_layer(pass.math, layer, (layer > 0).then_some(layer));
             self.open_layer(layer);
-            self.layer_back(pass, layer);
+            if !pass.skips(layer, layers) {
+                self.layer_back(pass, layer);
+            }
             self.leave_layer(layer);
             self.give_layer(pass.math.dev, layer);
         }
@@ -327,6 +354,14 @@ impl Network {
             embed_backward(pass.math.dev, table, &pass.batch.tokens, self.spec.embedding_scale, dy);
         }
         self.give_embedding(pass.math.dev);
+    }
+
+    /// Nothing has come back yet.
+    fn clear_stream(&mut self) {
+        let residual = self.tape.role(0);
+        let mut stream = self.room.lend_gradient(residual, self.spec.width);
+        stream.fill(0.0);
+        self.room.put_gradient(residual, stream);
     }
 
     /// A layer back, recomputed first where that is due; the last one is there still.
@@ -365,6 +400,13 @@ impl Pass<'_> {
 
     fn drop_residual(&self, op: usize) -> Option<Dropout> {
         self.drop(self.batch.dropout.residuals, "residual", op)
+    }
+
+    /// Whether a layer of so many is left out of the whole step: in every micro-batch alike, as a step must not depend on how it is cut.
+    fn skips(&self, layer: usize, layers: usize) -> bool {
+        let share = self.batch.exits.skipped(layer, layers);
+        // Even numbers lie between -1 and 1.
+        self.learning && Random::new(self.batch.seed, &format!("layer {layer}")).even() < 2.0 * share - 1.0
     }
 
     /// What is left out in one place of the tape.

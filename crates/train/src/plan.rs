@@ -36,6 +36,8 @@ pub struct Plan {
     pub skips: u32,
     /// What is left out at random.
     pub dropout: Dropout,
+    /// Where the network learns to be left early.
+    pub exits: Exits,
     /// How a teacher's word counts, in samples that have one.
     pub distil: Distillation,
     /// How the run is held to its beginning, if it has texts for it ([`crate::Trainer::replaying`]).
@@ -54,6 +56,46 @@ pub struct Dropout {
     pub adapters: f32,
     /// Of what blocks add to the residual stream.
     pub residuals: f32,
+}
+
+/// What teaches a network to be left early: losses behind some of its layers, by its own final norm and head, and layers that are left out at random, so
+/// that it does not lean on the deep ones (LayerSkip, Elhoushi et al. 2024, arXiv 2404.16710). The loss is the mean over all of these depths, by their weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Exits {
+    /// Numbers of layers in front of exits, ascending, from 1 to all but one. Without any all else here is without effect.
+    pub after: Vec<usize>,
+    /// What an exit's loss would weigh behind the last layer, where that there weighs 1; one behind half of the layers weighs half of it.
+    pub weight: f32,
+    /// Share of steps in which the last layer is left out, from 0 to below 1; the others are less often, the first never.
+    pub skip: f32,
+}
+
+impl Default for Exits {
+    fn default() -> Self {
+        Self { after: Vec::new(), weight: 1.0, skip: 0.1 }
+    }
+}
+
+impl Exits {
+    /// The shares of the loss, 1 together, of each exit and of all layers.
+    pub(crate) fn shares(&self, layers: usize) -> (Vec<f32>, f32) {
+        let weights = self.after.iter().map(|after| self.weight * *after as f32 / layers as f32);
+        let all = 1.0 + weights.clone().sum::<f32>();
+        (weights.map(|weight| weight / all).collect(), 1.0 / all)
+    }
+
+    /// In which share of steps a layer of so many is left out: growing exponentially with depth, as LayerSkip has it.
+    pub(crate) fn skipped(&self, layer: usize, layers: usize) -> f32 {
+        if self.after.is_empty() { 0.0 } else { self.skip * ((layer as f32 / (layers - 1).max(1) as f32).exp2() - 1.0) }
+    }
+
+    /// What is wrong with them in a network of so many layers.
+    pub(crate) fn trouble(&self, layers: usize) -> Option<String> {
+        let ascending = self.after.windows(2).all(|two| two[0] < two[1]);
+        let inside = self.after.iter().all(|after| (1..layers).contains(after));
+        (!ascending || !inside).then(|| format!("must be ascending numbers of layers from 1 to {}", layers.max(2) - 1))
+    }
 }
 
 /// How a run is held to its beginning: how much of its loss is how far it went from there, on texts beside those that it learns.
@@ -151,6 +193,7 @@ impl Default for Plan {
             spike: 10.0,
             skips: 3,
             dropout: Dropout::default(),
+            exits: Exits::default(),
             distil: Distillation::default(),
             replay: Replay::default(),
             seed: 0,
@@ -208,6 +251,14 @@ impl Plan {
             ("clip", positive(self.clip), "must not be below 0"),
             ("ema", below(self.ema), "must be from 0 to below 1"),
             ("dropout", below(self.dropout.adapters) && below(self.dropout.residuals), "must be from 0 to below 1"),
+            (
+                "exits",
+                self.exits.trouble(usize::MAX).is_none()
+                    && positive(self.exits.weight)
+                    && self.exits.weight > 0.0
+                    && below(self.exits.skip),
+                "need ascending layers, a weight above 0 and a skip from 0 to below 1",
+            ),
             (
                 "distil",
                 share(self.distil.share) && below(self.distil.skew),
@@ -282,6 +333,16 @@ mod tests {
     }
 
     #[test]
+    fn exits_weigh_more_and_layers_are_left_out_more_often_the_deeper_they_are() {
+        let exits = Exits { after: vec![2, 4], weight: 1.0, skip: 0.2 };
+        assert_eq!(exits.shares(8), (vec![0.25 / 1.75, 0.5 / 1.75], 1.0 / 1.75));
+        let skipped: Vec<f32> = (0..3).map(|layer| exits.skipped(layer, 3)).collect();
+        assert!(skipped[0] == 0.0 && skipped[2] == 0.2 && (skipped[1] - 0.2 * 0.41421).abs() < 1e-5, "{skipped:?}");
+        assert_eq!((Exits::default().shares(8), Exits::default().skipped(7, 8)), ((vec![], 1.0), 0.0));
+        assert_eq!((exits.trouble(5), exits.trouble(4).is_some()), (None, true));
+    }
+
+    #[test]
     fn lengths_become_steps() {
         let steps = |length, samples| Plan { length, samples: 4, ..Plan::default() }.steps(samples);
         assert_eq!(
@@ -306,12 +367,13 @@ mod tests {
             Plan { ema: 1.0, ..plan.clone() },
             Plan { spike: 0.5, ..plan.clone() },
             Plan { dropout: Dropout { adapters: 0.1, residuals: 1.0 }, ..plan.clone() },
+            Plan { exits: Exits { after: vec![2, 2], ..Exits::default() }, ..plan.clone() },
             Plan { distil: Distillation { skew: 1.0, ..Distillation::default() }, ..plan.clone() },
             Plan { replay: Replay { budget: 0.0, ..Replay::default() }, ..plan.clone() },
         ];
         let named = [
             "length", "rows", "samples", "rate", "warmup", "schedule", "decay", "clip", "ema", "spike", "dropout",
-            "distil", "replay",
+            "exits", "distil", "replay",
         ];
         for (plan, name) in wrong.into_iter().zip(named) {
             let error = plan.check().unwrap_err().to_string();

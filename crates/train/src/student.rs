@@ -373,7 +373,8 @@ fn smaller(teacher: &ModelSpec, cut: &Cut) -> ModelSpec {
         layer
     };
     let layers = cut.layers.iter().map(layer).collect();
-    ModelSpec { width: cut.channels.len(), vocab: cut.tokens.len(), layers, ..teacher.clone() }
+    // Exits are calibrated for the weights as they were.
+    ModelSpec { width: cut.channels.len(), vocab: cut.tokens.len(), layers, exits: Vec::new(), ..teacher.clone() }
 }
 
 /// A parameter's name in the student, if it is still there.

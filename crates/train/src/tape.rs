@@ -5,6 +5,9 @@
 //! layer below begin, so slots that play the same part share a gradient ([`Role`]), and the residual stream has one that runs through all
 //! layers and is only ever added to.
 //!
+//! Behind every layer stands the final norm, which all of them leave in the same slot: that behind the last is the network's end, the others are
+//! exits, which run only where a batch has a loss for them.
+//!
 //! The list holds numbers of slots and weights only, no buffers; `network` runs it.
 
 use std::ops::Range;
@@ -91,8 +94,15 @@ impl Tape {
             let (ops, slots) = (op..tape.ops.len(), slot..tape.slots.len());
             tape.layers.push(Part { ops, slots, linears: linear..tape.linears });
         }
-        tape.norm(x, spec.width, Role::Normed);
+        let y = tape.slot(spec.width, Role::Normed);
+        let ends = tape.layers.iter().map(|layer| Op::Norm { x: layer.slots.end - 1, weight: tape.norms, y });
+        tape.ops.extend(ends.collect::<Vec<_>>());
         tape
+    }
+
+    /// The final norm behind so many layers.
+    pub(crate) fn end(&self, after: usize) -> usize {
+        self.layers.last().map_or(0, |layer| layer.ops.end) + after - 1
     }
 
     /// The slot in front of the head.

@@ -17,7 +17,7 @@ use crate::checkpoint::{self, About, Snapshot, State, hash_numbers, hex};
 use crate::random::Random;
 use crate::replay::{DIVERGENCE, Replayed, next_weight};
 use crate::sample::{self, Order, pack};
-use crate::{Batch, Error, Group, Held, Method, Network, Optimizer, Plan, Sample, Teacher, Trouble};
+use crate::{Batch, Error, Exits, Group, Held, Method, Network, Optimizer, Plan, Sample, Teacher, Trouble};
 
 /// Tokens of each row of which a run remembers how likely they were; what it holds to of all others is their sum.
 const TAUGHT: usize = 64;
@@ -90,6 +90,8 @@ impl Trainer {
     pub fn new(network: Network, plan: Plan, samples: Vec<Sample>, base: &str) -> Result<Self, Error> {
         plan.check()?;
         sample::check(&samples, network.spec(), plan.rows)?;
+        let wrong = plan.exits.trouble(network.spec().layers.len());
+        wrong.map_or(Ok(()), |what| Err(Error::Plan { field: "exits", what }))?;
         let about = about(&network, &plan, &samples, base);
         if network.group().is_some() && plan.method != Method::AdamW {
             return Err(Error::Spread);
@@ -200,7 +202,7 @@ impl Trainer {
     /// What holds the next step to the run's beginning, behind so many rows of its own, and how many rows that took.
     fn replay(&mut self, dev: &Device, rows: usize) -> (Option<Drift>, usize) {
         let weight = self.state.hold;
-        let like = Batch { first: rows as u64, ..self.like() };
+        let like = Batch { first: rows as u64, exits: Exits::default(), ..self.like() };
         let batches = self.replayed.batches(self.plan.replay, self.state.step, (self.plan.rows, weight), like);
         let taken = batches.iter().map(Batch::seen).sum();
         let loss = self.network.learn_all(dev, &batches);
@@ -302,9 +304,9 @@ impl Trainer {
 
     /// What the batches of the next step have in common.
     fn like(&self) -> Batch {
-        let Plan { distil, dropout, seed, .. } = self.plan;
+        let Plan { distil, dropout, seed, ref exits, .. } = self.plan;
         let seed = Random::new(seed, &format!("step {}", self.state.step)).bits();
-        Batch { distil: distil.rule(), dropout, seed, ..Batch::default() }
+        Batch { distil: distil.rule(), dropout, exits: exits.clone(), seed, ..Batch::default() }
     }
 
     /// `asked` is the gradient's length by the samples alone.

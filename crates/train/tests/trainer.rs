@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use kernels::{Device, Precision};
 use train::{
-    Distillation, Dropout, Error, Learned, Length, Lora, Method, Network, Outcome, Plan, Replay, Sample, Schedule,
-    Step, Teacher, Trainer, Trouble,
+    Distillation, Dropout, Error, Exits, Learned, Length, Lora, Method, Network, Outcome, Plan, Replay, Sample,
+    Schedule, Step, Teacher, Trainer, Trouble,
 };
 
 use crate::{ADAPTERS, document, load};
@@ -62,6 +62,11 @@ pub(crate) fn plan() -> Plan {
         seed: 5,
         ..Plan::default()
     }
+}
+
+/// An exit behind the first of two layers, the second of which is left out of every other step.
+pub(crate) fn exits() -> Exits {
+    Exits { after: vec![1], weight: 1.0, skip: 0.5 }
 }
 
 /// Micro-batches of one document each share nothing; those of all documents share their prompt.
@@ -140,25 +145,29 @@ fn a_run_learns_what_its_samples_say() {
 #[test]
 fn micro_batches_do_not_change_a_step() {
     let dev = Device::new(2);
-    let step = |rows| run(&dev, &mut trainer(&dev, Learned::All, Plan { rows, ..plan() }), 1).remove(0);
-    let (small, large) = (step(30), step(4096));
-    assert_eq!(small.tokens, large.tokens);
-    assert!((small.loss - large.loss).abs() < 1e-6 * large.loss, "{small:?} {large:?}");
-    assert!((small.gradient - large.gradient).abs() < 1e-5 * large.gradient, "{small:?} {large:?}");
+    for exits in [Exits::default(), exits()] {
+        let plan = |rows| Plan { rows, exits: exits.clone(), ..plan() };
+        let step = |rows| run(&dev, &mut trainer(&dev, Learned::All, plan(rows)), 1).remove(0);
+        let (small, large) = (step(30), step(4096));
+        assert_eq!(small.tokens, large.tokens);
+        assert!((small.loss - large.loss).abs() < 1e-6 * large.loss, "{small:?} {large:?}");
+        assert!((small.gradient - large.gradient).abs() < 1e-5 * large.gradient, "{small:?} {large:?}");
+    }
 }
 
 #[test]
 fn a_run_that_was_killed_at_any_step_goes_on_to_the_bit() {
     let (dev, place) = (Device::new(2), Place::new("killed"));
     let kinds = [
-        (Learned::All, Method::AdamW, false),
-        (Learned::All, Method::Muon, false),
-        (ADAPTERS, Method::AdamW, false),
-        (ADAPTERS, Method::AdamW, true),
+        (Learned::All, Method::AdamW, false, Exits::default()),
+        (Learned::All, Method::Muon, false, Exits::default()),
+        (Learned::All, Method::AdamW, false, exits()),
+        (ADAPTERS, Method::AdamW, false, Exits::default()),
+        (ADAPTERS, Method::AdamW, true, exits()),
     ];
-    for (learned, method, held) in kinds {
+    for (learned, method, held, exits) in kinds {
         let new = || {
-            let trainer = trainer(&dev, learned, Plan { method, ..plan() });
+            let trainer = trainer(&dev, learned, Plan { method, exits: exits.clone(), ..plan() });
             if held { trainer.replaying(&dev, general()).unwrap() } else { trainer }
         };
         let mut whole = new();
@@ -172,7 +181,7 @@ fn a_run_that_was_killed_at_any_step_goes_on_to_the_bit() {
             drop(first);
             let mut second = new();
             second.resume(&dev, &place.file()).unwrap();
-            let what = format!("{learned:?}, {method:?}, held: {held}, killed after {killed}");
+            let what = format!("{learned:?}, {method:?}, held: {held}, {exits:?}, killed after {killed}");
             assert_eq!(run(&dev, &mut second, 100), steps[killed..], "{what}");
             assert!(bits(&mut second) == bits(&mut whole), "{what}");
         }

@@ -5,7 +5,7 @@
 
 use std::mem::take;
 
-use kernels::Branch;
+use kernels::{Branch, Device, add};
 
 use crate::linear::Scratch;
 use crate::tape::{ROLES, Slot, Tape, Weight};
@@ -20,6 +20,8 @@ pub(super) struct Room {
     kept: Buffers,
     low: Buffers,
     gradients: Vec<Vec<f32>>,
+    /// Gradients of the residual stream from exits, which wait for it.
+    exits: Vec<Vec<f32>>,
     pub(super) scratch: Scratch,
     /// A block's result before it joins the residual stream, or the gradient behind it.
     pub(super) block: Vec<f32>,
@@ -120,6 +122,19 @@ impl Room {
         self.gradients[role] = gradient;
     }
 
+    /// A gradient waits at an exit; its role gets another buffer.
+    pub(super) fn set_aside(&mut self, exit: usize, role: usize) {
+        if self.exits.len() <= exit {
+            self.exits.resize(exit + 1, Vec::new());
+        }
+        std::mem::swap(&mut self.exits[exit], &mut self.gradients[role]);
+    }
+
+    /// What waits at an exit is added.
+    pub(super) fn join(&mut self, dev: &Device, exit: usize, role: usize) {
+        add(dev, &mut self.gradients[role], &self.exits[exit]);
+    }
+
     /// A value became its slot's gradient: the buffers change places.
     pub(super) fn turn(&mut self, slot: Slot, role: usize, gradient: Vec<f32>) {
         let before = std::mem::replace(&mut self.gradients[role], gradient);
@@ -150,7 +165,7 @@ impl Room {
 
     /// Bytes of what stays between the way on and the way back.
     pub(super) fn bytes(&self) -> usize {
-        let all = [&self.values.buffers, &self.kept.buffers, &self.low.buffers, &self.gradients];
+        let all = [&self.values.buffers, &self.kept.buffers, &self.low.buffers, &self.gradients, &self.exits];
         all.into_iter().flatten().map(|buffer| size_of_val(buffer.as_slice())).sum()
     }
 }

@@ -22,6 +22,7 @@ impl Network {
     fn teach_batch(&mut self, dev: &Device, batch: &Batch, k: usize) -> Vec<Teacher> {
         let pass = self.pass(dev, batch, false);
         self.forward(pass);
+        self.on(pass, self.tape.end(self.spec.layers.len()));
         let (mut all, mut best) = (Teacher::default(), Vec::new());
         for portion in self.portions(batch) {
             self.logits(pass, &portion);
@@ -46,7 +47,7 @@ impl Network {
     }
 
     /// A row's logits with their cap.
-    fn capped(&mut self, at: usize) -> &[f32] {
+    pub(super) fn capped(&mut self, at: usize) -> &[f32] {
         let logits = &mut self.room.logits[at * self.spec.vocab..][..self.spec.vocab];
         if let Some(cap) = self.spec.logit_softcap {
             logits.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
