@@ -15,7 +15,7 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use hub::Kind;
+use hub::{Entry, Kind};
 use serde::Serialize;
 use train::{Bits, Size};
 
@@ -55,6 +55,10 @@ pub(crate) struct DistillArgs {
     /// Bits of a weight in the student's file; it learns in 16
     #[arg(long, value_name = "8|16", default_value = "8", value_parser = bits(), hide_possible_values = true)]
     bits: Bits,
+    /// Layers behind which a token that is sure enough may leave, such as 2,4: the student learns to be good there too, and how sure is enough is found
+    /// on what is held out
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    exits: Vec<usize>,
     /// How often every document is learned, over all rounds
     #[arg(long, value_name = "X", default_value_t = 6.0)]
     epochs: f64,
@@ -127,7 +131,11 @@ impl Shape {
     /// The student's size beside a teacher of so many layers.
     fn size(self, layers: usize) -> Size {
         let Self { width, ffn, kv_heads, .. } = self;
-        Size { layers: Some(self.layers.unwrap_or_else(|| (layers / 3).max(2))), width, ffn, kv_heads }
+        Size { layers: Some(self.depth(layers)), width, ffn, kv_heads }
+    }
+
+    fn depth(self, teacher: usize) -> usize {
+        self.layers.unwrap_or_else(|| (teacher / 3).max(2))
     }
 }
 
@@ -152,6 +160,7 @@ impl fmt::Display for Outcome {
             "{}\n",
             measured.table([made.teacher_parameters, made.parameters], [made.teacher_bytes, made.bytes])
         )?;
+        made.exits.iter().try_for_each(|exit| writeln!(f, "{}", learn::described(exit)))?;
         write!(f, "tessera serve --model {}", self.student.display())
     }
 }
@@ -167,6 +176,7 @@ pub(crate) async fn run(mut args: DistillArgs) -> anyhow::Result<()> {
     let student = args.out.clone().unwrap_or_else(|| data.join("students").join(&args.name));
     let teacher = args.model.clone().unwrap_or_else(|| model::default_name(Kind::Chat));
     let entry = model::fetch(&teacher).await?;
+    check_exits(&args, &entry)?;
     let engine = model::load(&teacher, &args.engine).await?;
     let (sources, answered) = answers::fill(&args, &folder, &engine).await?;
     drop(engine);
@@ -178,6 +188,23 @@ pub(crate) async fn run(mut args: DistillArgs) -> anyhow::Result<()> {
     let measured = measure::both(&args, [&job.teacher, &job.student.display().to_string()], &questions).await?;
     let outcome = Outcome { student: job.student, teacher: job.teacher, answered_by_teacher: answered, made, measured };
     screen::show(args.json, &outcome, &outcome)
+}
+
+/// Refuses exits that the student could not have, before anything takes time.
+fn check_exits(args: &DistillArgs, teacher: &Entry) -> anyhow::Result<()> {
+    if args.exits.is_empty() {
+        return Ok(());
+    }
+    let layers = args.shape.depth(::model::inspect(&teacher.path)?.spec.layers.len());
+    let ascending = args.exits.windows(2).all(|two| two[0] < two[1]);
+    ensure!(ascending, "--exits: numbers of layers must ascend, such as 2,4");
+    let inside = args.exits.iter().all(|after| (1..layers).contains(after));
+    ensure!(
+        inside,
+        "--exits: the student has {layers} layers, and exits stand behind 1 to {} of them",
+        layers.saturating_sub(1)
+    );
+    Ok(())
 }
 
 /// Files of the user's as sources.

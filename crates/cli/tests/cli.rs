@@ -743,6 +743,50 @@ fn a_student_is_made_and_asked() {
     assert!(wrong.code == Some(1) && wrong.err.contains("the teacher has 3"), "{}", wrong.err);
 }
 
+/// A student with an exit, made and served: tokens leave early, the answers are right, and what is skipped is counted.
+#[test]
+#[ignore = "needs models: run by cargo xtask test"]
+fn a_student_leaves_early_where_it_is_sure() {
+    let tessera = Tessera::new();
+    let (text, pairs) = rooms();
+    let (data, held_out, model) = (tessera.cache.join("rooms.jsonl"), tessera.cache.join("held.jsonl"), model(SMOLLM2));
+    fs::write(&data, &text).unwrap();
+    // A threshold takes more tokens than twelve answers have.
+    fs::write(&held_out, text.repeat(12)).unwrap();
+    let (data, held_out) = (data.to_str().unwrap(), held_out.to_str().unwrap());
+    let distil = |name, exits| {
+        ["distill", "--data", data, "--held-out", held_out, "--model", &model, "--name", name, "--json"]
+            .into_iter()
+            .chain(["--layers", "4", "--kv-heads", "1", "--ffn", "256", "--width", "192", "--tokens", "0"])
+            .chain(["--epochs", "160", "--batch", "4", "--rate", "3e-3", "--max-tokens", "20", "--share", "0"])
+            .chain(["--exits", exits])
+            .collect::<Vec<_>>()
+    };
+    for (exits, want) in [("4", "stand behind 1 to 3"), ("0", "stand behind 1 to 3"), ("2,1", "must ascend")] {
+        let refused = tessera.run(&distil("none", exits));
+        assert!(refused.code == Some(1) && refused.err.contains(want), "{}", refused.err);
+    }
+    let made = tessera.run(&distil("early", "2")).json();
+    let exit = &made["exits"][0];
+    assert!(exit["after"] == 2 && exit["threshold"].is_number(), "{made}");
+    let (left, wrong) = (exit["left"].as_u64().unwrap(), exit["wrong"].as_u64().unwrap());
+    assert!(left > 528 && wrong * 100 < left, "{made}");
+    let measured = &made["measured"];
+    assert!(measured["student"]["exact"]["value"].as_f64().unwrap() > 0.9, "{made}");
+    let run = measured["layers_run"].as_f64().unwrap();
+    assert!((0.5..0.95).contains(&run), "half of the layers of most tokens: {made}");
+
+    let student = tessera.cache.join("data/tessera/students/early").display().to_string();
+    let config = fs::read_to_string(Path::new(&student).join("config.json")).unwrap();
+    assert!(config.contains("\"exits\""), "{config}");
+    let server = serve(&tessera, &["serve", "-l", "127.0.0.1:0", "--model", &student]);
+    let (question, answer) = &pairs[4];
+    assert_eq!(answered(&server, "early", question), *answer);
+    let metrics = get(&server, "/metrics");
+    let skipped = metrics.lines().find(|line| line.starts_with("tessera_skipped_layers_total")).unwrap();
+    assert!(skipped.rsplit(' ').next().unwrap().parse::<f64>().unwrap() > 0.0, "{skipped}");
+}
+
 /// All layers of a teacher with an adapter, hardly taught: the student knows what only the adapter can have told it.
 #[test]
 #[ignore = "needs models: run by cargo xtask test"]

@@ -370,7 +370,8 @@ impl<'a> Adapted<'a> {
             return Self::default();
         }
         let at = |row: usize| rows.partition_point(|&own| (own as usize) < row);
-        let routed = self.routed.iter().map(|(range, adapter, router)| (at(range.start)..at(range.end), *adapter, *router));
+        let routed =
+            self.routed.iter().map(|(range, adapter, router)| (at(range.start)..at(range.end), *adapter, *router));
         Self { rows: rows.iter().map(|row| self.rows[*row as usize]).collect(), routed: routed.collect() }
     }
 

@@ -15,7 +15,10 @@ use protocol::Prompt;
 use serde::Serialize;
 use serde_json::{Value, json};
 use text::Tokenizer;
-use train::{Bits, Cut, Distillation, Files, Learned, Length, Network, Plan, Sample, Student, Trainer, merge_adapter};
+use train::{
+    Bits, Calibrated, Cut, Distillation, Exits, Files, Learned, Length, Network, Plan, Sample, Student, Trainer,
+    merge_adapter,
+};
 
 use super::{DistillArgs, lessons};
 use crate::{
@@ -60,6 +63,22 @@ pub(super) struct Made {
     pub(super) teacher_bytes: u64,
     /// Of the held-out documents whose tokens the student has all.
     pub(super) held_out_loss: Option<f64>,
+    /// Of the same documents.
+    pub(super) exits: Vec<Calibrated>,
+}
+
+/// What became of an exit.
+pub(super) fn described(exit: &Calibrated) -> String {
+    let Calibrated { after, threshold, tokens, left, wrong } = exit;
+    match threshold {
+        Some(threshold) => format!(
+            "Behind {after} layers tokens leave from a probability of {threshold} on: {left} of {tokens} held-out ones that came as far, {wrong} of them \
+             with another word than all layers have"
+        ),
+        None => format!(
+            "Nobody leaves behind {after} layers: {tokens} held-out tokens do not show that 99 % of those who left would be right"
+        ),
+    }
 }
 
 /// Questions of held-out documents, with the answers that stand there.
@@ -113,6 +132,7 @@ impl Job {
             bytes: fs::metadata(self.student.join("model.safetensors"))?.len(),
             teacher_bytes: self.entry.size,
             held_out_loss,
+            exits: report.exits,
         };
         Ok(Some((made, asked.collect())))
     }
@@ -175,7 +195,7 @@ impl Job {
 
     /// Where it comes from.
     fn card(&self, teacher: &str, data: &str) -> Value {
-        let DistillArgs { shape, epochs, rounds, emphasis, share, top_k, batch, rate, seed, .. } = &self.args;
+        let DistillArgs { shape, exits, epochs, rounds, emphasis, share, top_k, batch, rate, seed, .. } = &self.args;
         let licence = Some(self.entry.licence.as_str()).filter(|licence| !licence.is_empty());
         let licence = licence.unwrap_or("not declared by the teacher's source");
         let mut card = json!({
@@ -185,6 +205,7 @@ impl Job {
             "data_digest": data,
             "licence": licence,
             "student": format!("{shape:?}"),
+            "exits": exits,
             "epochs": epochs, "rounds": rounds, "emphasis": emphasis, "share": share, "top_k": top_k, "batch": batch,
             "rate": rate, "seed": seed,
         });
@@ -205,8 +226,9 @@ impl Job {
             let Some(held_out) = self.round(dev, lessons, round, (&mut report, stop))? else { return Ok(None) };
             loss = held_out.or(loss);
         }
-        let last = load(dev, &self.begin(self.args.rounds))?;
-        report.parameters = save(&last, self.args.bits, &lessons.files, &self.student)?;
+        let mut last = load(dev, &self.begin(self.args.rounds))?;
+        report.exits = last.calibrate(dev, &lessons.held_out, &self.args.exits, self.args.rows);
+        report.parameters = save(&last, self.args.bits, &report.exits, &lessons.files, &self.student)?;
         (0..=self.args.rounds).try_for_each(|round| forget(&self.begin(round)))?;
         Ok(Some((report, loss)))
     }
@@ -239,7 +261,7 @@ impl Job {
                     "Round {}: no token was wrong, so there is nothing more to learn",
                     round + 1
                 ));
-                save(&network, Bits::Sixteen, &lessons.files, &self.begin(round + 1))?;
+                save(&network, Bits::Sixteen, &[], &lessons.files, &self.begin(round + 1))?;
                 return Ok(Some(None));
             }
             screen::note(format_args!("Round {}: {wrong:.1} % of the tokens were wrong and weigh more", round + 1));
@@ -251,6 +273,7 @@ impl Job {
             rate: args.rate * 0.5_f32.powi(round as i32),
             decay: 0.01,
             distil: Distillation { share: args.share, ..Distillation::default() },
+            exits: Exits { after: args.exits.clone(), ..Exits::default() },
             seed: args.seed + round as u64,
             checkpoint: 50,
             ..Plan::default()
@@ -262,7 +285,7 @@ impl Job {
         (report.steps, report.seconds) = (report.steps + done.steps, report.seconds + done.seconds);
         let held_out = &lessons.held_out;
         let loss = if held_out.is_empty() { None } else { Some(run.trainer().evaluate(dev, held_out)?) };
-        save(&trainer.finish(dev), Bits::Sixteen, &lessons.files, &self.begin(round + 1))?;
+        save(&trainer.finish(dev), Bits::Sixteen, &[], &lessons.files, &self.begin(round + 1))?;
         run::clear(&folder)?;
         Ok(Some(loss))
     }
@@ -274,6 +297,7 @@ struct Report {
     steps: u64,
     seconds: f64,
     parameters: usize,
+    exits: Vec<Calibrated>,
 }
 
 fn load(dev: &Device, folder: &Path) -> anyhow::Result<Network> {
@@ -281,12 +305,13 @@ fn load(dev: &Device, folder: &Path) -> anyhow::Result<Network> {
     Ok(Network::new(dev, &model, Learned::All, Precision::Bf16))
 }
 
-/// Saves a network whole, and says how many weights it has.
-fn save(network: &Network, bits: Bits, files: &Files, folder: &Path) -> anyhow::Result<usize> {
+/// Saves a network whole, with those of these exits where somebody leaves, and says how many weights it has.
+fn save(network: &Network, bits: Bits, exits: &[Calibrated], files: &Files, folder: &Path) -> anyhow::Result<usize> {
     if let Some(parent) = folder.parent() {
         fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
     }
-    let student = Student::new(network, &Cut::nothing(network.spec()))?;
+    let mut student = Student::new(network, &Cut::nothing(network.spec()))?;
+    student.spec.exits = exits.iter().filter_map(Calibrated::exit).collect();
     student.save(bits, files, folder)?;
     Ok(student.parameters())
 }

@@ -20,6 +20,8 @@ pub(super) struct Measured {
     student: Side,
     /// The student's tokens a second by the teacher's.
     speedup: f64,
+    /// The share of its layers that the student's tokens went through.
+    layers_run: f64,
 }
 
 /// One of the two.
@@ -85,9 +87,13 @@ pub(super) async fn both(args: &DistillArgs, names: [&str; 2], questions: &Quest
         bar.inc(1);
     }
     bar.finish_and_clear();
+    let written = tallies[1].tokens;
     let [teacher, student] = tallies.map(|tally| tally.side(asked.len()));
+    let layers = ::model::inspect(&model::fetch(names[1]).await?.path)?.spec.layers.len();
+    let skipped = engines[1].stats().skipped_layers as f64;
+    let layers_run = 1.0 - skipped / (written * layers).max(1) as f64;
     let speedup = student.tokens_per_second / teacher.tokens_per_second.max(1e-9);
-    Ok(Measured { teacher, student, speedup })
+    Ok(Measured { teacher, student, speedup, layers_run })
 }
 
 impl Measured {
@@ -107,6 +113,11 @@ impl Measured {
         };
         let rows =
             [head.map(str::to_owned).to_vec(), row("teacher", &self.teacher, 0), row("student", &self.student, 1)];
-        format!("{}\n{:.1} times the teacher's tokens a second", screen::table(&rows), self.speedup)
+        let early = if self.layers_run < 1.0 {
+            format!(", through {:.0} % of its layers", 100.0 * self.layers_run)
+        } else {
+            String::new()
+        };
+        format!("{}\n{:.1} times the teacher's tokens a second{early}", screen::table(&rows), self.speedup)
     }
 }
