@@ -41,7 +41,7 @@ impl States {
         let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE_TOKENS) as u32).collect();
         let (mut cache, mut work) = (model.new_cache(pages.len()), Workspace::default());
         let spans = [Span { start: 0, len: tokens.len(), position: 0, pages: &pages }];
-        let batch = Batch { tokens: &tokens, spans: &spans, outputs: &[], adapters: &[] };
+        let batch = Batch { tokens: &tokens, spans: &spans, outputs: &[], adapters: &[], leaving: &[] };
         for state in model.states(dev, &mut cache, &batch, self.layer, &mut work).chunks_exact(self.width) {
             let unit = Router::unit(state);
             self.numbers.extend(state.iter().map(|x| x * unit));

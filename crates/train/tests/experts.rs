@@ -117,7 +117,7 @@ fn last(
     for tokens in document.chunks(step) {
         let spans = [Span { start: 0, len: tokens.len(), position, pages: &pages }];
         let (outputs, adapters) = ([tokens.len() as u32 - 1], [Some(module)]);
-        let batch = model::Batch { tokens, spans: &spans, outputs: &outputs, adapters: &adapters };
+        let batch = model::Batch { tokens, spans: &spans, outputs: &outputs, adapters: &adapters, leaving: &[] };
         hidden = model.forward(dev, cache, &batch, &mut work).to_vec();
         position += tokens.len();
     }
