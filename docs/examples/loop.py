@@ -152,7 +152,8 @@ kept = 0.9
         print(f"{what}: {n} applications in {time.monotonic() - began:.0f} s, {right} read rightly, {each:.2f} s of processor time each", flush=True)
 
     def processor_time(self):
-        """Seconds that all servers have computed so far: the gateway with the small model, and those of the large one. `tessera loop run` is none of them."""
+        """Seconds that all servers have computed so far, for whatever: the gateway with the small model, and those of the large one. `tessera loop show` counts models'
+        steps alone, request by request, and of servers that tell: llama-cpp-python's does not."""
         stats = [pathlib.Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split() for child in self.children]
         return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 

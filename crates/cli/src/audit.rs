@@ -285,6 +285,7 @@ fn story(record: &Record) -> String {
         ("route", format!("{} ({})", record.route.chosen, record.route.why)),
         ("answered by", format!("{} {} {}", record.answered.model, record.answered.adapter, record.answered.digest)),
         ("tokens", format!("{} in, {} out", record.usage.prompt_tokens, record.usage.completion_tokens)),
+        ("processor", processor(record)),
         ("cost", money(record.cost)),
     ];
     rows.extend(record.route.hops.iter().map(|hop| ("way", way(hop))));
@@ -301,6 +302,12 @@ fn story(record: &Record) -> String {
         steps.collect::<String>(),
         output.as_deref().unwrap_or("-")
     )
+}
+
+/// What a record says of processor time, for people.
+fn processor(record: &Record) -> String {
+    let seconds = |micros| format!("{:.3} s", Duration::from_micros(micros).as_secs_f64());
+    record.usage.processor_micros.map_or_else(|| "unknown".to_owned(), seconds)
 }
 
 /// Feedback, for people.

@@ -76,6 +76,7 @@ fn job(sampling: &Sampling, salt: u32) -> Job {
         echo: None,
         score_from: None,
         report_tokens: false,
+        report_work: false,
     };
     let work = Work::Answers(Box::new(answers));
     Job { prompt: vec![salt % 64, 1, 2], adaptation: None, tenant: String::new(), deadline: None, work }

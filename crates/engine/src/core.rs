@@ -74,6 +74,10 @@ struct Request {
     prompt_ready: bool,
     choices_left: usize,
     usage: Usage,
+    /// Processor time of its share in the steps so far.
+    worked: Duration,
+    /// Say so with every step.
+    report_work: bool,
 }
 
 /// The scheduler with its model, cache and requests.
@@ -93,6 +97,8 @@ pub struct Core<E: Executor> {
     deadlines: BTreeSet<(Duration, RequestId)>,
     submissions: u64,
     admissions: u64,
+    /// What the executor's clock said last.
+    processor: Option<Duration>,
     buffers: run::Buffers,
     /// Events of the sequence being handled.
     events: Vec<Event>,
@@ -128,6 +134,7 @@ impl<E: Executor> Core<E> {
             deadlines: BTreeSet::new(),
             submissions: 0,
             admissions: 0,
+            processor: None,
             buffers: run::Buffers::default(),
             events: Vec::new(),
             failures: Vec::new(),
@@ -177,6 +184,8 @@ impl<E: Executor> Core<E> {
             prompt_ready: false,
             choices_left: job.choices(),
             usage: Usage { prompt_tokens: job.prompt.len(), ..Usage::default() },
+            worked: Duration::ZERO,
+            report_work: job.reports_work(),
         };
         self.queue.push(&request.tenant, (id, job));
         self.requests.insert(id, request);
@@ -192,6 +201,8 @@ impl<E: Executor> Core<E> {
 
     /// Does the next piece of work and returns what came of it.
     pub fn step(&mut self) -> Outputs {
+        // Readings compare with those of the same thread only, so the first one is taken here.
+        self.processor = self.processor.or_else(|| self.executor.processor_time());
         self.expire();
         if self.executor.is_encoder() {
             self.encode();
@@ -274,6 +285,7 @@ impl<E: Executor> Core<E> {
         if let Purpose::Answer(generation) = &sequence.purpose {
             request.usage.completion_tokens += generation.generated;
         }
+        request.usage.processor_micros = self.processor.map(|_| micros(request.worked));
         let (usage, last) = (request.usage, request.choices_left == 0);
         self.out.extend(output.map(|output| (id, Ok(output))));
         if last {
@@ -302,6 +314,11 @@ impl<E: Executor> Core<E> {
         self.stats.kv_cached_bytes = cached as u64 * page_bytes;
         self.meters.publish(&self.stats);
     }
+}
+
+/// Whole microseconds.
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn overloaded(waiting: usize) -> Error {

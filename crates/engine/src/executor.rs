@@ -1,6 +1,6 @@
 //! What the core needs of a model: rows in, hidden states and logits out.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use kernels::{Device, KvCache};
 use model::{Batch, HeadWorkspace, Model, Pooling, Workspace};
@@ -23,6 +23,10 @@ pub trait Executor: Send {
     fn pooling(&self) -> Pooling;
     /// Where the passes over logits run.
     fn device(&self) -> &Device;
+    /// Processor time taken so far by whatever computes; see [`Device::processor_time`].
+    fn processor_time(&self) -> Option<Duration> {
+        self.device().processor_time()
+    }
     /// Tokens may leave before the last layer, in rows that a batch lets leave.
     fn has_exits(&self) -> bool {
         false

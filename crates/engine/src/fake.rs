@@ -131,6 +131,11 @@ impl Executor for FakeExecutor {
         &self.device
     }
 
+    /// A hundred microseconds a row, whatever the clock says.
+    fn processor_time(&self) -> Option<Duration> {
+        Some(Duration::from_micros(100 * self.rows.load(Ordering::Relaxed)))
+    }
+
     fn has_exits(&self) -> bool {
         self.exits
     }

@@ -81,6 +81,7 @@ impl Front {
             score_from: (request.echo && request.logprobs.is_some()).then_some(request.score_from),
             echo: request.echo.then_some(laid_out.echo),
             report_tokens: request.report_tokens,
+            report_work: request.report_work,
         };
         let work = Work::Answers(Box::new(answers));
         Ok(Job { prompt: laid_out.tokens, adaptation, tenant: request.tenant, deadline: request.deadline, work })

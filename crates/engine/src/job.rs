@@ -66,6 +66,8 @@ pub struct Answers {
     pub score_from: Option<usize>,
     /// Send the tokens as they are chosen.
     pub report_tokens: bool,
+    /// Say with every step how much processor time it took so far.
+    pub report_work: bool,
 }
 
 /// The parts of one choice that cannot be shared.
@@ -88,6 +90,11 @@ impl Job {
             Work::Answers(answers) => answers.choices.len(),
             Work::Vector | Work::Logits => 1,
         }
+    }
+
+    /// Whoever asked wants to know its processor time as it grows.
+    pub(crate) fn reports_work(&self) -> bool {
+        matches!(&self.work, Work::Answers(answers) if answers.report_work)
     }
 
     /// Leading tokens whose hidden states nobody wants, so that the prefix cache may supply them. The last token's

@@ -50,6 +50,7 @@ pub(crate) struct Meters {
     pub(crate) inter_token: Histogram,
     pub(crate) queue: Histogram,
     pub(crate) batch_rows: Histogram,
+    processor: Histogram,
     prompt_tokens: Counter,
     cached_tokens: Counter,
     completion_tokens: Counter,
@@ -69,6 +70,7 @@ impl Meters {
             inter_token: histogram!("tessera_inter_token_seconds", label()),
             queue: histogram!("tessera_queue_seconds", label()),
             batch_rows: histogram!("tessera_batch_rows", label()),
+            processor: histogram!("tessera_processor_seconds", label()),
             prompt_tokens: counter!("tessera_prompt_tokens_total", label()),
             cached_tokens: counter!("tessera_cached_tokens_total", label()),
             completion_tokens: counter!("tessera_completion_tokens_total", label()),
@@ -85,6 +87,9 @@ impl Meters {
         self.prompt_tokens.increment(usage.prompt_tokens as u64);
         self.cached_tokens.increment(usage.cached_tokens as u64);
         self.completion_tokens.increment(usage.completion_tokens as u64);
+        if let Some(micros) = usage.processor_micros {
+            self.processor.record(seconds(Duration::from_micros(micros)));
+        }
     }
 
     /// Publishes a snapshot.
@@ -107,6 +112,7 @@ fn describe() {
     describe_histogram!("tessera_inter_token_seconds", Unit::Seconds, "Between tokens of one answer");
     describe_histogram!("tessera_queue_seconds", Unit::Seconds, "From submission to admission");
     describe_histogram!("tessera_batch_rows", Unit::Count, "Rows of a forward pass");
+    describe_histogram!("tessera_processor_seconds", Unit::Seconds, "Processor time of a finished request's steps");
     describe_counter!("tessera_prompt_tokens_total", "Prompt tokens of finished requests");
     describe_counter!("tessera_cached_tokens_total", "Prompt tokens found in the prefix cache");
     describe_counter!("tessera_completion_tokens_total", "Tokens generated");

@@ -76,7 +76,7 @@ impl Generate for Words {
                 events.push(Event::Text { choice: 0, text: first, logprobs: Vec::new() });
             }
             events.push(Event::Finished { choice: 0, reason: FinishReason::Length });
-            events.push(Event::Done(Usage { prompt_tokens: ids.len(), cached_tokens: 0, completion_tokens: wanted }));
+            events.push(Event::Done(Usage { prompt_tokens: ids.len(), completion_tokens: wanted, ..Usage::default() }));
             Ok(Box::pin(stream::iter(events.into_iter().map(Ok))) as EventStream)
         }
         .boxed()

@@ -92,8 +92,8 @@ impl Work {
         let answer = first.stop.max_tokens.unwrap_or(assumed.min(card.context_length.max(1)));
         let estimate = Usage {
             prompt_tokens: requests.iter().map(|request| guessed(&request.prompt)).sum(),
-            cached_tokens: 0,
             completion_tokens: answer.saturating_mul(first.n).saturating_mul(requests.len()),
+            ..Usage::default()
         };
         let inputs: Vec<Value> = requests.iter().map(|request| input(&request.prompt)).collect();
         let mut sealed = shape(first);
@@ -301,7 +301,7 @@ impl Record {
             taken,
             price,
             answers: BTreeMap::new(),
-            settled: Settled { route, answered, ..Settled::default() },
+            settled: Settled { route, answered, usage: Usage::NOTHING, ..Settled::default() },
             closed: false,
             began: false,
             about,
@@ -342,6 +342,7 @@ impl Record {
                 // `Started` has said what the prompt had; a service that never started says it here.
                 let started = self.settled.usage.prompt_tokens > 0;
                 self.settled.usage.completion_tokens += usage.completion_tokens;
+                self.settled.usage.work(usage.processor_micros);
                 if !started {
                     self.settled.usage.prompt_tokens += usage.prompt_tokens;
                     self.settled.usage.cached_tokens += usage.cached_tokens;
@@ -447,6 +448,10 @@ impl Record {
             return None;
         }
         let mut settled = std::mem::take(&mut self.settled);
+        if outcome.is_some() {
+            // It ended before anybody said what it took.
+            settled.usage.processor_micros = None;
+        }
         if let Some(outcome) = outcome.filter(|_| settled.outcome != Outcome::Blocked) {
             settled.outcome = outcome;
         }

@@ -5,6 +5,9 @@
 
 mod isa;
 mod pool;
+mod work;
+
+use std::time::Duration;
 
 pub use isa::Isa;
 
@@ -31,6 +34,12 @@ impl Device {
     /// Threads, the calling one included.
     pub fn threads(&self) -> usize {
         self.pool.threads()
+    }
+
+    /// Processor time that the pool's threads and the calling one have taken since each of them began, waiting for each other in a spin
+    /// included. What a stretch of work took is the difference of two readings by the same thread. `None` where the system does not tell.
+    pub fn processor_time(&self) -> Option<Duration> {
+        self.pool.processor_time()
     }
 
     /// The instruction set in use.

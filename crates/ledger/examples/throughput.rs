@@ -98,7 +98,7 @@ fn accepted(request_id: String) -> Accepted {
 fn settled() -> Settled {
     Settled {
         output: json!("On average 384,400 kilometres. ".repeat(10)),
-        usage: Usage { prompt_tokens: 100, cached_tokens: 50, completion_tokens: 90 },
+        usage: Usage { prompt_tokens: 100, cached_tokens: 50, completion_tokens: 90, processor_micros: Some(120_000) },
         latency: ["auth", "limit", "queue", "route", "first_token", "flush"].map(|stage| (stage.into(), 17)).into(),
         charges: vec![
             Charge::new(Item::InputTokens, 50, 1_500_000),

@@ -331,3 +331,18 @@ pub(crate) fn leaf(body: &[u8]) -> Hash {
 pub(crate) fn binding(request_id: &str, phase: Phase) -> String {
     format!("{request_id} {}", phase as i64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An entry as it was written before records told processor time.
+    const OLD: &str = r#"{"type":"settled","request_id":"r","tenant":"t","key_id":"k","at":1,"outcome":"served","route":{"chosen":"engine","why":"named"},"answered":{"model":"m","adapter":"","digest":"d"},"verdicts":[],"usage":{"prompt_tokens":10,"cached_tokens":4,"completion_tokens":7},"latency":{"queue":5},"charges":[],"content":""}"#;
+
+    #[test]
+    fn old_entries_are_read_and_say_what_they_said() {
+        let Body::Settled(body) = Body::decode(OLD.as_bytes()).unwrap() else { panic!("another type") };
+        assert_eq!((body.usage.completion_tokens, body.usage.processor_micros), (7, None));
+        assert_eq!(String::from_utf8(Body::Settled(body).encode().unwrap()).unwrap(), OLD);
+    }
+}

@@ -44,6 +44,9 @@ pub struct GenerateRequest {
     pub resume: Vec<Vec<u32>>,
     /// Send [`Event::Tokens`], so that the stream can be resumed elsewhere.
     pub report_tokens: bool,
+    /// Send [`Event::Worked`], for whoever may give the answer up before its end.
+    #[serde(default)]
+    pub report_work: bool,
 }
 
 impl GenerateRequest {
@@ -65,6 +68,7 @@ impl GenerateRequest {
             unit: String::new(),
             resume: Vec::new(),
             report_tokens: false,
+            report_work: false,
         }
     }
 }
@@ -267,6 +271,9 @@ pub enum Event {
         /// Their ids.
         ids: Vec<u32>,
     },
+    /// Microseconds of processor time that the request took so far, if [`GenerateRequest::report_work`] asks for it. [`Event::Done`] has
+    /// the last word.
+    Worked(u64),
     /// What a check of the request or of an answer found. Whoever watches the stream records it.
     Checked(Finding),
     /// Where the request went, and why. Whoever watches the stream records it.
@@ -292,7 +299,7 @@ pub enum Event {
 impl Event {
     /// It is about the answer and no part of it: for records, not for callers.
     pub fn is_note(&self) -> bool {
-        matches!(self, Self::Checked(_) | Self::Routed(_) | Self::Held { .. })
+        matches!(self, Self::Worked(_) | Self::Checked(_) | Self::Routed(_) | Self::Held { .. })
     }
 }
 
@@ -368,6 +375,10 @@ pub struct Usage {
     pub cached_tokens: usize,
     /// Tokens generated over all answers.
     pub completion_tokens: usize,
+    /// Microseconds of processor time: what a model's steps took of all threads, shared out by the rows of each step. `None` where
+    /// somebody who worked on it does not tell. What is around the steps (text, HTTP) is not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor_micros: Option<u64>,
 }
 
 /// The most calls in one answer. Nobody asks for more, and whoever sends more wears the reader out.
@@ -379,7 +390,11 @@ pub fn too_many_calls() -> Error {
 }
 
 impl Usage {
-    /// The most tokens that anybody is believed to have counted in one request. Far above every context, and so far below the largest
+    /// What no work costs: where sums begin. It is known to have taken no time, unlike [`Usage::default`].
+    pub const NOTHING: Self =
+        Self { prompt_tokens: 0, cached_tokens: 0, completion_tokens: 0, processor_micros: Some(0) };
+
+    /// The most tokens, or microseconds, that anybody is believed to have counted in one request. Far above every context, and so far below the largest
     /// number that sums over requests hold.
     pub const MOST: usize = 1 << 40;
 
@@ -392,7 +407,13 @@ impl Usage {
             0 => delivered,
             said => said.min(Self::MOST.max(delivered)),
         };
-        Self { prompt_tokens, cached_tokens: self.cached_tokens.min(prompt_tokens), completion_tokens }
+        let processor_micros = self.processor_micros.map(|micros| micros.min(Self::MOST as u64));
+        Self {
+            prompt_tokens,
+            cached_tokens: self.cached_tokens.min(prompt_tokens),
+            completion_tokens,
+            processor_micros,
+        }
     }
 
     /// Counts another request in.
@@ -400,6 +421,12 @@ impl Usage {
         self.prompt_tokens = self.prompt_tokens.saturating_add(other.prompt_tokens);
         self.cached_tokens = self.cached_tokens.saturating_add(other.cached_tokens);
         self.completion_tokens = self.completion_tokens.saturating_add(other.completion_tokens);
+        self.work(other.processor_micros);
+    }
+
+    /// Counts the processor time of somebody else's work in; without it the whole is not known either.
+    pub fn work(&mut self, micros: Option<u64>) {
+        self.processor_micros = self.processor_micros.zip(micros).map(|(mine, other)| mine.saturating_add(other));
     }
 
     /// Tokens read and written.
@@ -418,6 +445,7 @@ mod tests {
             prompt_tokens,
             cached_tokens,
             completion_tokens,
+            ..Usage::default()
         };
         let check =
             |said, delivered, expected| assert_eq!(usage(said).plausible(delivered), usage(expected), "{said:?}");
@@ -427,5 +455,23 @@ mod tests {
         let mut sum = usage((usize::MAX, 1, usize::MAX));
         sum.add(usage((1, 1, 1)));
         assert_eq!((sum, sum.total()), (usage((usize::MAX, 2, usize::MAX)), usize::MAX));
+    }
+
+    #[test]
+    fn a_time_is_known_where_all_parts_are() {
+        let took = |processor_micros| Usage { processor_micros, ..Usage::default() };
+        let check = |parts: &[Option<u64>], whole| {
+            let mut sum = Usage::NOTHING;
+            parts.iter().for_each(|part| sum.add(took(*part)));
+            assert_eq!(sum.processor_micros, whole, "{parts:?}");
+        };
+        check(&[], Some(0));
+        check(&[Some(2), Some(3)], Some(5));
+        check(&[Some(2), None, Some(3)], None);
+        assert_eq!(took(Some(u64::MAX)).plausible(0).processor_micros, Some(Usage::MOST as u64));
+        let old: Usage =
+            serde_json::from_str(r#"{"prompt_tokens":1,"cached_tokens":0,"completion_tokens":2}"#).unwrap();
+        assert_eq!(old.processor_micros, None, "records and workers from before");
+        assert!(!serde_json::to_string(&old).unwrap().contains("micros"));
     }
 }

@@ -9,7 +9,7 @@
 //! by what the student took. So a student is given up as soon as no rest of its answer could reach the bar any more, which never changes
 //! who answers, and dropped.
 //!
-//! The caller gets one answer and its usage alone. What happened stands in a hop: `accepted`, or `escalated` with the student among
+//! The caller gets one answer and its usage alone, but for the processor time, which is that of both. What happened stands in a hop: `accepted`, or `escalated` with the student among
 //! those who failed, and the score.
 //!
 //! Invariant: nothing of a student's answer leaves before it is accepted.
@@ -102,10 +102,11 @@ impl Inner {
     async fn teach(&self, request: GenerateRequest, heard: Heard) -> EventStream {
         let spare = self.on_failure == OnFailure::Student && matches!(heard.doubt, Some(Doubt::Unsure));
         if !spare {
-            return self.teacher.service.generate(request).await.unwrap_or_else(failed);
+            let answer = self.teacher.service.generate(request).await.unwrap_or_else(failed);
+            return with_work(answer, heard.took);
         }
         match first::open(self.teacher.service.as_ref(), request, None).await {
-            Ok(events) => events,
+            Ok(events) => with_work(events, heard.took),
             Err(error) if elsewhere(&error) => {
                 tracing::warn!(cascade = %self.name, %error, "the teacher failed: its student's answer is delivered");
                 let miss = Miss { who: self.teacher.model.clone(), error: error.word().to_owned() };
@@ -149,6 +150,18 @@ impl Inner {
             metrics::histogram!("tessera_cascade_score", "cascade" => name).record(score);
         }
     }
+}
+
+/// The teacher's answer with the processor time of a student who was asked in vain. Its tokens are in nobody's usage.
+fn with_work(answer: EventStream, student: Option<u64>) -> EventStream {
+    let counted = move |event| match event {
+        Ok(Event::Done(mut usage)) => {
+            usage.work(student);
+            Ok(Event::Done(usage))
+        }
+        other => other,
+    };
+    answer.map(counted).boxed()
 }
 
 fn failed(error: Error) -> EventStream {

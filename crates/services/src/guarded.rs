@@ -205,7 +205,7 @@ impl Watch {
             Event::Tokens { .. } => {}
             Event::Done(usage) => self.end(usage),
             Event::Started { prompt_tokens, cached_tokens } => {
-                self.usage = Usage { prompt_tokens, cached_tokens, completion_tokens: 0 };
+                self.usage = Usage { prompt_tokens, cached_tokens, completion_tokens: 0, ..Usage::default() };
                 self.ready.push_back(event);
             }
             other => self.ready.push_back(other),

@@ -50,8 +50,10 @@ impl Migrating {
         let answers = vec![Answer::default(); request.n.max(1)];
         let inner = self.inner.clone();
         let left = self.most;
-        let (with, broke, started, over) = (String::new(), Vec::new(), false, false);
-        let journey = Journey { inner, request, deadline, events, answers, wanted, started, with, broke, left, over };
+        let (with, broke) = (String::new(), Vec::new());
+        let (started, resumed, over) = (false, false, false);
+        let journey =
+            Journey { inner, request, deadline, events, answers, wanted, started, resumed, with, broke, left, over };
         Ok(stream::unfold(journey, async |mut journey| journey.next().await.map(|item| (item, journey))).boxed())
     }
 }
@@ -66,6 +68,8 @@ struct Journey {
     /// The caller wants to know the tokens, too.
     wanted: bool,
     started: bool,
+    /// It was taken up again: what the part before took, nobody tells.
+    resumed: bool,
     /// Who has the stream, and with whom it broke before.
     with: String,
     broke: Vec<Miss>,
@@ -135,7 +139,7 @@ impl Journey {
             sleep(PAUSE).await;
             match self.inner.generate(self.rest()?).await {
                 Ok(events) => {
-                    self.events = events;
+                    (self.events, self.resumed) = (events, true);
                     self.answers.iter_mut().for_each(Answer::expect_again);
                     return Ok(());
                 }
@@ -199,6 +203,10 @@ impl Journey {
                     hop.failed.splice(0..0, self.broke.drain(..));
                 }
                 Some(Event::Routed(hop))
+            }
+            Event::Done(mut usage) if self.resumed => {
+                usage.processor_micros = None;
+                Some(Event::Done(usage))
             }
             other => Some(other),
         })

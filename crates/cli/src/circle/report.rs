@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     Place,
-    traffic::{Between, Traffic},
+    traffic::{Between, Traffic, Work},
 };
 use crate::{audit, compose, screen};
 
@@ -20,6 +20,9 @@ pub(super) struct Numbers {
     pub(super) since: Traffic,
     /// What the teacher would have cost for what students answered since, in nano-units of currency.
     pub(super) saved: u64,
+    /// Seconds of processor time that it would have taken for what students were asked since, less what that took; `None` where somebody does not tell.
+    #[serde(default)]
+    pub(super) saved_processor_seconds: Option<f64>,
     /// Its three letters.
     pub(super) currency: String,
 }
@@ -31,7 +34,9 @@ pub(super) async fn numbers(place: &Place, lap: &Lap) -> anyhow::Result<Numbers>
     ledger.close().await;
     let (before, since) = counted?;
     let price = place.settings.prices.get(&place.section.teacher).cloned().unwrap_or_default();
-    Ok(Numbers { saved: since.saved(&price), currency: place.settings.ledger.currency.clone(), before, since })
+    let saved_processor_seconds = since.work.saved(before.work.teacher.and(since.work.teacher));
+    let currency = place.settings.ledger.currency.clone();
+    Ok(Numbers { saved: since.saved(&price), saved_processor_seconds, currency, before, since })
 }
 
 async fn both(ledger: &Ledger, place: &Place, lap: &Lap) -> ledger::Result<(Traffic, Traffic)> {
@@ -121,7 +126,8 @@ fn percent(estimate: &Value) -> String {
     format!("{value:.1} % ({low:.1} to {high:.1}, n = {})", estimate["n"])
 }
 
-fn traffic(Numbers { before, since, saved, currency }: &Numbers) -> String {
+fn traffic(numbers: &Numbers) -> String {
+    let Numbers { before, since, saved, currency, .. } = numbers;
     let rows = [("before the canary", before), ("since", since)].map(|(name, traffic)| {
         let eval::Estimate { value, low, high, .. } = traffic.share();
         let share = format!("{:.1} % ({:.1} to {:.1})", 100.0 * value, 100.0 * low, 100.0 * high);
@@ -131,7 +137,19 @@ fn traffic(Numbers { before, since, saved, currency }: &Numbers) -> String {
     let head = ["TRAFFIC", "ANSWERED", "BY STUDENT", "SECONDS EACH", "TEACHER'S TOKENS"].map(str::to_owned).to_vec();
     let table = screen::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
     let saved = audit::money(i64::try_from(*saved).unwrap_or(i64::MAX));
-    format!("{table}\nsaved      {saved} {currency} of the teacher's price")
+    format!("{table}\nsaved      {saved} {currency} of the teacher's price\n{}", processor(numbers))
+}
+
+/// What was computed for it, by who did.
+fn processor(Numbers { before, since, saved_processor_seconds, .. }: &Numbers) -> String {
+    let each = |work: Work| match work.each() {
+        Some(seconds) => format!("{seconds:.3} s each (n = {})", work.told),
+        None => "unknown".to_owned(),
+    };
+    let (student, both) = (each(since.work.student), each(since.work.both));
+    let teacher = each(before.work.teacher.and(since.work.teacher));
+    let saved = saved_processor_seconds.map_or_else(|| "unknown".to_owned(), |seconds| format!("{seconds:.1} s"));
+    format!("processor  student {student}, teacher {teacher}, teacher behind a student {both}; saved {saved}")
 }
 
 #[cfg(test)]
@@ -170,11 +188,21 @@ mod tests {
         ] {
             assert!(told.contains(words), "{words}: {told}");
         }
-        let since = Traffic { requests: 10, by_student: 6, ..Traffic::default() };
-        let report = Numbers { before: Traffic::default(), since, saved: 1_500_000, currency: "USD".to_owned() };
-        lap.report = Some(serde_json::to_value(report).unwrap());
+        let mut since = Traffic { requests: 10, by_student: 6, ..Traffic::default() };
+        since.work.student = Work { answers: 6, told: 6, seconds: 1.5 };
+        let before = Traffic::default();
+        let (saved, saved_processor_seconds, currency) = (1_500_000, Some(7.25), "USD".to_owned());
+        lap.report =
+            Some(serde_json::to_value(Numbers { before, since, saved, saved_processor_seconds, currency }).unwrap());
+        let words = "student 0.250 s each (n = 6), teacher unknown, teacher behind a student unknown; saved 7.2 s";
+        assert!(text(&lap).contains(words), "{}", text(&lap));
         assert!(text(&lap).contains("60.0 % (") && text(&lap).contains("0.0015 USD"), "{}", text(&lap));
-        assert_eq!(table(&[lap])[1][4], "60.0 %");
+        assert_eq!(table(std::slice::from_ref(&lap))[1][4], "60.0 %");
+        for part in ["before", "since"] {
+            lap.report.as_mut().unwrap()[part].as_object_mut().unwrap().remove("work");
+        }
+        lap.report.as_mut().unwrap().as_object_mut().unwrap().remove("saved_processor_seconds");
+        assert!(text(&lap).contains("saved unknown"), "a lap from before: {}", text(&lap));
     }
 
     #[test]

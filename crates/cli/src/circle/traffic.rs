@@ -1,4 +1,4 @@
-//! What became of a rollout's requests, counted from the ledger: who answered, how long it took, what the teacher would have cost.
+//! What became of a rollout's requests, counted from the ledger: who answered, how long it took, what the teacher would have cost and computed.
 
 use std::time::Duration;
 
@@ -23,6 +23,63 @@ pub(super) struct Traffic {
     pub(super) student_tokens: [u64; 2],
     /// And of those that the teacher gave.
     pub(super) teacher_tokens: [u64; 2],
+    /// What the answers took of processors.
+    #[serde(default)]
+    pub(super) work: Workers,
+}
+
+/// Processor time by who worked on an answer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Workers {
+    /// A student answered.
+    pub(super) student: Work,
+    /// The teacher answered behind a student: the time of both.
+    pub(super) both: Work,
+    /// The teacher answered, and no student was there.
+    pub(super) teacher: Work,
+}
+
+/// Processor time of some answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Work {
+    /// How many they are.
+    pub(super) answers: usize,
+    /// Of these, those whose records say what they took.
+    pub(super) told: usize,
+    /// Seconds of those.
+    pub(super) seconds: f64,
+}
+
+impl Work {
+    fn add(&mut self, micros: Option<u64>) {
+        self.answers += 1;
+        self.told += usize::from(micros.is_some());
+        self.seconds += Duration::from_micros(micros.unwrap_or(0)).as_secs_f64();
+    }
+
+    /// Both together.
+    pub(super) fn and(self, other: Self) -> Self {
+        let (answers, told) = (self.answers + other.answers, self.told + other.told);
+        Self { answers, told, seconds: self.seconds + other.seconds }
+    }
+
+    /// Mean seconds of an answer, of those that say it.
+    pub(super) fn each(&self) -> Option<f64> {
+        (self.told > 0).then(|| self.seconds / self.told as f64)
+    }
+
+    /// Seconds of all of them, where all say it.
+    fn whole(&self) -> Option<f64> {
+        (self.told == self.answers).then_some(self.seconds)
+    }
+}
+
+impl Workers {
+    /// Seconds that `teacher`, as it works alone, would have taken for what had a student, less what that took; `None` where somebody does not tell.
+    pub(super) fn saved(&self, teacher: Work) -> Option<f64> {
+        let with_student = self.student.and(self.both);
+        Some(teacher.each()? * with_student.answers as f64 - with_student.whole()?)
+    }
 }
 
 /// When requests were accepted, in microseconds since 1970.
@@ -52,7 +109,8 @@ impl Traffic {
             self.others += 1;
             return;
         }
-        let by_student = record.route.hops.iter().any(|hop| hop.reason == Reason::Accepted);
+        let met = |reason| record.route.hops.iter().any(|hop| hop.reason == reason);
+        let (by_student, escalated) = (met(Reason::Accepted), met(Reason::Escalated));
         self.requests += 1;
         self.by_student += usize::from(by_student);
         let micros = record.settled_at.unwrap_or(record.accepted_at).saturating_sub(record.accepted_at);
@@ -60,6 +118,12 @@ impl Traffic {
         let tokens = if by_student { &mut self.student_tokens } else { &mut self.teacher_tokens };
         tokens[0] += record.usage.prompt_tokens as u64;
         tokens[1] += record.usage.completion_tokens as u64;
+        let work = match (by_student, escalated) {
+            (true, _) => &mut self.work.student,
+            (false, true) => &mut self.work.both,
+            (false, false) => &mut self.work.teacher,
+        };
+        work.add(record.usage.processor_micros);
     }
 
     /// The share that a student answered.
@@ -94,5 +158,24 @@ mod tests {
         assert_eq!(traffic.saved(&price), 600_000_000, "two million at 0.15 and half a million at 0.60");
         assert_eq!((traffic.share().value, traffic.share().n), (0.75, 4));
         assert_eq!(Traffic::default().seconds_each(), 0.0);
+    }
+
+    #[test]
+    fn computing_is_saved_only_where_everybody_tells() {
+        let work = |times: &[Option<u64>]| {
+            let mut work = Work::default();
+            times.iter().for_each(|micros| work.add(*micros));
+            work
+        };
+        let check = |student: &[_], both: &[_], teacher: &[_], saved: Option<f64>| {
+            let workers = Workers { student: work(student), both: work(both), teacher: Work::default() };
+            assert_eq!(workers.saved(work(teacher)), saved, "{student:?} {both:?} {teacher:?}");
+        };
+        let second = Some(1_000_000);
+        check(&[second, second], &[Some(5_000_000)], &[Some(4_000_000), Some(4_000_000), None], Some(5.0));
+        check(&[second], &[Some(6_000_000)], &[second], Some(-5.0));
+        check(&[second], &[None], &[second], None);
+        check(&[second], &[], &[None], None);
+        check(&[], &[], &[second], Some(0.0));
     }
 }

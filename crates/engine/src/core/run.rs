@@ -4,10 +4,10 @@ use std::{ops::Range, time::Duration};
 
 use kernels::{Device, Span, log_sum_exp, top_k};
 use model::Batch;
-use protocol::{FinishReason, TokenLogprob};
+use protocol::{Event, FinishReason, TokenLogprob};
 use text::Tokenizer;
 
-use super::Core;
+use super::{Core, Output, micros};
 use crate::{
     control::Allowed,
     executor::Executor,
@@ -59,6 +59,7 @@ impl<E: Executor> Core<E> {
             self.close_read();
             self.count_step(buffers.tokens.len());
             self.time_tokens(self.clock.now());
+            self.book_work(buffers.tokens.len());
         }
         self.buffers = buffers;
     }
@@ -204,6 +205,22 @@ impl<E: Executor> Core<E> {
         self.stats.steps += 1;
         self.stats.batch_rows = rows;
         self.meters.batch_rows.record(rows as f64);
+    }
+
+    /// Shares out the processor time since the step before by the rows of this one. Whoever wants to know it as it grows is told ahead of the
+    /// step's text, behind which the answer may be given up.
+    fn book_work(&mut self, rows: usize) {
+        let Some(now) = self.executor.processor_time() else { return };
+        let step = now.saturating_sub(self.processor.replace(now).unwrap_or(now));
+        let mut told = Vec::new();
+        for sequence in self.running.iter().filter(|sequence| sequence.rows > 0) {
+            let Some(request) = self.requests.get_mut(&sequence.request) else { continue };
+            request.worked += step.mul_f64(sequence.rows as f64 / rows as f64);
+            if request.report_work {
+                told.push((sequence.request, Ok(Output::Event(Event::Worked(micros(request.worked))))));
+            }
+        }
+        self.out.splice(0..0, told);
     }
 
     /// Times the tokens of this step: the first of an answer from its submission, the others from the one before.

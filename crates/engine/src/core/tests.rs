@@ -72,6 +72,7 @@ fn answers(max_tokens: usize) -> Answers {
         echo: None,
         score_from: None,
         report_tokens: false,
+        report_work: false,
     }
 }
 

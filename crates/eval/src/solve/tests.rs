@@ -22,7 +22,7 @@ impl Generate for Parrot {
         let Prompt::Chat(chat) = request.prompt else { unreachable!() };
         let problem = chat.messages[1].content.clone().unwrap();
         let text = Event::Text { choice: 0, text: problem.split(' ').next().unwrap().into(), logprobs: Vec::new() };
-        let usage = Usage { prompt_tokens: 9, cached_tokens: 0, completion_tokens: 2 };
+        let usage = Usage { prompt_tokens: 9, cached_tokens: 0, completion_tokens: 2, ..Usage::default() };
         let end = Event::Finished { choice: 0, reason: FinishReason::Stop };
         let events: EventStream = Box::pin(stream::iter([text, end, Event::Done(usage)].map(Ok)));
         async move { Ok(events) }.boxed()

@@ -363,6 +363,7 @@ fn settled(view: &View, record: &Record) -> Markup {
             view.t("audit.tokens"),
             html! { (number(usage.prompt_tokens as u64)) " + " (number(usage.completion_tokens as u64)) },
         ),
+        (view.t("audit.processor"), html! { (processor(view, usage.processor_micros)) }),
         (view.t("audit.cost"), html! { (money(record.cost)) }),
         (view.t("audit.route"), route(view, &record.route)),
         (view.t("audit.weights"), html! { code { (record.answered.digest) } }),
@@ -371,6 +372,11 @@ fn settled(view: &View, record: &Record) -> Markup {
         (stages(view, record))
         (pairs(&rows))
     }
+}
+
+/// Processor time, where it is known.
+fn processor(view: &View, micros: Option<u64>) -> String {
+    micros.map_or_else(|| view.t("audit.unknown").to_owned(), |micros| format!("{} ms", number(micros / 1000)))
 }
 
 /// Who answered, and every choice on the way there.

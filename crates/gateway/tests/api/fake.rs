@@ -99,7 +99,7 @@ pub(crate) fn ends(choice: usize) -> Event {
 }
 
 pub(crate) fn done() -> Event {
-    Event::Done(Usage { prompt_tokens: 3, cached_tokens: 1, completion_tokens: 2 })
+    Event::Done(Usage { prompt_tokens: 3, cached_tokens: 1, completion_tokens: 2, ..Usage::default() })
 }
 
 pub(crate) fn scored(token: &[u8], logprob: Option<f32>, top: &[(&[u8], f32)]) -> TokenLogprob {

@@ -21,6 +21,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::work::Clocks;
+
 /// How long a worker without work, or a caller without tasks left, spins before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
 /// Spins between two looks at the clock.
@@ -38,6 +40,7 @@ thread_local! {
 pub(super) struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    clocks: Clocks,
     /// Held by the caller whose job runs.
     turn: Mutex<()>,
 }
@@ -78,8 +81,12 @@ impl Pool {
             std::thread::Builder::new().name(format!("kernels-{i}")).spawn(move || shared.work())
         };
         // A system that refuses a thread gets a smaller pool: slower, and just as right.
-        let workers = (1..threads).map_while(|i| spawn(i).ok()).collect();
-        Self { shared, workers, turn: Mutex::new(()) }
+        let workers: Vec<_> = (1..threads).map_while(|i| spawn(i).ok()).collect();
+        Self { shared, clocks: Clocks::of(&workers), workers, turn: Mutex::new(()) }
+    }
+
+    pub(super) fn processor_time(&self) -> Option<Duration> {
+        self.clocks.read()
     }
 
     pub(super) fn threads(&self) -> usize {

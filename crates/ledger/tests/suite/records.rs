@@ -31,7 +31,7 @@ pub(crate) fn answer() -> Settled {
         verdicts: vec![json!({"category": "pii", "action": "none"})],
         route: Route { chosen: "engine".into(), why: "the only one".into(), hops: vec![] },
         answered: Answered { model: "smollm2".into(), adapter: String::new(), digest: "sha256:1".into() },
-        usage: Usage { prompt_tokens: 10, cached_tokens: 4, completion_tokens: 7 },
+        usage: Usage { prompt_tokens: 10, cached_tokens: 4, completion_tokens: 7, processor_micros: Some(250_000) },
         latency: [("queue".into(), 5), ("first_token".into(), 90)].into(),
         charges: vec![Charge::new(Item::InputTokens, 6, 1_500_000), Charge::new(Item::OutputTokens, 7, 500_000)],
     }

@@ -264,7 +264,7 @@ impl Streamed for Stream {
         let mut out = Vec::new();
         match event {
             Event::Started { prompt_tokens, cached_tokens } => {
-                self.begin(Usage { prompt_tokens, cached_tokens, completion_tokens: 0 }, &mut out);
+                self.begin(Usage { prompt_tokens, cached_tokens, completion_tokens: 0, ..Usage::default() }, &mut out);
             }
             Event::Text { text, .. } if !text.is_empty() => {
                 self.begin(Usage::default(), &mut out);
@@ -292,6 +292,7 @@ impl Streamed for Stream {
             | Event::PromptLogprobs(_)
             | Event::Tokens { .. }
             | Event::Checked(_)
+            | Event::Worked(_)
             | Event::Held { .. } => {}
         }
         out
@@ -372,6 +373,7 @@ impl Collected for Collector {
             | Event::PromptLogprobs(_)
             | Event::Tokens { .. }
             | Event::Checked(_)
+            | Event::Worked(_)
             | Event::Held { .. } => {}
         }
     }

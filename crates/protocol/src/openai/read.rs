@@ -94,6 +94,8 @@ struct IncomingUsage {
     prompt_tokens: Option<usize>,
     completion_tokens: Option<usize>,
     prompt_tokens_details: Option<IncomingDetails>,
+    /// What only we are known to send: whatever else it may be with others, it breaks no answer.
+    processor_micros: Value,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -213,6 +215,7 @@ impl From<IncomingUsage> for Usage {
             prompt_tokens: usage.prompt_tokens.unwrap_or(0),
             cached_tokens: usage.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or(0),
             completion_tokens: usage.completion_tokens.unwrap_or(0),
+            processor_micros: usage.processor_micros.as_u64(),
         }
     }
 }

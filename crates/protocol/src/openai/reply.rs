@@ -31,6 +31,9 @@ pub struct UsageBody {
     pub total_tokens: usize,
     /// How much of the prompts was cheap.
     pub prompt_tokens_details: PromptTokensDetails,
+    /// Ours: microseconds of processor time that the model's steps took; absent where somebody who worked on the answer does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor_micros: Option<u64>,
 }
 
 /// A share of the prompt tokens.
@@ -40,14 +43,15 @@ pub struct PromptTokensDetails {
     pub cached_tokens: usize,
 }
 
-impl UsageBody {
-    /// Counts another prompt in.
-    pub(super) fn add(&mut self, usage: Usage) {
-        let cached = &mut self.prompt_tokens_details.cached_tokens;
-        *cached = cached.saturating_add(usage.cached_tokens);
-        self.prompt_tokens = self.prompt_tokens.saturating_add(usage.prompt_tokens);
-        self.completion_tokens = self.completion_tokens.saturating_add(usage.completion_tokens);
-        self.total_tokens = self.total_tokens.saturating_add(usage.total());
+impl From<Usage> for UsageBody {
+    fn from(usage: Usage) -> Self {
+        Self {
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            total_tokens: usage.total(),
+            prompt_tokens_details: PromptTokensDetails { cached_tokens: usage.cached_tokens },
+            processor_micros: usage.processor_micros,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use protocol::{
     openai::{Call, Collected, Envelope, Streamed},
 };
 
-const USAGE: Usage = Usage { prompt_tokens: 9, cached_tokens: 4, completion_tokens: 3 };
+const USAGE: Usage = Usage { prompt_tokens: 9, cached_tokens: 4, completion_tokens: 3, processor_micros: None };
 
 fn envelope() -> Envelope {
     Envelope { id: "msg_1".to_owned(), model: "m".to_owned(), ..Envelope::default() }
@@ -118,7 +118,7 @@ fn what_a_reader_meets() {
         &[call(0, false, "{}")],
     );
     check(r#"{"type":"content_block_delta","index":7,"delta":{"type":"input_json_delta","partial_json":"{}"}}"#, &[]);
-    let usage = Usage { prompt_tokens: 5, cached_tokens: 0, completion_tokens: 8 };
+    let usage = Usage { prompt_tokens: 5, cached_tokens: 0, completion_tokens: 8, ..Usage::default() };
     check(r#"{"type":"message_delta","delta":{},"usage":{"output_tokens":8}}"#, &[]);
     let stop = Event::Finished { choice: 0, reason: FinishReason::Stop };
     check(r#"{"type":"message_stop"}"#, &[stop, Event::Done(usage)]);

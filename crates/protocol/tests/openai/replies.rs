@@ -48,7 +48,7 @@ fn numbered(mut events: Vec<Event>) -> Vec<Event> {
         }
     }
     let finished = (0..2).map(|choice| Event::Finished { choice, reason: FinishReason::Length });
-    let usage = Usage { prompt_tokens: 3, cached_tokens: 1, completion_tokens: 2 };
+    let usage = Usage { prompt_tokens: 3, cached_tokens: 1, completion_tokens: 2, processor_micros: Some(1500) };
     events.into_iter().chain(finished).chain([Event::Done(usage)]).collect()
 }
 

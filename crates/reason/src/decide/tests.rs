@@ -68,7 +68,7 @@ impl Generate for Model {
                 Event::Text { choice: 0, text: text.clone(), logprobs: Vec::new() }
             }
         };
-        let usage = Usage { prompt_tokens: 1, cached_tokens: 0, completion_tokens: 0 };
+        let usage = Usage { prompt_tokens: 1, cached_tokens: 0, completion_tokens: 0, ..Usage::default() };
         let events = stream::iter([Ok(event), Ok(Event::Done(usage))]);
         async move { Ok(events.boxed()) }.boxed()
     }

@@ -56,7 +56,7 @@ fn events(say: Say) -> EventStream {
         Say::Vanish => return Box::pin(stream::empty()),
     };
     let logprobs = score.map(|score| TokenLogprob { id: 0, bytes: Vec::new(), logprob: Some(score), top: Vec::new() });
-    let usage = Usage { prompt_tokens: 10, cached_tokens: 4, completion_tokens: 1 };
+    let usage = Usage { prompt_tokens: 10, cached_tokens: 4, completion_tokens: 1, ..Usage::default() };
     let text = Event::Text { choice: 0, text: text.to_owned(), logprobs: logprobs.into_iter().collect() };
     Box::pin(stream::iter([text, Event::Finished { choice: 0, reason }, Event::Done(usage)].map(Ok)))
 }
@@ -115,7 +115,10 @@ async fn values_are_computed_and_put_in() {
     let written = ["48 / 2 = 24 (0)", "#1 + 48 = 72 (0)"].map(str::to_owned).to_vec();
     assert_eq!(summary(&solution), (Some("72"), Verdict::Verified, written));
     assert_eq!((solution.chains[0].unknowns[0].as_str(), solution.confidence), ("the clips", 1.0));
-    assert_eq!(solution.usage, Usage { prompt_tokens: 40, cached_tokens: 16, completion_tokens: 4 });
+    assert_eq!(
+        solution.usage,
+        Usage { prompt_tokens: 40, cached_tokens: 16, completion_tokens: 4, ..Usage::default() }
+    );
     let told: Vec<_> = steps.iter().map(|s| (s.step, s.action.as_str(), s.result.as_str().unwrap())).collect();
     assert_eq!(told, [(1, "unknown", "the clips"), (2, "in May", "24"), (3, "both", "72"), (4, "answer", "72")]);
     assert_eq!(steps[1].rule.as_deref(), Some("computed"));

@@ -87,6 +87,8 @@ pub(super) struct Heard {
     pub(super) score: Option<f64>,
     /// What speaks against it.
     pub(super) doubt: Option<Doubt>,
+    /// Microseconds of processor time that it took, as far as it was heard; `None` where it does not tell.
+    pub(super) took: Option<u64>,
 }
 
 impl Heard {
@@ -96,7 +98,7 @@ impl Heard {
     }
 
     fn unasked(doubt: Doubt) -> Self {
-        Self { events: Vec::new(), score: None, doubt: Some(doubt) }
+        Self { events: Vec::new(), score: None, doubt: Some(doubt), took: Some(0) }
     }
 }
 
@@ -161,7 +163,7 @@ impl Student {
             Ok(()) => self.against(&listening).await,
         };
         let unsure = || (sure <= bar.threshold).then_some(Doubt::Unsure);
-        Heard { doubt: doubt.or_else(unsure), score, events: listening.events }
+        Heard { doubt: doubt.or_else(unsure), score, events: listening.events, took: listening.usage.processor_micros }
     }
 
     /// What speaks against asking the student at all.
@@ -184,10 +186,10 @@ impl Student {
         }
     }
 
-    /// The request as the student gets it, with scores wherever it can give them.
+    /// The request as the student gets it, with scores wherever it can give them, and its work told while it may still be given up.
     fn to_student(&self, request: &GenerateRequest) -> GenerateRequest {
         let logprobs = request.logprobs.or_else(|| self.scores(request).then_some(0));
-        GenerateRequest { model: self.target.model.clone(), logprobs, ..request.clone() }
+        GenerateRequest { model: self.target.model.clone(), logprobs, report_work: true, ..request.clone() }
     }
 
     /// The student tells how likely its tokens were. One that has to be told schemas in words has no scores under them.
@@ -307,6 +309,11 @@ impl Listening {
             Event::ToolCall { choice, .. } => self.said(*choice).called = true,
             Event::Finished { choice, reason } => self.said(*choice).reason = Some(*reason),
             Event::Done(usage) => self.usage = *usage,
+            Event::Worked(micros) => {
+                // For us alone: the caller did not ask.
+                self.usage.processor_micros = Some(*micros);
+                return Ok(());
+            }
             _ => {}
         }
         let other = matches!(&event, Event::Routed(hop) if !self.expects(&hop.digest, &hop.adapter));

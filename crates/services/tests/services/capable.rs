@@ -82,7 +82,7 @@ async fn check(answers: &[&str], times: usize, heard: &str, outcome: Outcome, de
     let finding = Finding { choice: Some(0), rule: "schema".to_owned(), outcome, detail: detail.to_owned() };
     assert!(events.contains(&Event::Checked(finding)), "{answers:?}: {events:?}");
     let tokens = 2 * times;
-    let usage = Usage { prompt_tokens: 3 * times, cached_tokens: 0, completion_tokens: tokens };
+    let usage = Usage { prompt_tokens: 3 * times, cached_tokens: 0, completion_tokens: tokens, ..Usage::default() };
     assert_eq!(events.last(), Some(&Event::Done(usage)), "both answers are paid for");
     for request in fake.asked.lock().iter() {
         assert_eq!(request.format, Format::JsonObject);

@@ -29,7 +29,7 @@ fn sure(pieces: &[(&str, u32)], reason: FinishReason) -> Vec<Step> {
         Event::Text { choice: 0, text: (*text).to_owned(), logprobs: vec![score] }
     };
     let pieces = pieces.iter().map(piece);
-    let usage = Usage { prompt_tokens: 3, cached_tokens: 0, completion_tokens: 7 };
+    let usage = Usage { prompt_tokens: 3, completion_tokens: 7, ..Usage::default() };
     let end = [Event::Finished { choice: 0, reason }, Event::Done(usage)];
     std::iter::once(started()).chain(pieces).chain(end).map(Step::Send).collect()
 }
@@ -335,7 +335,7 @@ async fn a_failing_teacher_costs_what_the_settings_say() {
     assert_eq!((second.0, &*second.2), (Reason::Fallback, &["large upstream_failed".to_owned()][..]));
 }
 
-/// What a caller asks for, the student is asked for, too; scores beside it.
+/// What a caller asks for, the student is asked for, too; scores and its work beside it.
 #[tokio::test(start_paused = true)]
 async fn the_student_hears_the_callers_words() {
     let pair = taught(sure(&[("42", 99)], FinishReason::Stop));
@@ -346,8 +346,9 @@ async fn the_student_hears_the_callers_words() {
     assert!(heard.iter().any(|event| matches!(event, Event::Text { logprobs, .. } if logprobs.len() == 1)));
     events(&cascade, request()).await.unwrap();
     let asked = asked.asked.lock().clone();
-    assert_eq!(asked[0], GenerateRequest { model: "small".to_owned(), ..wanted });
-    assert_eq!(asked[1], GenerateRequest { model: "small".to_owned(), logprobs: Some(0), ..request() });
+    let to_student = |request| GenerateRequest { model: "small".to_owned(), report_work: true, ..request };
+    assert_eq!(asked[0], to_student(wanted));
+    assert_eq!(asked[1], GenerateRequest { logprobs: Some(0), ..to_student(request()) });
 }
 
 #[test]
@@ -360,4 +361,37 @@ fn a_cascade_is_a_model_of_its_own() {
     assert!(cascade.ready().is_ok());
     *teacher.broken.lock() = Some(error(ErrorKind::Upstream));
     assert!(cascade.ready().is_err());
+}
+
+/// What the student computed in vain counts, also of an answer that was given up; a time that somebody does not tell is unknown.
+#[tokio::test(start_paused = true)]
+async fn processor_time_is_that_of_all_who_were_asked() {
+    let took = |mut steps: Vec<Step>, micros: Option<u64>| {
+        for step in &mut steps {
+            if let Step::Send(Event::Done(usage)) = step {
+                usage.processor_micros = micros;
+            }
+        }
+        steps
+    };
+    let student = |percent, micros| took(sure(&[("4", 90), ("2", percent)], FinishReason::Stop), micros);
+    let pair = |student, teacher| Pair::new(Ok(student), Ok(took(says(TAUGHT.1), teacher)));
+    let mut given_up = student(1, Some(9));
+    given_up.insert(2, Step::Send(Event::Worked(4)));
+    let heard_out = Pair { on_failure: OnFailure::Student, ..pair(student(1, Some(9)), Some(100)) };
+    let long = Pair { bar: Bar { longest: Some(1), ..heard_out.bar.clone() }, ..pair(student(90, Some(9)), Some(100)) };
+    for (pair, whole) in [
+        (pair(student(90, Some(9)), Some(100)), Some(9)),
+        (pair(student(90, None), Some(100)), None),
+        (heard_out, Some(109)),
+        (pair(given_up, Some(100)), Some(104)),
+        (pair(student(1, None), Some(100)), None),
+        (pair(student(1, Some(9)), None), None),
+        (long, Some(100)),
+    ] {
+        let heard = events(&pair.cascade(), request()).await.unwrap();
+        let Some(Event::Done(usage)) = heard.last() else { panic!("{heard:?}") };
+        assert_eq!(usage.processor_micros, whole, "{heard:?}");
+        assert!(!heard.iter().any(|event| matches!(event, Event::Worked(_))), "nobody asked for it");
+    }
 }

@@ -91,7 +91,7 @@ pub(crate) fn ends() -> Event {
 }
 
 pub(crate) fn done() -> Event {
-    Event::Done(Usage { prompt_tokens: 3, cached_tokens: 0, completion_tokens: 2 })
+    Event::Done(Usage { prompt_tokens: 3, cached_tokens: 0, completion_tokens: 2, ..Usage::default() })
 }
 
 /// A whole answer.

@@ -185,6 +185,11 @@ proptest! {
     fn a_resumed_stream_says_what_an_unbroken_one_says(plan in plan(), share in 0..101usize) {
         let plan = Plan { scored: false, ..plan };
         let whole = alone(&plan, &[]);
-        prop_assert_eq!(told(&alone(&plan, &beginnings(&plan, &whole, share))), told(&whole));
+        // What it took is another matter: tokens that are known are rows of a prompt.
+        let said = |outputs: &[Result<Output, Error>]| {
+            let told = told(outputs);
+            Told { usage: told.usage.map(|usage| Usage { processor_micros: None, ..usage }), ..told }
+        };
+        prop_assert_eq!(said(&alone(&plan, &beginnings(&plan, &whole, share))), said(&whole));
     }
 }

@@ -223,3 +223,34 @@ fn an_answer_that_left_early_is_read_whole_in_the_next_turn() {
     assert_eq!(told.texts[&0], text);
     assert_eq!(told.usage.unwrap().cached_tokens, 60, "the first prompt is reused, its answer is not");
 }
+
+#[test]
+fn processor_time_is_shared_out_by_rows() {
+    let mut bench = Bench::new(64, EngineConfig::default());
+    let short = bench.core.submit(job(prompt(30, 1), long(4))).unwrap();
+    let several = Answers { choices: (0..3).map(|_| Choice::default()).collect(), ..long(20) };
+    let long = bench.core.submit(job(prompt(700, 2), several)).unwrap();
+    let outputs = bench.finish();
+    let took = |id| told(&outputs[&id]).usage.unwrap().processor_micros.unwrap();
+    // The fake's processor takes 100 us a row: a prompt's rows, and one more for each token but the last.
+    let near = |micros: u64, rows: u64| micros.abs_diff(100 * rows) <= 2;
+    assert!(near(took(short), 30 + 3), "{}", took(short));
+    assert!(near(took(long), 700 + 2 + 3 * 19), "{}", took(long));
+    assert!(near(took(short) + took(long), bench.rows()), "nothing is lost and nothing counted twice");
+}
+
+#[test]
+fn whoever_may_give_up_knows_what_it_took_so_far() {
+    let mut bench = Bench::new(64, EngineConfig::default());
+    let id = bench.core.submit(job(prompt(10, 1), Answers { report_work: true, ..long(3) })).unwrap();
+    let outputs = bench.finish().remove(&id).unwrap();
+    let told: Vec<_> = outputs
+        .iter()
+        .filter_map(|output| match output {
+            Ok(Output::Event(Event::Worked(micros))) => Some(*micros),
+            Ok(Output::Event(Event::Text { .. })) => Some(0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [1000, 0, 1100, 0, 1200, 0], "each ahead of the text that came of it");
+}

@@ -253,6 +253,8 @@ pub(super) const TEXTS: &[(&str, &str, &str)] = &[
     ("audit.what", "What", "类型"),
     ("audit.said", "Asked", "内容"),
     ("audit.tokens", "Tokens", "token"),
+    ("audit.processor", "Processor time", "处理器时间"),
+    ("audit.unknown", "unknown", "未知"),
     ("audit.took", "Took", "用时"),
     ("audit.cost", "Cost", "费用"),
     ("audit.outcome", "Outcome", "结果"),

@@ -217,7 +217,7 @@ impl Streamed for Stream {
                 self.piece(ChunkChoice { index: choice, delta: Delta::default(), logprobs: None, finish_reason })
             }
             Event::Done(usage) => {
-                self.usage.add(usage);
+                self.usage = usage.into();
                 Vec::new()
             }
             Event::Routed(hop) => {
@@ -230,6 +230,7 @@ impl Streamed for Stream {
             | Event::PromptLogprobs(_)
             | Event::Tokens { .. }
             | Event::Checked(_)
+            | Event::Worked(_)
             | Event::Held { .. } => Vec::new(),
         }
     }
@@ -319,7 +320,7 @@ impl Collected for Collector {
                     c.finish_reason = Some(finish_reason(reason).to_owned());
                 }
             }
-            Event::Done(usage) => self.body.usage.add(usage),
+            Event::Done(usage) => self.body.usage = usage.into(),
             Event::Routed(hop) => {
                 if let Some(model) = hop.answers_as() {
                     model.clone_into(&mut self.body.model);
@@ -329,6 +330,7 @@ impl Collected for Collector {
             | Event::PromptLogprobs(_)
             | Event::Tokens { .. }
             | Event::Checked(_)
+            | Event::Worked(_)
             | Event::Held { .. } => {}
         }
     }

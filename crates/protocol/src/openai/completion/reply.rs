@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Event, FinishReason, TokenLogprob,
+    Error, Event, FinishReason, TokenLogprob, Usage,
     openai::{
         Call, Chunk, Collected, CompletionLogprobs, Envelope, ErrorBody, Streamed, UsageBody, reply::finish_reason,
     },
@@ -52,7 +52,7 @@ struct Answers {
     envelope: Envelope,
     n: usize,
     scored: bool,
-    usage: UsageBody,
+    usage: Usage,
     places: Vec<Place>,
 }
 
@@ -72,7 +72,7 @@ impl Answers {
         let n = call.n();
         let scored = call.requests.iter().any(|r| r.logprobs.is_some());
         let places = vec![Place::default(); call.requests.len() * n];
-        Self { envelope, n, scored, usage: UsageBody::default(), places }
+        Self { envelope, n, scored, usage: Usage::NOTHING, places }
     }
 
     /// The piece of an answer this event is, if any.
@@ -100,6 +100,7 @@ impl Answers {
             | Event::ToolCall { .. }
             | Event::Tokens { .. }
             | Event::Checked(_)
+            | Event::Worked(_)
             | Event::Held { .. } => None,
         }
     }
@@ -189,7 +190,7 @@ impl Streamed for Stream {
     }
 
     fn finish(&mut self) -> Option<Completion> {
-        self.include_usage.then(|| self.answers.frame(Vec::new(), Some(self.answers.usage)))
+        self.include_usage.then(|| self.answers.frame(Vec::new(), Some(self.answers.usage.into())))
     }
 
     fn fail(&mut self, error: &Error) -> ErrorBody {
@@ -225,7 +226,7 @@ impl Collected for Collector {
     }
 
     fn finish(self) -> Completion {
-        let usage = Some(self.answers.usage);
+        let usage = Some(self.answers.usage.into());
         self.answers.frame(self.choices, usage)
     }
 }

@@ -53,10 +53,18 @@ fn chunks_become_events() {
         &[ends(FinishReason::Stop), done(0)],
     );
     let usage = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":1}}}"#;
-    let counted = Event::Done(Usage { prompt_tokens: 3, cached_tokens: 1, completion_tokens: 2 });
-    check(&[stop, usage, "[DONE]"], &[ends(FinishReason::Stop), counted]);
+    let counted = Usage { prompt_tokens: 3, cached_tokens: 1, completion_tokens: 2, ..Usage::default() };
+    check(&[stop, usage, "[DONE]"], &[ends(FinishReason::Stop), Event::Done(counted)]);
+    for (said, processor_micros) in [("1500", Some(1500)), ("\"a while\"", None), ("-1", None)] {
+        let told = usage.replace("2,", &format!("2,\"processor_micros\":{said},"));
+        check(
+            &[stop, &told, "[DONE]"],
+            &[ends(FinishReason::Stop), Event::Done(Usage { processor_micros, ..counted })],
+        );
+    }
     let absurd = usage.replace(['3', '2'], "18446744073709551615");
-    let believed = Usage { prompt_tokens: Usage::MOST, cached_tokens: 1, completion_tokens: Usage::MOST };
+    let (prompt_tokens, completion_tokens) = (Usage::MOST, Usage::MOST);
+    let believed = Usage { prompt_tokens, cached_tokens: 1, completion_tokens, ..Usage::default() };
     check(&[stop, &absurd, "[DONE]"], &[ends(FinishReason::Stop), Event::Done(believed)]);
 }
 

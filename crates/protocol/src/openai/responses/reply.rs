@@ -304,6 +304,7 @@ impl Answer {
             | Event::PromptLogprobs(_)
             | Event::Tokens { .. }
             | Event::Checked(_)
+            | Event::Worked(_)
             | Event::Held { .. } => {}
         }
         changes
