@@ -17,6 +17,8 @@ pub(crate) struct RolloutArgs {
 enum RolloutVerb {
     /// List the versions with their weights, what was counted of them, and how they stand beside the first of most callers; where canaries are
     List(AskArgs),
+    /// Say what rollouts show as experiments, each by the metric that its settings name, and how much it still takes
+    Experiments(AskArgs),
     /// Say how many requests two equal parts need until a difference between them shows
     Size(SizeArgs),
     /// Show one rollout as JSON, its shadow included
@@ -86,6 +88,11 @@ pub(crate) async fn run(args: RolloutArgs) -> anyhow::Result<()> {
             let canaries: String = found.iter().filter_map(canary).collect();
             screen::show(json, &found, screen::table(&table(&found)) + &canaries)
         }
+        RolloutVerb::Experiments(AskArgs { server, json }) => {
+            let found = remote::get(&server.url, "/v1/experiments").await?;
+            let found = found["experiments"].as_array().cloned().unwrap_or_default();
+            screen::show(json, &found, screen::table(&experiments(&found)))
+        }
         RolloutVerb::Size(args) => size(&args),
         RolloutVerb::Show { name, server } => {
             let found = rollouts(&server).await?;
@@ -136,6 +143,28 @@ fn table(rollouts: &[Value]) -> Vec<Vec<String>> {
         })
     });
     std::iter::once(head).chain(rows).collect()
+}
+
+/// A row for each version beside the one it is compared with.
+fn experiments(found: &[Value]) -> Vec<Vec<String>> {
+    let head = ["NAME", "METRIC", "VERSION", "SAMPLES", "MEAN", "DIFFERENCE", "LOW", "HIGH", "STILL NEEDED", "VERDICT"];
+    let rows = found.iter().flat_map(|experiment| {
+        experiment["versions"].as_array().into_iter().flatten().map(|version| {
+            let of = ["model", "metric"].map(|key| told(&experiment[key]));
+            let counted = ["model", "samples"].map(|key| told(&version[key]));
+            let beside = &version["beside"];
+            let [difference, low, high] = ["difference", "low", "high"].map(|key| figure(&beside[key]));
+            let verdict = beside["verdict"].as_str().unwrap_or("control").replace('_', " ");
+            let rest = [figure(&version["mean"]), difference, low, high, told(&beside["still_needed"]), verdict];
+            of.into_iter().chain(counted).chain(rest).collect()
+        })
+    });
+    std::iter::once(head.map(str::to_owned).to_vec()).chain(rows).collect()
+}
+
+/// Four digits of it.
+fn figure(value: &Value) -> String {
+    value.as_f64().map_or_else(String::new, |value| format!("{value:.4}"))
 }
 
 /// Where a rollout's canary is, and why.

@@ -16,7 +16,10 @@ use protocol::{anthropic, openai::ErrorBody};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use crate::{app::App, audit, draw, embed, feedback, health, measure, messages, moderation, reasoning, rollouts, text};
+use crate::{
+    app::App, audit, draw, embed, experiments, feedback, health, measure, messages, moderation, reasoning, rollouts,
+    text,
+};
 
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
@@ -32,6 +35,7 @@ pub(crate) fn routes() -> Vec<Route> {
         feedback::routes(),
         audit::routes(),
         rollouts::routes(),
+        experiments::routes(),
         health::routes(),
         measure::routes(),
         own(),

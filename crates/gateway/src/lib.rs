@@ -37,6 +37,7 @@ mod current;
 mod drain;
 mod draw;
 mod embed;
+mod experiments;
 mod feedback;
 mod health;
 mod id;

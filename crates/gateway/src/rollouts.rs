@@ -16,7 +16,7 @@ use services::rollout::{
     Action, Compared, Difference, ERROR, Figures, Metric, Moments, Plan, Rollout, Tolerated, Version,
 };
 
-use crate::{Caller, api::Route, app::App, ask::Ask, body, canary, refusal::Refusal, settings};
+use crate::{Caller, Services, api::Route, app::App, ask::Ask, body, canary, refusal::Refusal, settings};
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
@@ -27,6 +27,18 @@ pub(crate) fn routes() -> Vec<Route> {
             .about("rollouts", "Pause, resume, promote or roll back a canary")
             .gives::<RolloutBody>(),
     ]
+}
+
+impl From<settings::Metric> for Metric {
+    fn from(metric: settings::Metric) -> Self {
+        match metric {
+            settings::Metric::Failures => Self::Failures,
+            settings::Metric::Wait => Self::Wait,
+            settings::Metric::Blocks => Self::Blocks,
+            settings::Metric::Cost => Self::Cost,
+            settings::Metric::Quality => Self::Quality,
+        }
+    }
 }
 
 impl settings::Rollout {
@@ -211,10 +223,14 @@ impl RolloutBody {
 
     /// As it is in force.
     pub(crate) fn of(app: &App, rollout: &Rollout) -> Self {
-        let in_force = app.gateway.settings.get();
-        let written = in_force.settings.rollouts.iter().find(|written| written.model == rollout.name());
-        Self::new(rollout, &written.cloned().unwrap_or_default().plan().tolerated)
+        Self::new(rollout, &written(app, rollout).plan().tolerated)
     }
+}
+
+/// Its settings.
+pub(crate) fn written(app: &App, rollout: &Rollout) -> settings::Rollout {
+    let in_force = app.gateway.settings.get();
+    in_force.settings.rollouts.iter().find(|written| written.model == rollout.name()).cloned().unwrap_or_default()
 }
 
 impl From<Move> for CanaryBody {
@@ -252,7 +268,7 @@ impl VersionBody {
 
 impl From<Difference> for DifferenceBody {
     fn from(difference: Difference) -> Self {
-        let Difference { value, interval: (low, high), p, standing } = difference;
+        let Difference { value, interval: (low, high), p, standing, .. } = difference;
         Self { value, low, high, p, standing: standing.word().to_owned() }
     }
 }
@@ -282,6 +298,18 @@ async fn act(Path(name): Path<String>, ask: Ask) -> Result<Json<RolloutBody>, Re
     Ok(Json(moved(&ask.app, &ask.caller, &name, action).await?))
 }
 
+/// The rollout of this name.
+///
+/// # Errors
+/// If there is none.
+pub(crate) fn named<'s>(services: &'s Services, name: &str) -> Result<&'s Rollout, Error> {
+    let missing = || {
+        let message = format!("No rollout is called `{name}`; GET /v1/rollouts lists them.");
+        Error::new(ErrorKind::NotFound, message).with_code("no_rollout")
+    };
+    services.rollouts.iter().map(AsRef::as_ref).find(|rollout| rollout.name() == name).ok_or_else(missing)
+}
+
 /// Tells the canary of a rollout what to do.
 ///
 /// # Errors
@@ -289,11 +317,7 @@ async fn act(Path(name): Path<String>, ask: Ask) -> Result<Json<RolloutBody>, Re
 pub(crate) async fn moved(app: &App, caller: &Caller, name: &str, action: ActionName) -> Result<RolloutBody, Error> {
     caller.may_administer()?;
     let services = app.services();
-    let missing = || {
-        let message = format!("No rollout is called `{name}`; GET /v1/rollouts lists them.");
-        Error::new(ErrorKind::NotFound, message).with_code("no_rollout")
-    };
-    let rollout = services.rollouts.iter().find(|rollout| rollout.name() == name).ok_or_else(missing)?;
+    let rollout = named(&services, name)?;
     let by = if caller.is_known() { &*caller.key_id } else { "anybody" };
     canary::act(app, rollout, action.into(), by).await?;
     Ok(RolloutBody::of(app, rollout))

@@ -31,7 +31,7 @@ use trial::Trial;
 
 pub use canary::{Action, Evidence, Plan};
 pub use shadow::{Bounds, Compared, Shadow};
-pub use trial::{Difference, ERROR, Figures, Metric, Moments, Standing, Tolerated};
+pub use trial::{Difference, ERROR, Figures, Metric, Moments, Standing, Tolerated, Verdict};
 
 /// Several versions under one name.
 #[derive(Debug)]

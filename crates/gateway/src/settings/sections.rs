@@ -428,6 +428,8 @@ pub struct Rollout {
     pub model: String,
     /// The versions, by the names of their models here (a model, one with an adapter, a route), and their weights.
     pub versions: BTreeMap<String, u32>,
+    /// What the versions are an experiment about: that one of them is better or no worse by this. Say it before you look.
+    pub metric: Metric,
     /// How much more often than the version of most callers another one may fail, as a share of its requests, and still be fine.
     pub tolerated_failures: f64,
     /// How much longer its callers may wait for the first piece of an answer.
@@ -465,6 +467,7 @@ impl Default for Rollout {
         Self {
             model: String::new(),
             versions: BTreeMap::new(),
+            metric: Metric::default(),
             tolerated_failures: 0.01,
             tolerated_wait: Span(Duration::from_millis(200)),
             tolerated_blocks: 0.01,
@@ -482,6 +485,23 @@ impl Default for Rollout {
             shadow_timeout: Span(Duration::from_secs(120)),
         }
     }
+}
+
+/// What versions of a rollout are told apart by. Of all of them less is better, but for `quality`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// The share of requests that fail.
+    #[default]
+    Failures,
+    /// Seconds until the first piece of an answer.
+    Wait,
+    /// The share of answers that the guard blocks.
+    Blocks,
+    /// What a request costs.
+    Cost,
+    /// The mean rating from feedback.
+    Quality,
 }
 
 /// A name that stands for a student where it is sure enough of its answer, and for its teacher else. Either may be a model, one with an

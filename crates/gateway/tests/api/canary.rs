@@ -202,3 +202,54 @@ async fn people_move_a_canary() {
     assert!(!by.is_empty() && by != "anybody", "{listed}");
     assert_eq!(place.ledger.verify(None).await.unwrap().problems, []);
 }
+
+/// Two versions as an experiment: nothing is said before there is enough, then how they stand by the metric that was named, either way round.
+#[tokio::test]
+async fn an_experiment_says_what_it_shows_and_what_it_takes() {
+    for (control, other, verdict) in [("talker", "broken", "worse"), ("broken", "talker", "better")] {
+        let fake = fake();
+        let target = |model: &str| (Target { service: Arc::new(fake.clone()), model: model.to_owned() }, 1);
+        let rollout = Arc::new(Rollout::new("story", vec![target(control), target(other)], None));
+        let alone = Arc::new(Rollout::new("tale", vec![target("talker")], None));
+        let generate = vec![rollout.clone() as Arc<dyn Generate>];
+        let rollouts = vec![rollout, alone];
+        let gateway = fake.gateway_of(Services { generate, rollouts, ..Services::default() });
+        let settings = format!(
+            "[[rollouts]]\nmodel = \"story\"\nversions = {{ {control} = 1, {other} = 1 }}\nmetric = \"failures\"\n"
+        );
+        let place = Place::over(gateway, &settings).await;
+        let asked = async |callers: std::ops::Range<usize>| {
+            for caller in callers {
+                let body = hello(json!({ "model": "story", "user": format!("caller {caller}") }));
+                let _ = crate::text(place.chat("", body).await).await;
+            }
+            place.get("", "/v1/experiments/story").await.1
+        };
+        let early = asked(0..20).await;
+        assert_eq!(
+            (&early["metric"], &early["control"], &early["confidence"]),
+            (&json!("failures"), &json!(control), &json!(0.95))
+        );
+        let arm = |said: &Value| {
+            said["versions"].as_array().unwrap().iter().find(|arm| arm["model"] == other).cloned().unwrap()
+        };
+        assert_eq!(
+            arm(&early)["beside"],
+            json!({ "verdict": "running", "difference": null, "low": null, "high": null, "p": null, "still_needed": null })
+        );
+        let late = asked(20..280).await;
+        let (beside, samples) = (arm(&late)["beside"].clone(), arm(&late)["samples"].clone());
+        assert_eq!((&beside["verdict"], &late["trustworthy"]), (&json!(verdict), &json!(true)), "{late}");
+        assert_eq!(beside["difference"].as_f64().unwrap().abs(), 1.0, "{late}");
+        assert!(beside["low"].as_f64() < beside["difference"].as_f64() && samples.as_u64() > Some(99), "{late}");
+        assert!(beside["still_needed"].is_u64() && beside["p"].as_f64() < Some(0.05), "{late}");
+        let listed = place.get("", "/v1/experiments").await.1;
+        assert_eq!(listed, json!({ "experiments": [late] }), "one version alone is none");
+        for (name, code) in [("tale", "no_experiment"), ("nobody", "no_rollout")] {
+            let (status, said) = place.get("", &format!("/v1/experiments/{name}")).await;
+            assert_eq!((status.as_u16(), &said["error"]["code"]), (404, &json!(code)), "{said}");
+        }
+        let user = place.key("acme", Role::User, |_| ()).await;
+        assert_eq!(place.get(&user, "/v1/experiments").await.0.as_u16(), 403);
+    }
+}

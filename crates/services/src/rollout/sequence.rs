@@ -46,7 +46,12 @@ pub fn p_value(estimate: f64, null: f64, n: f64, v: f64, a: f64) -> f64 {
 /// 80 %: where `base` is the smaller one, and errors are at most `a`.
 pub fn needed(base: f64, difference: f64, a: f64) -> u64 {
     let of = |share: f64| share * (1.0 - share);
-    let v = 2.0 * (of(base) + of(base + difference));
+    samples(2.0 * (of(base) + of(base + difference)), difference, a)
+}
+
+/// The same between any means: `v` is the number of samples times the squared standard error of their difference, which only the variances and
+/// the parts of both sides decide.
+pub fn samples(v: f64, difference: f64, a: f64) -> u64 {
     let shows = |n: f64| two_sided(n, v, a) + POWER * (v / n).sqrt() <= difference;
     let (mut few, mut many) = (1.0, 2.0);
     while !shows(many) && many < 1e15 {

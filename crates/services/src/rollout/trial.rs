@@ -90,6 +90,19 @@ pub struct Tolerated {
     pub quality: f64,
 }
 
+impl Tolerated {
+    /// By a metric: of the cost a share of the other version's, else in the metric's own unit.
+    pub fn of(&self, metric: Metric) -> f64 {
+        match metric {
+            Metric::Failures => self.failures,
+            Metric::Wait => self.wait.as_secs_f64(),
+            Metric::Blocks => self.blocks,
+            Metric::Cost => self.cost,
+            Metric::Quality => self.quality,
+        }
+    }
+}
+
 /// Number, mean and variance of samples.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Moments {
@@ -112,6 +125,46 @@ pub struct Difference {
     pub p: f64,
     /// What may be concluded where less is better.
     pub standing: Standing,
+    /// Samples of both together, in the parts they have, after which a difference as large as is tolerated shows with a power of 80 %; `None`
+    /// where nothing is tolerated.
+    pub needed: Option<u64>,
+}
+
+impl Difference {
+    /// What an experiment may say at this look. Like the interval it is wrong in at most one of 20, over all looks together.
+    pub fn verdict(&self) -> Verdict {
+        match self.standing {
+            _ if self.interval.1 < 0.0 => Verdict::Better,
+            Standing::Fine => Verdict::NoWorse,
+            Standing::Worse => Verdict::Worse,
+            Standing::Open => Verdict::Running,
+        }
+    }
+}
+
+/// What is known of a version beside another one by a single metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not enough yet.
+    Running,
+    /// It is better.
+    Better,
+    /// It is not worse by what is tolerated; whether it is better is not known.
+    NoWorse,
+    /// It is worse.
+    Worse,
+}
+
+impl Verdict {
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Better => "better",
+            Self::NoWorse => "no_worse",
+            Self::Worse => "worse",
+        }
+    }
 }
 
 /// What may be concluded of a version beside another one.
@@ -171,13 +224,8 @@ impl Figures {
     /// How much more (of quality: less) this version has than `other`; `None` while too little is known, or there is nothing to compare.
     /// It is called worse wrongly with a chance of at most `error` over all looks, and fine wrongly with one of at most [`ERROR`].
     pub fn beside(&self, other: &Self, metric: Metric, tolerated: &Tolerated, error: f64) -> Option<Difference> {
-        let tolerable = match metric {
-            Metric::Failures => tolerated.failures,
-            Metric::Wait => tolerated.wait.as_secs_f64(),
-            Metric::Blocks => tolerated.blocks,
-            Metric::Cost => tolerated.cost * other.cost.mean,
-            Metric::Quality => tolerated.quality,
-        };
+        let unit = if metric == Metric::Cost { other.cost.mean } else { 1.0 };
+        let tolerable = tolerated.of(metric) * unit;
         let free = metric == Metric::Cost && self.cost.mean == 0.0 && other.cost.mean == 0.0;
         let (a, b) = if metric == Metric::Quality { (other, self) } else { (self, other) };
         if free { None } else { difference(a.sample(metric), b.sample(metric), tolerable, error) }
@@ -187,6 +235,12 @@ impl Figures {
     pub(super) fn has(&self, metric: Metric) -> bool {
         let (n, mean, _) = self.sample(metric);
         n >= LEAST && (metric != Metric::Cost || mean > 0.0)
+    }
+
+    /// How many samples there are of a metric, and their mean; for failures and blocks that is a share.
+    pub fn mean(&self, metric: Metric) -> (u64, f64) {
+        let (n, mean, _) = self.sample(metric);
+        (n, mean)
     }
 
     fn sample(&self, metric: Metric) -> Sample {
@@ -235,7 +289,8 @@ fn difference(a: Sample, b: Sample, tolerated: f64, error: f64) -> Option<Differ
         (false, false) => Standing::Open,
     };
     let p = if v > 0.0 { sequence::p_value(value, 0.0, n, v, ERROR) } else { f64::from(u8::from(value == 0.0)) };
-    Some(Difference { value, interval: (value - half, value + half), p, standing })
+    let needed = (tolerated > 0.0).then(|| sequence::samples(v, tolerated, ERROR));
+    Some(Difference { value, interval: (value - half, value + half), p, standing, needed })
 }
 
 /// What is counted while requests run.

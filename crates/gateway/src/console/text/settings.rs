@@ -118,6 +118,7 @@ const ABOUT: &[(&str, &str, &str)] = &[
     ),
     ("rollouts", "model", "请求所用的名称，可与某个版本同名。"),
     ("rollouts", "versions", "各版本（模型、带适配器的模型或路由，用此处的名称）及其权重。"),
+    ("rollouts", "metric", "各版本作为实验所比较的指标：其中一个在此指标上更好或不差。请在查看结果之前写下。"),
     (
         "rollouts",
         "tolerated_failures",
