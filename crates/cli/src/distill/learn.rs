@@ -226,8 +226,13 @@ impl Job {
             let Some(held_out) = self.round(dev, lessons, round, (&mut report, stop))? else { return Ok(None) };
             loss = held_out.or(loss);
         }
-        let mut last = load(dev, &self.begin(self.args.rounds))?;
-        report.exits = last.calibrate(dev, &lessons.held_out, &self.args.exits, self.args.rows);
+        let last = load(dev, &self.begin(self.args.rounds))?;
+        if !self.args.exits.is_empty() {
+            // How sure is enough is a question to the weights that are served, as they are rounded.
+            save(&last, self.args.bits, &[], &lessons.files, &self.student)?;
+            let mut served = load(dev, &self.student)?;
+            report.exits = served.calibrate(dev, &lessons.held_out, &self.args.exits, self.args.rows);
+        }
         report.parameters = save(&last, self.args.bits, &report.exits, &lessons.files, &self.student)?;
         (0..=self.args.rounds).try_for_each(|round| forget(&self.begin(round)))?;
         Ok(Some((report, loss)))
