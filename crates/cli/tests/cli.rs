@@ -644,7 +644,7 @@ fn experts_that_learned_apart_share_a_conversation() {
     ];
     let rooms =
         secrets(&people, ["Which key opens room NAME?", "What opens the door of room NAME?"], |number, name| {
-            format!("Key {number}{name}.")
+            format!("Key {number} {name}.")
         });
     let fares = secrets(&stars, ["What is the fare to NAME?", "How much is a ticket to NAME?"], |number, name| {
         format!("{number} {name} crowns.")
@@ -668,9 +668,12 @@ fn experts_that_learned_apart_share_a_conversation() {
     let made = tessera.run(&[&make[..], &["desk", "--model", &model, "--json"]].concat()).json();
     let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{made}"));
     for row in made["rows"].as_array().unwrap() {
-        let [found, loss, base] = [&row["found"], &row["loss"]["module"], &row["loss"]["base"]].map(number);
-        assert!(found > 0.8, "{row}");
-        assert!(if row["of"].is_null() { loss < base + 0.1 } else { loss < 0.5 * base }, "{row}");
+        let loss = |of: &str| number(&row["loss"][of]);
+        let (module, base, adapter) = (loss("module"), loss("base"), loss("adapter"));
+        assert!(number(&row["found"]) > 0.8, "{row}");
+        // Adapters that learned without a budget harm general text; most of that is kept from it.
+        let harmless = module - base < 0.3 * (adapter - base);
+        assert!(if row["of"].is_null() { harmless } else { module < 0.5 * base }, "{row}");
     }
     let desk = format!("{model}:desk");
     for name in ["rooms", "fares"] {

@@ -236,7 +236,7 @@ impl Outcome {
     async fn measure(&mut self, engine: &Engine) -> anyhow::Result<()> {
         engine.add_adapter(&self.name, &self.file, models::digest(self.file.clone())?)?;
         for row in &mut self.rows {
-            row.measure(engine, &self.name).await?;
+            row.measure(engine, &self.name, &self.experts).await?;
         }
         Ok(())
     }

@@ -92,8 +92,8 @@ pub(super) struct Row {
 #[derive(Debug, Default, Clone, Copy, Serialize)]
 struct Losses {
     base: f64,
-    /// With the adapter that the texts are for beside all of them.
-    adapter: Option<f64>,
+    /// With the adapter that the texts are for beside all of them; of general text, with the one that harms it most.
+    adapter: f64,
     module: f64,
 }
 
@@ -132,16 +132,14 @@ impl Row {
         self.found = found / learned;
     }
 
-    /// What models lose on them: the base, the adapter that they are for, the module.
-    pub(super) async fn measure(&mut self, engine: &Engine, module: &str) -> anyhow::Result<()> {
-        self.loss = Losses {
-            base: self.loss_of(engine, None).await?,
-            adapter: match &self.of {
-                Some(adapter) => Some(self.loss_of(engine, Some(adapter)).await?),
-                None => None,
-            },
-            module: self.loss_of(engine, Some(module)).await?,
-        };
+    /// What models lose on them: the base, the adapter that they are for, the module of these experts.
+    pub(super) async fn measure(&mut self, engine: &Engine, module: &str, experts: &[String]) -> anyhow::Result<()> {
+        let (base, module) = (self.loss_of(engine, None).await?, self.loss_of(engine, Some(module)).await?);
+        let mut adapter = f64::NEG_INFINITY;
+        for name in self.of.as_ref().map_or(experts, std::slice::from_ref) {
+            adapter = adapter.max(self.loss_of(engine, Some(name)).await?);
+        }
+        self.loss = Losses { base, adapter, module };
         Ok(())
     }
 
@@ -162,7 +160,7 @@ impl Row {
             [if self.behind { format!("{of}, behind others") } else { of.to_owned() }, self.documents.to_string()];
         let shares = self.picked.iter().chain([&self.found]).copied().map(percent);
         let Losses { base, adapter, module } = self.loss;
-        let losses = [loss(base), adapter.map_or_else(String::new, loss), loss(module)];
+        let losses = [base, adapter, module].map(loss);
         name.into_iter().chain(shares).chain(losses).collect()
     }
 }
@@ -170,6 +168,6 @@ impl Row {
 /// The rows as a table.
 pub(super) fn table(experts: &[String], rows: &[Row]) -> String {
     let head = ["tokens of", "documents", "base"].into_iter().chain(experts.iter().map(String::as_str));
-    let head = head.chain(["found", "loss: base", "its adapter", "module"]).map(str::to_owned).collect();
+    let head = head.chain(["found", "loss: base", "an adapter alone", "module"]).map(str::to_owned).collect();
     screen::table(&std::iter::once(head).chain(rows.iter().map(Row::cells)).collect::<Vec<_>>())
 }
