@@ -691,7 +691,7 @@ fn experts_that_learned_apart_share_a_conversation() {
     let answer = ask(&server, "POST /v1/chat/completions", &body.to_string());
     assert!(answer.contains(&fare.1) && answer.contains(&served), "{answer}");
     let records = tessera.run(&["audit", "list", "--json"]).ok().out;
-    assert!(records.contains(&served) && records.contains("\"adapter\":\"sha256:"), "{records}");
+    assert!(records.contains(&served) && records.contains("\"adapter\": \"sha256:"), "{records}");
 
     let check = |args: &[&str], want: &str| {
         let refused = tessera.run(&[&["train", "experts"], args].concat());
