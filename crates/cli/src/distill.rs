@@ -177,6 +177,10 @@ pub(crate) async fn run(mut args: DistillArgs) -> anyhow::Result<()> {
     let teacher = args.model.clone().unwrap_or_else(|| model::default_name(Kind::Chat));
     let entry = model::fetch(&teacher).await?;
     check_exits(&args, &entry)?;
+    if let Some(name) = model::adapter(&teacher) {
+        let opened = ::model::Adapter::open(&args.engine.adapters_folder()?.join(format!("{name}.safetensors")))?;
+        ensure!(!opened.is_module(), "{teacher} is a module of experts: take one of its adapters as the teacher");
+    }
     let engine = model::load(&teacher, &args.engine).await?;
     let (sources, answered) = answers::fill(&args, &folder, &engine).await?;
     drop(engine);

@@ -211,7 +211,10 @@ fn exits(fields: &View<'_>, layers: usize) -> Result<Vec<Exit>, Problem> {
     };
     let mut exits = fields.numbers("exits")?.into_iter().map(exit).collect::<Result<Vec<_>, _>>()?;
     exits.sort_by_key(|exit| exit.after);
-    Ok(exits)
+    match exits.windows(2).find(|two| two[0].after == two[1].after) {
+        Some(two) => Err(Problem::field("exits", format!("has layer {} twice", two[0].after))),
+        None => Ok(exits),
+    }
 }
 
 /// The non-linearity of `config.json`; GGUF does not say, each family has its own.

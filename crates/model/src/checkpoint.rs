@@ -127,6 +127,7 @@ fn open_tensors(directory: &Path) -> Result<Tensors, Error> {
     for name in files {
         add_file(&mut tensors, shard(directory, name).map_err(|problem| problem.in_file(&index))?)?;
     }
+    check_scaled(&tensors, &weight_map).map_err(|problem| problem.in_file(&index))?;
     for (name, file) in &weight_map {
         let scales = name.strip_suffix(safetensors::SCALES).is_some_and(|weight| tensors.get(weight).is_some());
         if tensors.get(name).is_none() && !tensors.unreadable.contains_key(name) && !scales {
@@ -134,6 +135,16 @@ fn open_tensors(directory: &Path) -> Result<Tensors, Error> {
         }
     }
     Ok(tensors)
+}
+
+/// What changes the meaning of 8 bits may stand in another file than they do.
+fn check_scaled(tensors: &Tensors, index: &BTreeMap<String, String>) -> Result<(), Problem> {
+    let scaled = tensors.iter().filter(|tensor| tensor.scales.is_some());
+    let mut beside = scaled.flat_map(|tensor| safetensors::REFUSED.map(|refused| format!("{}{refused}", tensor.name)));
+    match beside.find(|name| index.contains_key(name)) {
+        Some(name) => Err(Problem::tensor(name, "changes what 8 bits mean, which is not supported")),
+        None => Ok(()),
+    }
 }
 
 /// An index names files beside itself, not anywhere on the machine.

@@ -33,7 +33,7 @@ pub struct Batch<'a> {
     pub outputs: &'a [u32],
     /// The adapter of each span, if it has one; may be empty where none has.
     pub adapters: &'a [Option<&'a Adapter>],
-    /// Rows that may leave at the model's exits, ascending; all others go through all layers.
+    /// Rows that may leave at the model's exits, ascending, none of them with an adapter; all others go through all layers.
     pub leaving: &'a [u32],
 }
 

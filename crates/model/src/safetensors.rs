@@ -16,9 +16,10 @@ use serde::de::IgnoredAny;
 use crate::Problem;
 use crate::tensors::{TensorInfo, check_layout};
 
-/// Behind the name of a weight of 8 bits: its scales, and what must not be there, for zero is zero here.
+/// Behind the name of a weight of 8 bits: its scales.
 pub(crate) const SCALES: &str = "_scale";
-const ZERO_POINTS: &str = "_zero_point";
+/// What must not stand there: zero is zero here, and columns have their groups in order.
+pub(crate) const REFUSED: [&str; 2] = ["_zero_point", "_g_idx"];
 
 /// The format's own limit on its header.
 const MAX_HEADER: u64 = 100_000_000;
@@ -107,14 +108,15 @@ impl Header {
         Ok(())
     }
 
-    /// Weights of 8 bits, each with its scales, which are then no tensor of their own; without scales, or with zero points, they cannot be read.
+    /// Weights of 8 bits, each with its scales, which are then no tensor of their own; without scales in this file, or with what is refused, they cannot be read.
     fn add_scaled(&mut self, weights: Vec<(String, Description)>, data_start: u64) -> Result<(), Problem> {
         let mut floats: BTreeMap<String, TensorInfo> = self.tensors.drain(..).map(|t| (t.name.clone(), t)).collect();
-        let biased: BTreeSet<String> =
-            weights.iter().filter_map(|(name, _)| name.strip_suffix(ZERO_POINTS)).map(str::to_owned).collect();
+        let whole: BTreeSet<String> = weights.iter().map(|(name, _)| name.clone()).collect();
         for (name, described) in weights {
-            let symmetric = !biased.contains(&name) && !self.unreadable.contains_key(&format!("{name}{ZERO_POINTS}"));
-            let scales = if symmetric { floats.remove(&format!("{name}{SCALES}")) } else { None };
+            let there =
+                |name: &String| floats.contains_key(name) || whole.contains(name) || self.unreadable.contains_key(name);
+            let plain = !REFUSED.iter().any(|refused| there(&format!("{name}{refused}")));
+            let scales = if plain { floats.remove(&format!("{name}{SCALES}")) } else { None };
             let Some(scales) = scales else {
                 self.unreadable.insert(name, described.dtype);
                 continue;

@@ -204,8 +204,10 @@ fn weights_of_eight_bits_are_checked() {
     let good = with(&format!("{w},{}", scales("F16", "[2,2]", "[128,136]"))).unwrap();
     let [found] = &good.tensors[..] else { panic!("{good:?}") };
     assert_eq!((&*found.name, found.bytes, found.scales.map(|scales| scales.group)), ("w", 136, Some(32)));
+    let order = tensor("w_g_idx", "I32", "[64]", "[132,388]");
     let alone = [
         w.clone(),
+        format!("{w},{},{order}", scales("F16", "[2,1]", "[128,132]")),
         format!("{w},{},{}", scales("F16", "[2,1]", "[128,132]"), tensor("w_zero_point", "I8", "[2,1]", "[132,134]")),
     ];
     for unreadable in alone {

@@ -82,6 +82,7 @@ fn exits_are_read_and_wrong_ones_are_refused() {
         (json!({"0": 0.5}), "\"0\" is no layer from 1 to below 7"),
         (json!({"7": 0.5}), "\"7\" is no layer"),
         (json!({"two": 0.5}), "\"two\" is no layer"),
+        (json!({"2": 0.5, "02": 0.6}), "has layer 2 twice"),
         (json!({"2": 0}), "a threshold of 0 is not above 0"),
         (json!({"2": 1.5}), "a threshold of 1.5"),
         (json!({"2": "high"}), "expected names with finite numbers"),

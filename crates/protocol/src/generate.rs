@@ -271,8 +271,8 @@ pub enum Event {
         /// Their ids.
         ids: Vec<u32>,
     },
-    /// Microseconds of processor time that the request took so far, if [`GenerateRequest::report_work`] asks for it. [`Event::Done`] has
-    /// the last word.
+    /// Microseconds of processor time that the request took so far, if [`GenerateRequest::report_work`] asks for it: ahead of what
+    /// the work gave, the first one even of [`Event::Started`]. [`Event::Done`] has the last word.
     Worked(u64),
     /// What a check of the request or of an answer found. Whoever watches the stream records it.
     Checked(Finding),

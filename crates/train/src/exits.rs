@@ -3,7 +3,8 @@
 //! An exit is good at a threshold if, of the tokens that leave there, at most [`WRONG`] would have got another likeliest successor behind all layers.
 //! That is a hypothesis about every threshold of a short list, and a threshold is used if a binomial test refuses that more of them are wrong; as many are
 //! tried, over all exits, each is tried at its part of [`RISK`] (learn then test, Angelopoulos et al. 2021, arXiv 2110.01052, with Bonferroni's
-//! correction). The lowest that passes is taken; if none does, the exit is none. A later exit is tried on the tokens that did not leave before.
+//! correction). The lowest that passes is taken; if none does, the exit is none. A later exit is tried on the tokens that did not leave before, and shares
+//! its part among all the ways that these may have been chosen.
 //!
 //! What the bound takes for granted: tokens that are like those of the samples and do not hang together, and states of earlier tokens that went all the
 //! way. Neither is quite so, which is why what is written with exits is measured as a whole besides.
@@ -50,27 +51,29 @@ impl Network {
         let mut found = self.likeliest(dev, samples, &depths, rows);
         let whole = found.pop().unwrap_or_default();
         let mut here = vec![true; whole.len()];
-        let tries = THRESHOLDS.len() * after.len();
-        let calibrate = |(after, found): (&usize, Vec<(usize, f32)>)| {
+        // A threshold, or none, at each exit before: so many kinds of tokens may have come as far.
+        let ways = |exit: usize| ((THRESHOLDS.len() + 1) as f64).powi(exit as i32);
+        let tries = |exit: usize| (THRESHOLDS.len() * after.len()) as f64 * ways(exit);
+        let calibrate = |(exit, (after, found)): (usize, (&usize, Vec<(usize, f32)>))| {
             let judged = found.iter().zip(&whole).map(|((token, sure), (last, _))| (*sure, token == last));
             let came: Vec<_> = judged.zip(&here).filter(|(_, here)| **here).map(|(judged, _)| judged).collect();
-            let threshold = threshold(&came, tries);
+            let threshold = threshold(&came, tries(exit));
             let leaves = |sure: f32| threshold.is_some_and(|threshold| sure >= threshold);
             here.iter_mut().zip(&found).for_each(|(here, (_, sure))| *here &= !leaves(*sure));
             let left = came.iter().filter(|(sure, _)| leaves(*sure));
             let (tokens, wrong) = (came.len(), left.clone().filter(|(_, right)| !right).count());
             Calibrated { after: *after, threshold, tokens, left: left.count(), wrong }
         };
-        after.iter().zip(found).map(calibrate).collect()
+        after.iter().zip(found).enumerate().map(calibrate).collect()
     }
 }
 
 /// The lowest threshold that keeps the bound when so many are tried in all. Tokens are how sure they are, and whether they are right.
-fn threshold(tokens: &[(f32, bool)], tries: usize) -> Option<f32> {
+fn threshold(tokens: &[(f32, bool)], tries: f64) -> Option<f32> {
     THRESHOLDS.into_iter().find(|threshold| {
         let left = tokens.iter().filter(|(sure, _)| sure >= threshold);
         let wrong = left.clone().filter(|(_, right)| !right).count();
-        at_most(wrong, left.count()) <= RISK / tries as f64
+        at_most(wrong, left.count()) <= RISK / tries
     })
 }
 
@@ -104,7 +107,7 @@ mod tests {
     #[test]
     fn a_threshold_needs_enough_tokens_and_few_wrong_ones() {
         let tokens = |n: usize, wrong: usize, sure: f32| (0..n).map(move |i| (sure, i >= wrong));
-        let check = |tokens: Vec<(f32, bool)>, want| assert_eq!(threshold(&tokens, 10), want);
+        let check = |tokens: Vec<(f32, bool)>, want| assert_eq!(threshold(&tokens, 10.0), want);
         check(Vec::new(), None);
         // 0.99^527 is just above 0.005.
         check(tokens(527, 0, 0.7).collect(), None);

@@ -37,6 +37,7 @@ pub struct Plan {
     /// What is left out at random.
     pub dropout: Dropout,
     /// Where the network learns to be left early.
+    #[serde(skip_serializing_if = "Exits::are_none")]
     pub exits: Exits,
     /// How a teacher's word counts, in samples that have one.
     pub distil: Distillation,
@@ -78,6 +79,10 @@ impl Default for Exits {
 }
 
 impl Exits {
+    fn are_none(&self) -> bool {
+        self.after.is_empty()
+    }
+
     /// The shares of the loss, 1 together, of each exit and of all layers.
     pub(crate) fn shares(&self, layers: usize) -> (Vec<f32>, f32) {
         let weights = self.after.iter().map(|after| self.weight * *after as f32 / layers as f32);

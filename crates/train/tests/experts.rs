@@ -8,7 +8,7 @@ use model::{Adapter, Model, Router, Workspace};
 use train::{Part, States, save_adapter, save_experts};
 
 use crate::adapters::{together, trained};
-use crate::{batch, load};
+use crate::{batch, golden_path, load};
 
 const BASE: &str = "sha256:00";
 
@@ -102,6 +102,63 @@ fn tokens_choose_alone() {
         let plain = together(&dev, &model, &documents[..1], &[None]);
         assert_ne!(plain, together(&dev, &model, &documents[..1], &[Some(&module)]), "{family}");
     }
+}
+
+/// A tiny Gemma whose tokens all leave behind two of seven layers where they may.
+fn leaving(dev: &Device) -> Model {
+    let copy = std::env::temp_dir().join(format!("tessera-experts-leaving-{}", std::process::id()));
+    fs::create_dir_all(&copy).unwrap();
+    for file in fs::read_dir(golden_path("gemma3")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+    }
+    let config = fs::read_to_string(copy.join("config.json")).unwrap();
+    fs::write(copy.join("config.json"), config.replacen('{', "{\"exits\": {\"2\": 1e-30},", 1)).unwrap();
+    let model = Model::load(dev, &copy, &|_, _| {}).unwrap();
+    fs::remove_dir_all(copy).unwrap();
+    model
+}
+
+/// Final states of documents that are read in one step; those without a module leave where they may.
+fn read(dev: &Device, model: &Model, documents: &[(&[u32], Option<&Adapter>)]) -> Vec<Vec<f32>> {
+    let (mut start, mut page, mut tokens, mut early) = (0, 0, Vec::new(), Vec::new());
+    let mut places = Vec::new();
+    for (document, module) in documents {
+        let pages: Vec<u32> = (page..).take(document.len().div_ceil(PAGE_TOKENS)).collect();
+        page += pages.len() as u32;
+        early.extend((start..start + document.len()).filter(|_| module.is_none()).map(|row| row as u32));
+        places.push((start, document.len(), pages));
+        tokens.extend_from_slice(document);
+        start = tokens.len();
+    }
+    let spans: Vec<Span<'_>> =
+        places.iter().map(|(start, len, pages)| Span { start: *start, len: *len, position: 0, pages }).collect();
+    let (outputs, adapters): (Vec<u32>, Vec<_>) =
+        ((0..tokens.len() as u32).collect(), documents.iter().map(|(_, module)| *module).collect());
+    let batch =
+        model::Batch { tokens: &tokens, spans: &spans, outputs: &outputs, adapters: &adapters, leaving: &early };
+    let (mut cache, mut work) = (model.new_cache(page as usize), Workspace::default());
+    let hidden = model.forward(dev, &mut cache, &batch, &mut work).to_vec();
+    let width = model.spec().width;
+    places.iter().map(|(start, len, _)| hidden[start * width..(start + len) * width].to_vec()).collect()
+}
+
+/// Rows that leave take nothing away from rows whose router stands behind the exit.
+#[test]
+fn who_leaves_early_leaves_the_others_to_their_router() {
+    let dev = Device::new(2);
+    let model = leaving(&dev);
+    let files = experts(&dev, &model, "leaving");
+    let batch = batch(model.spec().vocab, &[70, 9, 30]);
+    let documents = [&batch.tokens[..70], &batch.tokens[70..79], &batch.tokens[79..]];
+    let router = mixed(&dev, &model, 4, &documents);
+    let module = Adapter::open(&module(&router, &files, "leaving")).unwrap().load(model.spec()).unwrap();
+    let all = [(documents[1], None), (documents[0], Some(&module)), (documents[2], None)];
+    let together = read(&dev, &model, &all);
+    for (one, got) in all.iter().zip(&together) {
+        assert!(*got == read(&dev, &model, &[*one])[0], "the same bits alone");
+    }
+    assert!(together[1] != read(&dev, &load(&dev, "gemma3"), &[(documents[0], None)])[0], "its experts were there");
 }
 
 /// The last hidden state behind a document that is read so many tokens at a time.

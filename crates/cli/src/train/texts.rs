@@ -29,8 +29,11 @@ impl Text {
         for (kind, documents) in kinds.iter().enumerate() {
             let mut left = tokens;
             for (at, own) in documents.iter().enumerate() {
-                let Some(rest) = left.checked_sub(own.tokens.len()) else { break };
-                left = rest;
+                // Every kind has its first document, however long.
+                if at > 0 && own.tokens.len() > left {
+                    continue;
+                }
+                left = left.saturating_sub(own.tokens.len());
                 let alone = Self { before: None, kind, own: own.clone() };
                 let behind = if at % 2 == 1 { alone.behind(kinds, at / 2, context) } else { None };
                 texts.push(behind.unwrap_or(alone));

@@ -149,10 +149,10 @@ fn run_mix(exits: bool, pages: usize, config: EngineConfig, plans: &[Plan]) {
 }
 
 /// The outputs of one request alone, which reports its tokens and repeats `resume` first.
-fn alone(plan: &Plan, resume: &[Vec<u32>]) -> Vec<Result<Output, Error>> {
+fn alone(exits: bool, plan: &Plan, resume: &[Vec<u32>]) -> Vec<Result<Output, Error>> {
     let mut answers = Answers { report_tokens: true, ..plan.answers() };
     answers.choices.iter_mut().zip(resume).for_each(|(choice, tokens)| choice.resume.clone_from(tokens));
-    let mut bench = Bench::new(40, EngineConfig::default());
+    let mut bench = Bench::over(exits, 40, EngineConfig::default());
     bench.core.submit(job(plan.prompt(), answers)).unwrap();
     bench.finish().into_values().next().unwrap()
 }
@@ -182,14 +182,14 @@ proptest! {
     }
 
     #[test]
-    fn a_resumed_stream_says_what_an_unbroken_one_says(plan in plan(), share in 0..101usize) {
+    fn a_resumed_stream_says_what_an_unbroken_one_says(exits in any::<bool>(), plan in plan(), share in 0..101usize) {
         let plan = Plan { scored: false, ..plan };
-        let whole = alone(&plan, &[]);
+        let whole = alone(exits, &plan, &[]);
         // What it took is another matter: tokens that are known are rows of a prompt.
         let said = |outputs: &[Result<Output, Error>]| {
             let told = told(outputs);
             Told { usage: told.usage.map(|usage| Usage { processor_micros: None, ..usage }), ..told }
         };
-        prop_assert_eq!(said(&alone(&plan, &beginnings(&plan, &whole, share))), said(&whole));
+        prop_assert_eq!(said(&alone(exits, &plan, &beginnings(&plan, &whole, share))), said(&whole));
     }
 }
