@@ -31,7 +31,8 @@ pub(crate) fn routes() -> Vec<Route> {
             .gives::<ExperimentList>(),
         Route::get("/v1/experiments/{*id}", get(one))
             .about("rollouts", "One experiment, as it stands")
-            .gives::<ExperimentBody>(),
+            .gives::<ExperimentBody>()
+            .fails(404),
     ]
 }
 
