@@ -177,11 +177,11 @@ pub(crate) async fn run(mut args: DistillArgs) -> anyhow::Result<()> {
     let teacher = args.model.clone().unwrap_or_else(|| model::default_name(Kind::Chat));
     let entry = model::fetch(&teacher).await?;
     check_exits(&args, &entry)?;
-    if let Some(name) = model::adapter(&teacher) {
-        let opened = ::model::Adapter::open(&args.engine.adapters_folder()?.join(format!("{name}.safetensors")))?;
-        ensure!(!opened.is_module(), "{teacher} is a module of experts: take one of its adapters as the teacher");
-    }
     let engine = model::load(&teacher, &args.engine).await?;
+    if let Some(path) = adapter(&args, &teacher)? {
+        let module = ::model::Adapter::open(&path)?.is_module();
+        ensure!(!module, "{teacher} is a module of experts: take one of its adapters as the teacher");
+    }
     let (sources, answered) = answers::fill(&args, &folder, &engine).await?;
     drop(engine);
     let (stop, job) =
@@ -209,6 +209,12 @@ fn check_exits(args: &DistillArgs, teacher: &Entry) -> anyhow::Result<()> {
         layers.saturating_sub(1)
     );
     Ok(())
+}
+
+/// The file of the teacher's adapter, if it has one.
+fn adapter(args: &DistillArgs, teacher: &str) -> anyhow::Result<Option<PathBuf>> {
+    let file = |name| anyhow::Ok(args.engine.adapters_folder()?.join(format!("{name}.safetensors")));
+    model::adapter(teacher).map(file).transpose()
 }
 
 /// Files of the user's as sources.

@@ -54,17 +54,18 @@ impl Network {
         // A threshold, or none, at each exit before: so many kinds of tokens may have come as far.
         let ways = |exit: usize| ((THRESHOLDS.len() + 1) as f64).powi(exit as i32);
         let tries = |exit: usize| (THRESHOLDS.len() * after.len()) as f64 * ways(exit);
-        let calibrate = |(exit, (after, found)): (usize, (&usize, Vec<(usize, f32)>))| {
+        let calibrate = |exit: usize| {
+            let (after, found) = (after[exit], &found[exit]);
             let judged = found.iter().zip(&whole).map(|((token, sure), (last, _))| (*sure, token == last));
             let came: Vec<_> = judged.zip(&here).filter(|(_, here)| **here).map(|(judged, _)| judged).collect();
             let threshold = threshold(&came, tries(exit));
             let leaves = |sure: f32| threshold.is_some_and(|threshold| sure >= threshold);
-            here.iter_mut().zip(&found).for_each(|(here, (_, sure))| *here &= !leaves(*sure));
+            here.iter_mut().zip(found).for_each(|(here, (_, sure))| *here &= !leaves(*sure));
             let left = came.iter().filter(|(sure, _)| leaves(*sure));
             let (tokens, wrong) = (came.len(), left.clone().filter(|(_, right)| !right).count());
-            Calibrated { after: *after, threshold, tokens, left: left.count(), wrong }
+            Calibrated { after, threshold, tokens, left: left.count(), wrong }
         };
-        after.iter().zip(found).enumerate().map(calibrate).collect()
+        (0..after.len()).map(calibrate).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use kernels::{Device, KvCache, PAGE_TOKENS, Span};
 use model::{Adapter, Model, Router, Workspace};
-use train::{Part, States, save_adapter, save_experts};
+use train::{Batch, Part, States, save_adapter, save_experts};
 
 use crate::adapters::{together, trained};
 use crate::{batch, golden_path, load};
@@ -63,6 +63,11 @@ fn mixed(dev: &Device, model: &Model, layer: usize, documents: &[&[u32]; 3]) -> 
     router
 }
 
+/// Of a batch of 70, 9 and 30 tokens.
+fn documents(batch: &Batch) -> [&[u32]; 3] {
+    [&batch.tokens[..70], &batch.tokens[70..79], &batch.tokens[79..]]
+}
+
 #[test]
 fn a_router_in_front_of_all_layers_gives_what_its_choice_gives() {
     let dev = Device::new(2);
@@ -88,7 +93,7 @@ fn tokens_choose_alone() {
         let model = load(&dev, family);
         let files = experts(&dev, &model, family);
         let batch = batch(model.spec().vocab, &[70, 9, 30]);
-        let documents = [&batch.tokens[..70], &batch.tokens[70..79], &batch.tokens[79..]];
+        let documents = documents(&batch);
         let router = mixed(&dev, &model, 1, &documents);
         let module = Adapter::open(&module(&router, &files, &format!("{family}-alone"))).unwrap();
         let (module, adapter) =
@@ -150,7 +155,7 @@ fn who_leaves_early_leaves_the_others_to_their_router() {
     let model = leaving(&dev);
     let files = experts(&dev, &model, "leaving");
     let batch = batch(model.spec().vocab, &[70, 9, 30]);
-    let documents = [&batch.tokens[..70], &batch.tokens[70..79], &batch.tokens[79..]];
+    let documents = documents(&batch);
     let router = mixed(&dev, &model, 4, &documents);
     let module = Adapter::open(&module(&router, &files, "leaving")).unwrap().load(model.spec()).unwrap();
     let all = [(documents[1], None), (documents[0], Some(&module)), (documents[2], None)];
@@ -188,7 +193,7 @@ fn a_text_read_at_once_chooses_as_one_read_word_by_word() {
         let model = load(&dev, family);
         let files = experts(&dev, &model, family);
         let batch = batch(model.spec().vocab, &[70, 9, 30]);
-        let documents = [&batch.tokens[..70], &batch.tokens[70..79], &batch.tokens[79..]];
+        let documents = documents(&batch);
         let router = mixed(&dev, &model, 1, &documents);
         let module = Adapter::open(&module(&router, &files, &format!("{family}-word"))).unwrap();
         let module = module.load(model.spec()).unwrap();

@@ -20,7 +20,7 @@ use train::{
     merge_adapter,
 };
 
-use super::{DistillArgs, lessons};
+use super::{DistillArgs, adapter, lessons};
 use crate::{
     answers,
     data::sets,
@@ -111,7 +111,7 @@ impl Job {
         let longest = self.args.rows.min(model.spec().context) + 1;
         let mut documents = Documents::new(data.context("no documents")?, held_out, &encoder, longest)?;
         let mut teacher = Network::new(&dev, &model, Learned::All, Precision::Bf16);
-        if let Some(path) = self.adapter()? {
+        if let Some(path) = adapter(&self.args, &self.teacher)? {
             merge_adapter(&dev, &mut teacher, &Adapter::open(&path)?)?;
         }
         drop(model);
@@ -137,16 +137,10 @@ impl Job {
         Ok(Some((made, asked.collect())))
     }
 
-    /// The file of the teacher's adapter, if it has one.
-    fn adapter(&self) -> anyhow::Result<Option<PathBuf>> {
-        let file = |name| anyhow::Ok(self.args.engine.adapters_folder()?.join(format!("{name}.safetensors")));
-        models::adapter(&self.teacher).map(file).transpose()
-    }
-
     /// What identifies the teacher.
     fn digest(&self) -> anyhow::Result<String> {
         let model = self.entry.digest()?;
-        let Some(path) = self.adapter()? else { return Ok(model) };
+        let Some(path) = adapter(&self.args, &self.teacher)? else { return Ok(model) };
         Ok(format!("{model} with {}", models::digest(path)?))
     }
 
@@ -205,10 +199,12 @@ impl Job {
             "data_digest": data,
             "licence": licence,
             "student": format!("{shape:?}"),
-            "exits": exits,
             "epochs": epochs, "rounds": rounds, "emphasis": emphasis, "share": share, "top_k": top_k, "batch": batch,
             "rate": rate, "seed": seed,
         });
+        if !exits.is_empty() {
+            card["exits"] = json!(exits);
+        }
         if let Some(set) = &self.set {
             card[sets::KEY] = set.as_str().into();
         }

@@ -23,7 +23,7 @@ pub(super) struct Text {
 }
 
 impl Text {
-    /// Documents of each kind by turns, every other one behind a document of the next kind where both fit, until a kind has so many tokens of its own.
+    /// Documents of each kind as long as they have so many tokens together, every other one behind a document of another kind where both fit.
     pub(super) fn learned(kinds: &[Vec<Sample>], tokens: usize, context: usize) -> Vec<Self> {
         let mut texts = Vec::new();
         for (kind, documents) in kinds.iter().enumerate() {
