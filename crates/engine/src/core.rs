@@ -163,7 +163,7 @@ impl<E: Executor> Core<E> {
         &self.stats
     }
 
-    /// Puts a request into the queue.
+    /// Puts a request into the queue. Its prompt with the longest answer fits into the [`Core::context_length`], or it never ends.
     ///
     /// # Errors
     /// [`ErrorKind::Overloaded`] when the queue is full; then nothing was done.

@@ -83,6 +83,11 @@ impl Plan {
         (0..self.prompt).map(token).collect()
     }
 
+    /// The same plan where prompt and answer fit into a context, as whoever submits a job sees to.
+    fn within(&self, context: usize) -> Self {
+        Self { max_tokens: self.max_tokens.min(context - self.prompt), ..self.clone() }
+    }
+
     fn answers(&self) -> Answers {
         let sampling = Sampling {
             temperature: self.temperature,
@@ -120,6 +125,7 @@ impl Plan {
 }
 
 fn run_mix(exits: bool, pages: usize, config: EngineConfig, plans: &[Plan]) {
+    let plans: Vec<Plan> = plans.iter().map(|plan| plan.within(pages * PAGE_TOKENS)).collect();
     let mut bench = Bench::over(exits, pages, config);
     let mut ids = BTreeMap::new();
     let mut outputs: BTreeMap<RequestId, Vec<_>> = BTreeMap::new();
