@@ -1,5 +1,5 @@
-//! `tessera loop`: the traffic of a rollout becomes a data set, the data set an adapter, the adapter the student of a cascade, and the cascade
-//! takes the traffic over if it is good enough.
+//! `tessera loop`: the traffic of a rollout becomes a data set, the data set an adapter or a model of its own, that the student of a cascade, and the
+//! cascade takes the traffic over if it is good enough.
 //!
 //! A lap runs the very commands that a person would type, one behind the other ([`steps`]), and keeps what each of them said ([`laps`]). What it
 //! changes of the server it changes in the settings file, as a person would ([`settings`]); the server follows by itself. So every step can be
@@ -148,8 +148,11 @@ async fn once(place: &Place, server: &ServerArgs) -> anyhow::Result<Lap> {
 
 /// Leaves the settings as the outcome wants them, and counts what it was worth where callers met it.
 async fn end(place: &Place, lap: &mut Lap, outcome: Outcome) -> anyhow::Result<()> {
-    if lap.steps.contains_key(&Step::Offer) {
+    // Until it is evaluated it has changed nothing.
+    if lap.steps.contains_key(&Step::Evaluate) {
         settings::settle(place, lap, &outcome)?;
+    }
+    if lap.steps.contains_key(&Step::Offer) {
         lap.report = Some(serde_json::to_value(report::numbers(place, lap).await?)?);
     }
     Ok(lap.end(&place.folder, outcome)?)

@@ -26,6 +26,8 @@ use services::{
 use crate::{
     cascades::{self, Section},
     elsewhere::{Elsewhere, WorkerArgs},
+    model::EngineArgs,
+    students::Students,
 };
 
 /// Where the settings are.
@@ -142,6 +144,8 @@ pub(crate) struct Local {
     pub(crate) chat: Vec<Arc<Engine>>,
     /// Engines of embedding models; they come first where vectors are asked for.
     pub(crate) embed: Vec<Arc<Engine>>,
+    /// How models run here.
+    pub(crate) engine: EngineArgs,
     /// Decisions, in a process that makes them: they are compiled, and a gateway alone has no use for that.
     pub(crate) library: Option<Arc<Library>>,
     /// The part that this process is.
@@ -151,10 +155,11 @@ pub(crate) struct Local {
 impl Local {
     /// Everything on offer. Every text goes past the guard where clients ask; a worker's goes past that of the gateway that asked:
     /// here it would stand between a broken stream and whoever takes it up.
-    fn services(&self, elsewhere: &Elsewhere, settings: &Settings) -> anyhow::Result<Services> {
+    fn services(&self, Found { students, elsewhere }: &Found, settings: &Settings) -> anyhow::Result<Services> {
         let guard = Guard::new(&settings.guard).context("the section guard")?;
+        let text = self.chat.iter().chain(students.engines());
         let mut services = Services {
-            generate: self.chat.iter().map(|engine| engine.clone() as Arc<dyn Generate>).collect(),
+            generate: text.map(|engine| engine.clone() as Arc<dyn Generate>).collect(),
             embed: self.embed.iter().chain(&self.chat).map(|engine| engine.clone() as Arc<dyn Embed>).collect(),
             guard: guard.clone(),
             ..Services::default()
@@ -179,6 +184,15 @@ impl Local {
             services.decide.truncate(1);
         }
         Ok(services)
+    }
+
+    /// What the settings name beside it; what was `known` before is kept.
+    fn find(&self, settings: &Settings, known: &Found) -> anyhow::Result<Found> {
+        let names = if self.part.runs_models() { settings.models.students.as_slice() } else { &[] };
+        Ok(Found {
+            students: Students::open(names, &self.engine, &known.students)?,
+            elsewhere: Elsewhere::open(settings, &self.part, &known.elsewhere)?,
+        })
     }
 
     /// Puts cascades and rollouts in front, each over what was there before it.
@@ -211,22 +225,29 @@ impl Local {
     }
 }
 
+/// What settings name and what follows when they change: students in this process, and services elsewhere.
+#[derive(Debug, Default)]
+struct Found {
+    students: Students,
+    elsewhere: Elsewhere,
+}
+
 /// A gateway over the services of this process and those that the settings name. When the settings change, all but the services
 /// of this process follow.
 pub(crate) async fn gateway(local: Local, settings: Settings, ledger: Option<Ledger>) -> anyhow::Result<Gateway> {
-    let elsewhere = Elsewhere::open(&settings, &local.part, &Elsewhere::default())?;
-    elsewhere.probe().await;
-    let services = Current::new(local.services(&elsewhere, &settings)?);
+    let found = local.find(&settings, &Found::default())?;
+    found.elsewhere.probe().await;
+    let services = Current::new(local.services(&found, &settings)?);
     let (config, worker, public) = (limits(&settings), local.part.door()?, local.part.answers_clients());
     let live = Live::new(settings);
-    follow(&live, local, elsewhere, services.clone());
+    follow(&live, local, found, services.clone());
     Ok(Gateway { services, worker, public, config, settings: live, ledger })
 }
 
-fn follow(live: &Live, local: Local, elsewhere: Elsewhere, current: Arc<Current>) {
-    let known = Arc::new(Mutex::new(elsewhere));
+fn follow(live: &Live, local: Local, found: Found, current: Arc<Current>) {
+    let known = Arc::new(Mutex::new(found));
     live.follow(move |settings| {
-        let next = Elsewhere::open(settings, &local.part, &known.lock());
+        let next = local.find(settings, &known.lock());
         let next = next.map_err(|error| format!("{error:#}"))?;
         let services = local.services(&next, settings).map_err(|error| format!("{error:#}"))?;
         let (known, current) = (known.clone(), current.clone());

@@ -20,10 +20,10 @@ use serde::Serialize;
 use train::{Bits, Size};
 
 use crate::{
-    adapters, compose,
+    adapters,
     data::sets,
     model::{self, EngineArgs},
-    screen,
+    screen, students,
     train::{
         documents::Source,
         run::{self, Stop},
@@ -171,9 +171,8 @@ pub(crate) async fn run(mut args: DistillArgs) -> anyhow::Result<()> {
     ensure!(args.rounds > 0, "--rounds must be 1 at least");
     let found = sets::find(&args.data, args.held_out.as_deref())?;
     (args.data, args.held_out) = (found.data, found.held_out);
-    let data = compose::home("XDG_DATA_HOME", ".local/share")?;
     let folder = run::folder(&args.name)?;
-    let student = args.out.clone().unwrap_or_else(|| data.join("students").join(&args.name));
+    let student = args.out.clone().map_or_else(|| students::folder(&args.name), Ok)?;
     let teacher = args.model.clone().unwrap_or_else(|| model::default_name(Kind::Chat));
     let entry = model::fetch(&teacher).await?;
     check_exits(&args, &entry)?;

@@ -34,6 +34,7 @@ mod screen;
 mod serve;
 mod size;
 mod solve;
+mod students;
 mod train;
 mod up;
 

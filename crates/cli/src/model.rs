@@ -41,7 +41,7 @@ pub(crate) struct EngineArgs {
 }
 
 impl EngineArgs {
-    fn config(&self, name: String) -> EngineConfig {
+    pub(crate) fn config(&self, name: String) -> EngineConfig {
         let usual = EngineConfig::default();
         EngineConfig {
             name,

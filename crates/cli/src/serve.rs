@@ -88,7 +88,11 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
             args.model.is_empty() && args.embed_model.is_empty(),
             "this part runs no models: leave --model out"
         );
-    } else if chat.is_empty() && embed.is_empty() && !compose::elsewhere(&settings) {
+    } else if chat.is_empty()
+        && embed.is_empty()
+        && settings.models.students.is_empty()
+        && !compose::elsewhere(&settings)
+    {
         chat.push(model::default_name(Kind::Chat));
     }
     let engine = args.engine.over(&settings.engine);
@@ -98,7 +102,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let (address, scheme) = (listener.local_addr(), listener.scheme());
     let folder = args.engine.adapters(chat.clone())?;
     let library = args.workers.reasons().then(|| args.library.library().into());
-    let local = Local { chat, embed, library, part: args.workers };
+    let local = Local { chat, embed, engine, library, part: args.workers };
     let gateway = compose::gateway(local, settings, ledger).await?;
     if gateway.public {
         screen::note(format_args!("Serving {} at {scheme}://{address}/v1 (Ctrl-C stops)", offered(&gateway)));

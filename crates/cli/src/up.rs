@@ -71,7 +71,8 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     };
     let (chat, embed) = tokio::try_join!(load(chat), load(embed))?;
     let folder = engine.adapters(chat.clone())?;
-    let local = Local { chat, embed, library: Some(args.library.library().into()), part: WorkerArgs::default() };
+    let library = Some(args.library.library().into());
+    let local = Local { chat, embed, engine, library, part: WorkerArgs::default() };
     let gateway = compose::gateway(local, settings, Some(ledger)).await?;
     let first = gateway.services.get().generate.first().and_then(|service| service.models().into_iter().next());
     let name = first.map(|card| card.id).unwrap_or_default();

@@ -12,6 +12,8 @@ use std::{
 
 use serde_json::Value;
 
+#[path = "cli/circle.rs"]
+mod circle;
 #[path = "cli/data.rs"]
 mod data;
 

@@ -48,15 +48,15 @@ pub(crate) struct ExperimentBody {
     /// The name requests use.
     model: String,
     /// What it is about, as it was named beforehand: `failures`, `wait` (seconds), `blocks`, `cost` (nano-units of currency), `quality`.
-    metric: &'static str,
+    pub(crate) metric: &'static str,
     /// How much worse than the control a version may be and still be called no worse; a larger difference is worth finding. Of the cost it is
     /// a share of the control's.
     tolerated: f64,
     /// How sure intervals and verdicts are, over all looks together.
     confidence: f64,
     /// The version of most callers, which the others are compared with.
-    control: String,
-    versions: Vec<ArmBody>,
+    pub(crate) control: String,
+    pub(crate) versions: Vec<ArmBody>,
     /// How likely such numbers of callers are under the weights, at every look.
     mismatch: f64,
     /// They are likely enough; else no verdict is given.
@@ -70,7 +70,7 @@ pub(crate) struct ExperimentBody {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ArmBody {
     /// Its model.
-    model: String,
+    pub(crate) model: String,
     /// Its weight beside the others'.
     weight: u64,
     /// Different callers who got it.
@@ -81,7 +81,7 @@ pub(crate) struct ArmBody {
     mean: Option<f64>,
     /// How it stands beside the control; left out of the control.
     #[serde(skip_serializing_if = "Option::is_none")]
-    beside: Option<BesideBody>,
+    pub(crate) beside: Option<BesideBody>,
 }
 
 /// What an experiment says of a version at this look.
@@ -89,21 +89,21 @@ pub(crate) struct ArmBody {
 pub(crate) struct BesideBody {
     /// `better`; `no_worse` by what is tolerated, and perhaps better; `worse`, if perhaps by less than is tolerated; `running` while nothing is known;
     /// `unbelievable` where callers are not spread as the weights say.
-    verdict: &'static str,
+    pub(crate) verdict: &'static str,
     /// How much larger its mean is than the control's, of quality how much smaller: below zero it is better. Null below 100 samples of each.
     difference: Option<f64>,
     /// The interval of the difference.
-    low: Option<f64>,
-    high: Option<f64>,
+    pub(crate) low: Option<f64>,
+    pub(crate) high: Option<f64>,
     /// How likely a difference this large is where there is none.
     p: Option<f64>,
     /// How many more samples of both together, spread as they are, until a difference as large as is tolerated shows in 4 of 5 trials.
-    still_needed: Option<u64>,
+    pub(crate) still_needed: Option<u64>,
 }
 
 impl ExperimentBody {
     /// As it stands; `None` of a rollout with a single version.
-    fn of(app: &App, rollout: &Rollout) -> Option<Self> {
+    pub(crate) fn of(app: &App, rollout: &Rollout) -> Option<Self> {
         let (versions, mismatch) = (rollout.versions(), rollout.mismatch());
         let control = rollout.base(&versions).filter(|_| versions.len() > 1)?;
         let written = rollouts::written(app, rollout);

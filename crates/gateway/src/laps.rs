@@ -21,6 +21,8 @@ pub enum Step {
     Data,
     /// The data set becomes an adapter.
     Learn,
+    /// What was learned becomes a model of its own, where the loop asks for one.
+    Distil,
     /// How good it is, and how sure it must be.
     Evaluate,
     /// The settings offer it as the rollout's canary.
@@ -31,13 +33,14 @@ pub enum Step {
 
 impl Step {
     /// All of them, in order.
-    pub const ALL: [Self; 5] = [Self::Data, Self::Learn, Self::Evaluate, Self::Offer, Self::Canary];
+    pub const ALL: [Self; 6] = [Self::Data, Self::Learn, Self::Distil, Self::Evaluate, Self::Offer, Self::Canary];
 
     /// What it does, for whoever watches.
     pub fn about(self) -> &'static str {
         match self {
             Self::Data => "data: what was asked and answered becomes a data set",
             Self::Learn => "learn: an adapter learns from it",
+            Self::Distil => "distil: a smaller model is cut out of base and adapter, where the loop asks for one",
             Self::Evaluate => "evaluate: student and teacher answer what was held out",
             Self::Offer => "offer: the cascade becomes the rollout's canary",
             Self::Canary => "canary: callers get it step by step (Ctrl-C stops waiting; the server goes on)",

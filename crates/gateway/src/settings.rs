@@ -181,6 +181,9 @@ mod tests {
         check(&circle("a b", "m"), "line 5", "letters, digits");
         check(&circle("a", "n"), "line 6", "no [[rollouts]]");
         check(&(circle("a", "m") + "risk = 7.0"), "line 9", "between 0 and 1");
+        check(&(circle("a", "m") + "student_width = 64"), "line 9", "without student_layers");
+        check("[models]\nstudents = [\"a\", \"../b\"]", "line 2", "models.students.1 is `../b`");
+        check("[models]\nstudents = [\"a\", \"a\"]", "line 2", "before");
         check(&format!("{rollout}[[loops]]\nname = \"a\"\nrollout = \"m\"\nbase = \"b\""), "line 4", "teacher");
         check("[tracing]\nsample = 2.0", "line 2", "between 0 and 1");
         check("[auth.oidc]\nissuer = \"https://i\"", "line 1", "roles");

@@ -9,7 +9,7 @@ use super::{
     Place,
     traffic::{Between, Traffic, Work},
 };
-use crate::{audit, compose, screen};
+use crate::{audit, compose, screen, size};
 
 /// Traffic before and since.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +50,7 @@ pub(super) fn text(lap: &Lap) -> String {
     let mut lines = vec![format!("Lap {}: {}", lap.number, end(lap))];
     lines.extend(data(lap.said(Step::Data)));
     lines.extend(learned(lap.said(Step::Learn)));
+    lines.extend(distilled(lap.said(Step::Distil)));
     lines.extend(evaluated(&lap.said(Step::Evaluate)["measured"]));
     lines.extend(reported(lap).as_ref().map(traffic));
     lines.join("\n")
@@ -104,6 +105,13 @@ fn learned(said: &Value) -> Option<String> {
     let (adapter, seconds) = (said["adapter"].as_str()?, said["seconds"].as_f64().unwrap_or(0.0));
     let (before, now) = (loss("held_out_loss_before"), loss("held_out_loss"));
     Some(format!("learned    {adapter} in {seconds:.0} s; loss on the held-out rows {before:.3} before, {now:.3} now"))
+}
+
+fn distilled(said: &Value) -> Option<String> {
+    let (parameters, bytes) = (said["parameters"].as_f64()?, said["bytes"].as_u64()?);
+    let (seconds, faster) = (said["seconds"].as_f64()?, said["measured"]["speedup"].as_f64());
+    let faster = faster.map_or_else(String::new, |times| format!(", {times:.1} times as fast as the base"));
+    Some(format!("distilled  {:.1} million weights, {} in {seconds:.0} s{faster}", parameters / 1e6, size::show(bytes)))
 }
 
 fn evaluated(measured: &Value) -> Option<String> {
@@ -174,6 +182,10 @@ mod tests {
                 Step::Learn,
                 json!({ "adapter": "smollm2:credit-1", "seconds": 9.0, "held_out_loss_before": 1.1, "held_out_loss": 0.2 }),
             ),
+            (
+                Step::Distil,
+                json!({ "parameters": 7_600_000, "bytes": 8_000_000, "seconds": 60.0, "measured": { "speedup": 12.3 } }),
+            ),
             (Step::Evaluate, json!({ "measured": measured })),
         ];
         let mut lap = Lap { number: 1, began: 0, steps: steps.into(), end: Some(Outcome::Promoted), report: None };
@@ -183,6 +195,7 @@ mod tests {
             "90 rows",
             "credit@0123456789ab",
             "smollm2:credit-1",
+            "7.6 million weights, 8.0 MB in 60 s, 12.3 times as fast",
             "80.0 % (70.0 to 90.0, n = 50)",
             "0.50 of the teacher's",
         ] {

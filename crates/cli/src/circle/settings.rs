@@ -7,9 +7,15 @@ use gateway::{
     laps::{Lap, Outcome},
     settings::{Loop, Settings},
 };
-use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value, value};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value, value};
 
 use super::{Place, steps};
+
+/// Has the server load the lap's model of its own, if it made one.
+pub(super) fn serve(place: &Place, lap: &Lap) -> anyhow::Result<()> {
+    let offered = Offered::of(place, lap)?;
+    change(&place.file, |text| offered.load(text))
+}
 
 /// Offers the lap's cascade as the rollout's canary.
 pub(super) fn offer(place: &Place, lap: &Lap) -> anyhow::Result<()> {
@@ -49,6 +55,8 @@ struct Offered<'a> {
     /// The cascade's name.
     cascade: String,
     student: String,
+    /// The student is a model of its own, which the server has to load.
+    distilled: bool,
     calibration: String,
 }
 
@@ -56,8 +64,23 @@ impl<'a> Offered<'a> {
     fn of(place: &'a Place, lap: &Lap) -> anyhow::Result<Self> {
         let calibration = steps::calibration(place, lap);
         let calibration = calibration.to_str().context("the path of the calibration is not UTF-8")?.to_owned();
-        let student = steps::student(lap).unwrap_or_default();
-        Ok(Self { section: &place.section, cascade: steps::name(place, lap), student, calibration })
+        let student = steps::student(place, lap).unwrap_or_default();
+        let distilled = steps::distilled(place, lap).is_some();
+        Ok(Self { section: &place.section, cascade: steps::name(place, lap), student, distilled, calibration })
+    }
+
+    fn load(&self, text: &str) -> anyhow::Result<String> {
+        let mut document: DocumentMut = text.parse()?;
+        if self.distilled {
+            let models = document.entry("models").or_insert_with(toml_edit::table);
+            let models = models.as_table_like_mut().context("write models as a table, [models]")?;
+            let students = models.entry("students").or_insert_with(|| value(Array::new()));
+            let students = students.as_array_mut().context("write models.students as a list")?;
+            if !students.iter().any(|name| name.as_str() == Some(&self.student)) {
+                students.push(&self.student);
+            }
+        }
+        Ok(document.to_string())
     }
 
     fn begin(&self, text: &str) -> anyhow::Result<String> {
@@ -81,12 +104,26 @@ impl<'a> Offered<'a> {
         let only: InlineTable = [(self.cascade.as_str(), Value::from(100))].into_iter().collect();
         rollout.insert("versions", value(only));
         rollout.remove("canary");
-        let ours = format!("{}-", self.section.name);
-        let earlier = |table: &Table| {
-            table["model"].as_str().is_some_and(|model| model.starts_with(&ours) && model != self.cascade)
-        };
+        let earlier =
+            |table: &Table| table["model"].as_str().is_some_and(|model| self.is_ours(model) && model != self.cascade);
         tables(&mut document, "cascades")?.retain(|table| !earlier(table));
+        self.unload(&mut document, |name| name != self.student);
         Ok(document.to_string())
+    }
+
+    /// A lap of this loop is called so.
+    fn is_ours(&self, name: &str) -> bool {
+        let number = name.strip_prefix(&self.section.name).and_then(|rest| rest.strip_prefix('-'));
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    }
+
+    /// Takes out those of this loop's students that are meant.
+    fn unload(&self, document: &mut DocumentMut, meant: impl Fn(&str) -> bool) {
+        let students = document.get_mut("models").and_then(|models| models.get_mut("students"));
+        if let Some(students) = students.and_then(Item::as_array_mut) {
+            let is_ours = |name: &str| name.strip_suffix(steps::STUDENT).is_some_and(|lap| self.is_ours(lap));
+            students.retain(|name| !name.as_str().is_some_and(|name| is_ours(name) && meant(name)));
+        }
     }
 
     fn withdraw(&self, text: &str) -> anyhow::Result<String> {
@@ -98,6 +135,7 @@ impl<'a> Offered<'a> {
         if document.contains_key("cascades") {
             tables(&mut document, "cascades")?.retain(|table| !is(table, &self.cascade));
         }
+        self.unload(&mut document, |name| name == self.student);
         Ok(document.to_string())
     }
 
@@ -128,7 +166,12 @@ mod tests {
 
     fn offered(section: &Loop, lap: u32) -> Offered<'_> {
         let cascade = format!("credit-{lap}");
-        Offered { section, student: format!("smollm2:{cascade}"), calibration: "/c.json".to_owned(), cascade }
+        let student = format!("smollm2:{cascade}");
+        Offered { section, student, distilled: false, calibration: "/c.json".to_owned(), cascade }
+    }
+
+    fn distilled(section: &Loop, lap: u32) -> Offered<'_> {
+        Offered { student: format!("credit-{lap}-student"), distilled: true, ..offered(section, lap) }
     }
 
     fn settings(text: &str) -> Settings {
@@ -153,6 +196,27 @@ mod tests {
         let done = settings(&second.promote(&next).unwrap());
         assert_eq!(done.cascades.len(), 1);
         assert_eq!((&*done.cascades[0].model, &*done.rollouts[0].canary), ("credit-2", ""));
+    }
+
+    #[test]
+    fn a_model_of_its_own_is_loaded_until_another_takes_over() {
+        let before = format!("{BEFORE}[models]\nstudents = [\"theirs\", \"credit-de-1-student\"] # by hand\n");
+        let section = settings(&before).loops.remove(0);
+        let (first, second) = (distilled(&section, 1), distilled(&section, 2));
+        let students = |text: &str| settings(text).models.students.join(" ");
+        let loaded = first.load(&before).unwrap();
+        assert_eq!(students(&loaded), "theirs credit-de-1-student credit-1-student");
+        assert_eq!(first.load(&loaded).unwrap(), loaded, "a second time changes nothing");
+        assert_eq!(settings(&first.withdraw(&loaded).unwrap()), settings(&before), "as if it had never been");
+        let promoted = first.promote(&first.begin(&loaded).unwrap()).unwrap();
+        assert_eq!(settings(&promoted).cascades[0].student, "credit-1-student");
+        let next = second.begin(&second.load(&promoted).unwrap()).unwrap();
+        assert_eq!(students(&next), "theirs credit-de-1-student credit-1-student credit-2-student");
+        let done = second.promote(&next).unwrap();
+        assert_eq!(students(&done), "theirs credit-de-1-student credit-2-student");
+        assert!(done.contains("# by hand"), "{done}");
+        assert_eq!(students(&first.load(BEFORE).unwrap()), "credit-1-student", "where nothing stood");
+        assert_eq!(offered(&section, 1).load(BEFORE).unwrap(), BEFORE, "an adapter needs no loading");
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::{remote, screen, serve};
 
 /// The share that is held out: half of it makes the calibration, which needs more items the lower the risk.
 const HELD_OUT: &str = "0.2";
+/// Behind a lap's name: its model of its own, where it makes one.
+pub(super) const STUDENT: &str = "-student";
 /// How often the server is asked how it is.
 const LOOK: Duration = Duration::from_secs(2);
 /// How often until it should have taken up a new file.
@@ -29,8 +31,11 @@ pub(super) async fn run(step: Step, place: &Place, lap: &Lap, server: &ServerArg
     match step {
         Step::Data => tessera(place, &data(place)).await,
         Step::Learn => tessera(place, &learn(place, lap)?).await,
+        Step::Distil if place.section.student_layers == 0 => Ok(Value::Null),
+        Step::Distil => tessera(place, &distil(place, lap)?).await,
         Step::Evaluate => {
-            let student = student(lap)?;
+            settings::serve(place, lap)?;
+            let student = student(place, lap)?;
             until(server, "/v1/models", &format!("offers {student}"), |said| offers(said, &student)).await?;
             tessera(place, &evaluate(place, lap, server)?).await
         }
@@ -87,7 +92,7 @@ fn gate(step: Step, section: &Loop, lap: &Lap) -> Option<Outcome> {
         }
         Step::Canary if said["course"] == "promoted" => Some(Outcome::Promoted),
         Step::Canary => Some(Outcome::RolledBack { why: said["why"].as_str().unwrap_or_default().to_owned() }),
-        Step::Learn | Step::Offer => None,
+        Step::Learn | Step::Distil | Step::Offer => None,
     }
 }
 
@@ -96,9 +101,19 @@ pub(super) fn name(place: &Place, lap: &Lap) -> String {
     format!("{}-{}", place.section.name, lap.number)
 }
 
+/// What requests call the base with the lap's adapter.
+fn adapted(lap: &Lap) -> anyhow::Result<&str> {
+    lap.said(Step::Learn)["adapter"].as_str().context("no adapter was learned")
+}
+
+/// What the lap's model of its own is called, if it made one.
+pub(super) fn distilled(place: &Place, lap: &Lap) -> Option<String> {
+    lap.said(Step::Distil).is_object().then(|| format!("{}{STUDENT}", name(place, lap)))
+}
+
 /// What requests call the lap's student.
-pub(super) fn student(lap: &Lap) -> anyhow::Result<String> {
-    Ok(lap.said(Step::Learn)["adapter"].as_str().context("no adapter was learned")?.to_owned())
+pub(super) fn student(place: &Place, lap: &Lap) -> anyhow::Result<String> {
+    distilled(place, lap).map_or_else(|| adapted(lap).map(str::to_owned), Ok)
 }
 
 /// Where the lap's calibration is.
@@ -124,8 +139,25 @@ fn learn(place: &Place, lap: &Lap) -> anyhow::Result<Vec<String>> {
     Ok(words(&["train", "lora", "--data", &set, "--model", base, "--name", &name, "--epochs", &epochs, "--json"]))
 }
 
+/// The base and its adapter are the teacher of this student: what it is cut out of already knows how the loop's teacher answers.
+fn distil(place: &Place, lap: &Lap) -> anyhow::Result<Vec<String>> {
+    let section = &place.section;
+    let base = format!("{}:{}", section.base, name(place, lap));
+    let (set, name, epochs) = (set(lap)?, name(place, lap) + STUDENT, section.student_epochs.to_string());
+    let made = ["distill", "--data", &set, "--model", &base, "--name", &name, "--epochs", &epochs, "--json"];
+    let sizes = [
+        ("--layers", section.student_layers),
+        ("--width", section.student_width),
+        ("--ffn", section.student_ffn),
+        ("--kv-heads", section.student_kv_heads),
+    ];
+    let sizes = sizes.into_iter().filter(|(_, size)| *size > 0);
+    Ok(words(&made).into_iter().chain(sizes.flat_map(|(key, size)| [key.to_owned(), size.to_string()])).collect())
+}
+
 fn evaluate(place: &Place, lap: &Lap, server: &ServerArgs) -> anyhow::Result<Vec<String>> {
-    let (set, student, risk, out) = (set(lap)?, student(lap)?, place.section.risk.to_string(), calibration(place, lap));
+    let (set, student, risk, out) =
+        (set(lap)?, student(place, lap)?, place.section.risk.to_string(), calibration(place, lap));
     let out = out.to_str().context("the path of the calibration is not UTF-8")?;
     let asked = ["eval", "cascade", "--student", &student, "--teacher", &place.section.teacher, "--data", &set];
     let rest = ["--risk", &risk, "--out", out, "--url", &server.url, "--json"];

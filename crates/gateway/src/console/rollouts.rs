@@ -9,6 +9,7 @@ use maud::{Markup, html};
 use protocol::Error;
 use serde::Deserialize;
 use serde_json::Value;
+use services::rollout::Rollout;
 
 use super::{
     audit::moment,
@@ -18,6 +19,7 @@ use super::{
 };
 use crate::{
     app::App,
+    experiments::ExperimentBody,
     laps::{self, Lap, Outcome, Step},
     rollouts::{ActionName, CanaryBody, DifferenceBody, RolloutBody, ShadowBody, VersionBody, moved},
 };
@@ -45,7 +47,8 @@ pub(super) async fn act(State(app): State<Arc<App>>, view: View, Form(wanted): F
 }
 
 fn shown(app: &App, view: &View, failed: Option<&Error>) -> Markup {
-    let rollouts: Vec<_> = app.services().rollouts.iter().map(|rollout| RolloutBody::of(app, rollout)).collect();
+    let body = |rollout: &Arc<Rollout>| (RolloutBody::of(app, rollout), ExperimentBody::of(app, rollout));
+    let rollouts: Vec<_> = app.services().rollouts.iter().map(body).collect();
     let loops = &app.gateway.settings.get().settings.loops;
     html! {
         div #rollouts hx-get="/console/rollouts" hx-trigger="every 3s" hx-select="#rollouts" hx-target="this" hx-swap="outerHTML" {
@@ -53,19 +56,20 @@ fn shown(app: &App, view: &View, failed: Option<&Error>) -> Markup {
             @if rollouts.is_empty() && loops.is_empty() {
                 (frame::empty(view.t("rollouts.none"), &html! { (view.t("rollouts.none-next")) code { "[[rollouts]]" } }))
             }
-            @for rollout in &rollouts { (section(view, rollout)) }
+            @for (rollout, experiment) in &rollouts { (section(view, rollout, experiment.as_ref())) }
             @for section in loops { (looped(app, view, &section.name)) }
         }
     }
 }
 
-fn section(view: &View, rollout: &RolloutBody) -> Markup {
+fn section(view: &View, rollout: &RolloutBody, experiment: Option<&ExperimentBody>) -> Markup {
     html! {
         section.section {
             h2 { (rollout.model) }
             @if let Some(canary) = &rollout.canary { (way(view, &rollout.model, canary)) }
             @if !rollout.trustworthy { p.failure { (view.t("rollouts.mismatch")) } }
             (table(view, &rollout.model, &rollout.versions))
+            @if let Some(experiment) = experiment { (verdicts(view, experiment)) }
             @if let Some(shadow) = &rollout.shadow { (compared(view, shadow)) }
         }
     }
@@ -176,6 +180,46 @@ fn figure(view: &View, shown: &str, beside: Option<&DifferenceBody>) -> Markup {
     }
 }
 
+/// What each version is called beside the one of most callers, by the metric that was named beforehand.
+fn verdicts(view: &View, experiment: &ExperimentBody) -> Markup {
+    html! {
+        p.note.below {
+            (view.t("experiments.by")) " " b { (view.t(metric(experiment.metric))) } ", " (view.t("experiments.beside")) " " b { (experiment.control) }
+        }
+        @for arm in &experiment.versions { @if let Some(beside) = &arm.beside {
+            @let (stone, word) = verdict(beside.verdict);
+            p.verdict {
+                span.state { i.tile.(stone) aria-hidden="true" {} b { (arm.model) } " " (view.t(word)) }
+                @if let (Some(low), Some(high)) = (beside.low, beside.high) { span.note { (format!("{low:+.4} .. {high:+.4}")) } }
+                @if let Some(needed) = beside.still_needed.filter(|needed| *needed > 0) {
+                    span.note { (view.t("experiments.needed")) " " (number(needed)) }
+                }
+            }
+        } }
+    }
+}
+
+/// A metric's column has its name.
+fn metric(word: &str) -> &'static str {
+    match word {
+        "wait" => "rollouts.wait",
+        "blocks" => "rollouts.blocked",
+        "cost" => "rollouts.cost",
+        "quality" => "rollouts.quality",
+        _ => "rollouts.failed",
+    }
+}
+
+fn verdict(word: &str) -> (&'static str, &'static str) {
+    match word {
+        "better" => ("malachite", "experiments.better"),
+        "no_worse" => ("malachite", "rollouts.fine"),
+        "worse" => ("porphyry", "rollouts.worse"),
+        "unbelievable" => ("porphyry", "experiments.unbelievable"),
+        _ => ("gold", "rollouts.open"),
+    }
+}
+
 fn compared(view: &View, shadow: &ShadowBody) -> Markup {
     let ShadowBody { model, same, differed, failed, .. } = shadow;
     let counts = [("rollouts.same", same), ("rollouts.differed", differed), ("rollouts.failed", failed)];
@@ -248,6 +292,7 @@ fn name(step: Step) -> &'static str {
     match step {
         Step::Data => "laps.data",
         Step::Learn => "laps.learn",
+        Step::Distil => "laps.distil",
         Step::Evaluate => "laps.evaluate",
         Step::Offer => "laps.offer",
         Step::Canary => "laps.canary",

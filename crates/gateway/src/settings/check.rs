@@ -40,6 +40,7 @@ pub(super) fn check(settings: &Settings) -> Vec<Wrong> {
     for (i, cascade) in settings.cascades.iter().enumerate() {
         self::cascade(settings, i, cascade, &mut wrong);
     }
+    students(&settings.models.students, &mut wrong);
     for (i, circle) in settings.loops.iter().enumerate() {
         self::circle(settings, i, circle, &mut wrong);
     }
@@ -219,11 +220,29 @@ fn cascade(settings: &Settings, i: usize, cascade: &Cascade, wrong: &mut Vec<Wro
     }
 }
 
+/// It may name a file.
+fn is_plain(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(plain)
+}
+
+fn students(names: &[String], wrong: &mut Vec<Wrong>) {
+    for (i, name) in names.iter().enumerate() {
+        let what = if !is_plain(name) {
+            format!("is `{name}`: write the name that `tessera distill` gave it")
+        } else if names[..i].contains(name) {
+            format!("is `{name}`, which stands there before")
+        } else {
+            continue;
+        };
+        add(wrong, &["models", "students", &i.to_string()], what);
+    }
+}
+
 fn circle(settings: &Settings, i: usize, circle: &Loop, wrong: &mut Vec<Wrong>) {
     let place = i.to_string();
     let mut say = |key: &str, what: String| add(wrong, &["loops", &place, key], what);
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if circle.name.is_empty() || !circle.name.chars().all(plain) {
+    if !is_plain(&circle.name) {
         say("name", format!("is `{}`: write letters, digits, `-`, `_` and `.`", circle.name));
     }
     if settings.loops[..i].iter().any(|other| other.name == circle.name) {
@@ -235,6 +254,16 @@ fn circle(settings: &Settings, i: usize, circle: &Loop, wrong: &mut Vec<Wrong>) 
     for (key, name) in [("teacher", &circle.teacher), ("base", &circle.base)] {
         if name.is_empty() {
             say(key, "is required: the name of a model".to_owned());
+        }
+    }
+    let sizes = [
+        ("student_width", circle.student_width),
+        ("student_ffn", circle.student_ffn),
+        ("student_kv_heads", circle.student_kv_heads),
+    ];
+    for (key, size) in sizes {
+        if size > 0 && circle.student_layers == 0 {
+            say(key, format!("is {size}, but no model is made without student_layers"));
         }
     }
     for (key, share) in [("risk", circle.risk), ("kept", circle.kept), ("accepted", circle.accepted)] {

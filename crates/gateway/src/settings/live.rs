@@ -112,7 +112,7 @@ impl Live {
 fn fixed(now: &Settings, next: &Settings) -> Result<(), String> {
     let sections = [
         ("server", now.server == next.server),
-        ("models", now.models == next.models),
+        ("models", (&now.models.chat, &now.models.embed) == (&next.models.chat, &next.models.embed)),
         ("engine", now.engine == next.engine),
         ("ledger", now.ledger == next.ledger),
         ("tracing", now.tracing == next.tracing),
@@ -150,14 +150,19 @@ impl Watch {
     pub async fn run(self) {
         let mut seen = self.text().await;
         let mut hang_up = hang_up();
+        let watch = Arc::new(self);
         loop {
             let asked = tokio::select! {
                 () = tokio::time::sleep(PERIOD) => false,
                 () = hang_up.next() => true,
             };
-            let text = self.text().await;
+            let text = watch.text().await;
             if asked || text != seen {
-                self.reload();
+                // Preparing may compute, as loading a model does.
+                let watch = watch.clone();
+                if let Err(error) = tokio::task::spawn_blocking(move || watch.reload()).await {
+                    tracing::error!(%error, "the settings in force stay: taking over the new ones broke off");
+                }
             }
             seen = text;
         }

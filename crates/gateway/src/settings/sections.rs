@@ -100,7 +100,7 @@ pub struct Tls {
 }
 
 /// Models of this process, each a catalogue name, hf:owner/name/file, pypi:package==version/member, or a path. Changes
-/// need a restart.
+/// need a restart, but for students.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Models {
@@ -108,6 +108,8 @@ pub struct Models {
     pub chat: Vec<String>,
     /// Models that turn texts into vectors.
     pub embed: Vec<String>,
+    /// Students that `tessera distill` made here, by their names; they answer to these.
+    pub students: Vec<String>,
 }
 
 /// How the models of this process run. Changes need a restart.
@@ -570,6 +572,16 @@ pub struct Loop {
     pub base: String,
     /// How often it learns every row.
     pub epochs: f64,
+    /// Layers of a model of its own, which `tessera distill` cuts out of what was learned; 0 makes none: the base answers with an adapter.
+    pub student_layers: usize,
+    /// Its width; 0 is the base's.
+    pub student_width: usize,
+    /// Its inner width; 0 is the base's.
+    pub student_ffn: usize,
+    /// Its key and value heads; 0 are the base's.
+    pub student_kv_heads: usize,
+    /// How often it learns every row.
+    pub student_epochs: f64,
     /// The least rows to learn from; a lap with fewer ends.
     pub least: usize,
     /// The share of requests that may get a student's wrong answer where the teacher's would have been right.
@@ -588,6 +600,11 @@ impl Default for Loop {
             teacher: String::new(),
             base: String::new(),
             epochs: 3.0,
+            student_layers: 0,
+            student_width: 0,
+            student_ffn: 0,
+            student_kv_heads: 0,
+            student_epochs: 6.0,
             least: 200,
             risk: 0.05,
             kept: 0.95,
