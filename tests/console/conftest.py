@@ -78,9 +78,9 @@ LAPS = [
     dict(number=2, began=1795739000000000, end=dict(outcome="promoted"),
          report=dict(since=dict(requests=920, by_student=445, others=0, seconds=578.3,
                                 student_tokens=[107479, 16460], teacher_tokens=[113753, 17686])),
-         steps=dict(data=dict(train=133, held=27), learn={}, evaluate=MEASURED, offer={}, canary={})),
+         steps=dict(data=dict(train=133, held=27), learn={}, distil={}, evaluate=MEASURED, offer={}, canary={})),
     dict(number=3, began=1795739999000000, end=None, report=None,
-         steps=dict(data=dict(train=320, held=80), learn=dict(adapter="smollm2:credit-3"), evaluate=MEASURED)),
+         steps=dict(data=dict(train=320, held=80), learn=dict(adapter="smollm2:credit-3"), distil=None, evaluate=MEASURED)),
 ]
 SECRET = "a secret that both sides of a worker know"
 AXE = pathlib.Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()

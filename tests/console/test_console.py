@@ -207,6 +207,7 @@ def test_a_canary_is_watched_and_moved(gateway_browser):
     until(lambda: "goes on by itself" in browser.text(".canary") and "50 %" in browser.text(".canary"))
     asked = lambda: sum(int(row.find_elements(By.CSS_SELECTOR, "td")[2].text) for row in browser.all(".rollouts tbody tr"))
     assert until(asked) >= 4
+    assert browser.text(".verdict").split("\n") == ["new", "not known yet"]
     browser.one("button[value=pause]").click()
     until(lambda: "is paused" in browser.text(".canary") and not browser.all("button[value=pause]"))
     browser.one("button[value=resume]").click()
@@ -222,7 +223,7 @@ def test_laps_of_a_loop_are_shown(gateway_browser):
     assert "under way" in third and "evaluated" in third and "92.5 %" in third and "82.5 – 97.5" in third, third
     assert "promoted" in second and "48.4 %" in second, second
     assert "stopped" in first and "200 must be" in first, first
-    assert len(browser.all(".laps tbody tr:first-child .path .lapis")) == 3
+    assert len(browser.all(".laps tbody tr:first-child .path .lapis")) == 4
 
 
 def test_a_refused_change_of_the_settings_is_shown_with_its_line(browser, home):
