@@ -207,7 +207,7 @@ def test_a_canary_is_watched_and_moved(gateway_browser):
     until(lambda: "goes on by itself" in browser.text(".canary") and "50 %" in browser.text(".canary"))
     asked = lambda: sum(int(row.find_elements(By.CSS_SELECTOR, "td")[2].text) for row in browser.all(".rollouts tbody tr"))
     assert until(asked) >= 4
-    assert browser.text(".verdict").split("\n") == ["new", "not known yet"]
+    assert browser.text(".standing").split("\n") == ["new", "not known yet"]
     browser.one("button[value=pause]").click()
     until(lambda: "is paused" in browser.text(".canary") and not browser.all("button[value=pause]"))
     browser.one("button[value=resume]").click()

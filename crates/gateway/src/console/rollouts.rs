@@ -188,7 +188,7 @@ fn verdicts(view: &View, experiment: &ExperimentBody) -> Markup {
         }
         @for arm in &experiment.versions { @if let Some(beside) = &arm.beside {
             @let (stone, word) = verdict(beside.verdict);
-            p.verdict {
+            p.standing {
                 span.state { i.tile.(stone) aria-hidden="true" {} b { (arm.model) } " " (view.t(word)) }
                 @if let (Some(low), Some(high)) = (beside.low, beside.high) { span.note { (format!("{low:+.4} .. {high:+.4}")) } }
                 @if let Some(needed) = beside.still_needed.filter(|needed| *needed > 0) {
