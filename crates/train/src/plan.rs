@@ -115,7 +115,7 @@ pub struct Replay {
 
 impl Default for Replay {
     fn default() -> Self {
-        Self { samples: 4, budget: 0.01 }
+        Self { samples: 4, budget: 0.03 }
     }
 }
 

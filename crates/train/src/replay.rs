@@ -4,6 +4,10 @@
 //! adds `KL(beginning | now)` of their rows to the loss. What a model forgets is foretold by how far it drifts there (RL's Razor, Shenfeld et al. 2025),
 //! and a budget in nats a token says how far it may. The divergence's weight follows what a step measured, as in Ziegler et al. (2019): it grows
 //! while the run drifts further than half of its budget, and falls while it drifts less, so that learning is held no tighter than it must be.
+//!
+//! The few texts of a step measure the divergence roughly, and its gradient more roughly still. So however far the run is, that gradient
+//! never pulls harder than what the samples ask for: beyond that its noise would be the direction, under which nothing is learned and the
+//! drift grows all the same.
 
 use kernels::{Distil, Divergence};
 
@@ -53,10 +57,13 @@ impl Replayed {
     }
 }
 
-/// The weight for the step behind one that measured this divergence.
-pub(crate) fn next_weight(weight: f64, measured: f64, budget: f32) -> f64 {
+/// The weight for the step behind one that measured this divergence, and gradients of this length: of the samples alone, and with the weighted divergence.
+pub(crate) fn next_weight(weight: f64, measured: f64, budget: f32, [asked, whole]: [f64; 2]) -> f64 {
     let over = (measured / (TARGET * f64::from(budget)) - 1.0).clamp(CHANGES[0], CHANGES[1]);
-    (weight * over.exp()).clamp(WEIGHTS[0], WEIGHTS[1])
+    // The two point nowhere in common, nearly.
+    let pulled = (whole * whole - asked * asked).max(0.0).sqrt() / weight;
+    let most = if pulled > 0.0 { asked / pulled } else { WEIGHTS[1] };
+    (weight * over.exp()).min(most).clamp(WEIGHTS[0], WEIGHTS[1])
 }
 
 #[cfg(test)]
@@ -66,13 +73,22 @@ mod tests {
     #[test]
     fn the_weight_follows_the_divergence() {
         let check = |measured: f64, want: f64| {
-            let got = next_weight(2.0, measured, 0.1) / 2.0;
+            let got = next_weight(2.0, measured, 0.1, [1.0, 1.0]) / 2.0;
             assert!((got - want).abs() < 1e-6, "{measured}: {got}, not {want}");
         };
         check(0.05, 1.0);
         check(0.0, CHANGES[0].exp());
         check(0.0625, 0.25_f64.exp());
         check(7.0, CHANGES[1].exp());
-        assert_eq!(next_weight(1000.0, 7.0, 0.1), 1000.0);
+        assert_eq!(next_weight(1000.0, 7.0, 0.1, [1.0, 1.0]), 1000.0);
+    }
+
+    #[test]
+    fn what_holds_back_pulls_no_harder_than_what_is_learned() {
+        // At a weight of 2 the divergence's gradient is four times as long as the samples'.
+        let lengths = [1.0, 17.0_f64.sqrt()];
+        let got = next_weight(2.0, 7.0, 0.1, lengths);
+        assert!((got - 0.5).abs() < 1e-9, "{got}");
+        assert!(next_weight(2.0, 0.0, 0.1, [100.0, 100.1]) < 2.0, "a weight that may be lower is lower");
     }
 }

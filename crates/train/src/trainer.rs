@@ -319,7 +319,7 @@ impl Trainer {
         }
         state.lengths.push(asked);
         if let Some(Drift { divergence, weight }) = drift {
-            state.hold = next_weight(weight, divergence, plan.replay.budget);
+            state.hold = next_weight(weight, divergence, plan.replay.budget, [asked, gradient]);
         }
         (state.skipped, state.learned) = (0, state.learned + 1);
         if self.due() {

@@ -49,7 +49,7 @@ pub(crate) struct LoraArgs {
     #[arg(long, value_name = "X")]
     alpha: Option<f32>,
     /// How far the model may drift from what it was, in nats a token of general text, when it is served; 0 lets it forget, and serves alpha as it is
-    #[arg(long, value_name = "NATS", default_value_t = 0.01)]
+    #[arg(long, value_name = "NATS", default_value_t = 0.03)]
     budget: f32,
     /// General text that it shall go on to say as before, in the form of --data [default: what the model says to some general prompts]
     #[arg(long, value_name = "FILE")]
