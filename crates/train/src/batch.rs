@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use kernels::{Branch, Distil, TEACHER_TOKENS, Teaching};
+use kernels::{Branch, Distil, Divergence, TEACHER_TOKENS, Teaching};
 use model::ModelSpec;
 
 use crate::{Dropout, Exits, Sample};
@@ -31,6 +31,8 @@ pub struct Batch {
     pub teacher: Teacher,
     /// How a teacher's word counts.
     pub distil: Distil,
+    /// Which rows are of texts that the student wrote itself; empty where none is.
+    pub own: Vec<bool>,
     /// What is left out while it is learned.
     pub dropout: Dropout,
     /// Losses behind exits, and layers that are left out for them, while it is learned.
@@ -118,14 +120,25 @@ impl Batch {
     /// One more document: every token but the last is a row, the next its target. `learned[i]` says whether token `i` is to be learned.
     pub fn push(&mut self, document: &[u32], learned: impl Fn(usize) -> bool) {
         self.extend(document, 0..0, |i| f32::from(u8::from(learned(i))));
+        self.own.resize(self.tokens.len(), false);
     }
 
     /// One more sample of those whose weights are `total` together, behind rows that are there already.
     pub(crate) fn add(&mut self, sample: &Sample, shared: Range<usize>, total: f64) {
         let (weight, own) = (|i: usize| (f64::from(sample.weights[i]) / total) as f32, shared.len()..sample.rows());
         self.extend(&sample.tokens, shared, weight);
+        self.own.resize(self.tokens.len(), sample.own);
         own.map(|row| sample.teacher.as_ref().map_or((&[][..], &[][..]), |teacher| teacher.row(row)))
             .for_each(|(ids, logprobs)| self.teacher.push(ids, logprobs));
+    }
+
+    /// How a teacher's word counts in a row. What the student wrote is no truth: nothing but the teacher's word counts there, and what the student
+    /// likes is held against it, so that it unlearns what only it would say (DistiLLM-2, Ko et al. 2025).
+    pub(crate) fn rule(&self, row: usize) -> Distil {
+        match self.own.get(row) {
+            Some(true) => Distil { share: 1.0, divergence: Divergence::Reverse, ..self.distil },
+            _ => self.distil,
+        }
     }
 
     fn extend(&mut self, document: &[u32], shared: Range<usize>, weight: impl Fn(usize) -> f32) {

@@ -10,7 +10,7 @@ mod teach;
 use std::mem::take;
 use std::ops::Range;
 
-use kernels::{Device, Dropout, Precision, RopeTable, Vectors, cross_entropy, distil, embed, embed_backward};
+use kernels::{Device, Distil, Dropout, Precision, RopeTable, Vectors, cross_entropy, distil, embed, embed_backward};
 use model::{Model, ModelSpec, Weights};
 
 use crate::linear::{Back, HEAD, Input, Learned, Linear, Math};
@@ -312,7 +312,8 @@ impl Network {
             cross_entropy(dev, logits, &targets, &weights, softcap, &mut rows);
         } else {
             let teacher = batch.teacher.of(portion);
-            distil(dev, logits, (&targets, teacher.teaching()), &weights, &batch.distil, softcap, &mut rows);
+            let rules: Vec<Distil> = portion.iter().map(|row| batch.rule(*row)).collect();
+            distil(dev, logits, (&targets, teacher.teaching()), &weights, &rules, softcap, &mut rows);
         }
         losses.total += rows.iter().zip(&weights).map(|(loss, weight)| f64::from(loss * weight)).sum::<f64>();
         portion.iter().zip(&rows).for_each(|(row, loss)| losses.rows[*row] = *loss);

@@ -121,7 +121,8 @@ impl Default for Replay {
 
 /// How a teacher's word and the token that followed are mixed, in samples that have a teacher.
 ///
-/// A share of 1 leaves the token that followed to the other samples.
+/// A share of 1 leaves the token that followed to the other samples. Where the student wrote the text itself ([`crate::Sample::own`]) the teacher's is 1,
+/// and the student is compared with the teacher, not the teacher with the student.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Distillation {
@@ -129,21 +130,18 @@ pub struct Distillation {
     pub share: f32,
     /// How much of the one distribution is mixed into the other (DistiLLM), from 0 to below 1.
     pub skew: f32,
-    /// Compares the student with the teacher, not the teacher with the student: for texts that the student wrote.
-    pub reverse: bool,
 }
 
 impl Default for Distillation {
     fn default() -> Self {
-        let Distil { share, skew, divergence } = Distil::default();
-        Self { share, skew, reverse: divergence == Divergence::Reverse }
+        let Distil { share, skew, .. } = Distil::default();
+        Self { share, skew }
     }
 }
 
 impl Distillation {
     pub(crate) fn rule(self) -> Distil {
-        let divergence = if self.reverse { Divergence::Reverse } else { Divergence::Forward };
-        Distil { share: self.share, skew: self.skew, divergence }
+        Distil { share: self.share, skew: self.skew, divergence: Divergence::Forward }
     }
 }
 

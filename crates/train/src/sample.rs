@@ -14,6 +14,8 @@ pub struct Sample {
     pub weights: Vec<f32>,
     /// What a teacher said of its rows, which are its tokens but the last.
     pub teacher: Option<Teacher>,
+    /// The student wrote it: what follows is no truth, and only what the teacher says of it is learned.
+    pub own: bool,
 }
 
 impl Sample {
@@ -33,7 +35,7 @@ impl Sample {
     }
 
     fn trouble(&self, spec: &ModelSpec, rows: usize) -> Option<String> {
-        let Self { tokens, weights, teacher } = self;
+        let Self { tokens, weights, teacher, own } = self;
         let most = rows.min(spec.context);
         if tokens.len() != weights.len() {
             return Some(format!("has {} tokens and {} weights", tokens.len(), weights.len()));
@@ -50,7 +52,15 @@ impl Sample {
         if self.weight() == 0.0 {
             return Some("has no token that is learned".to_owned());
         }
-        teacher.as_ref().and_then(|teacher| teacher.trouble(self.rows(), spec.vocab))
+        let trouble = teacher.as_ref().and_then(|teacher| teacher.trouble(self.rows(), spec.vocab));
+        trouble.or_else(|| if *own { self.untaught() } else { None })
+    }
+
+    /// Without a teacher's word a row would learn what followed, which here is nothing to learn.
+    fn untaught(&self) -> Option<String> {
+        let taught = |row: usize| self.teacher.as_ref().is_some_and(|teacher| !teacher.row(row).0.is_empty());
+        let untaught = (0..self.rows()).find(|row| self.weights[row + 1] != 0.0 && !taught(*row));
+        untaught.map(|row| format!("is the student's own, and its teacher says nothing of row {row}"))
     }
 }
 
@@ -149,7 +159,7 @@ mod tests {
 
     #[test]
     fn samples_are_packed_whole() {
-        let sample = |len: usize| Sample { tokens: vec![1; len], weights: vec![1.0; len], teacher: None };
+        let sample = |len: usize| Sample { tokens: vec![1; len], weights: vec![1.0; len], ..Sample::default() };
         let samples = [5, 3, 4, 9, 2].map(sample);
         let batches = pack(samples.iter(), 8, &Batch::default());
         assert_eq!(batches.iter().map(|batch| batch.first).collect::<Vec<_>>(), [0, 6, 9, 17]);
@@ -168,7 +178,7 @@ mod tests {
             Sample {
                 weights: (0..tokens.len()).map(|i| f32::from(u8::from(i > prompt))).collect(),
                 tokens,
-                teacher: None,
+                ..Sample::default()
             }
         };
         let check = |samples: &[Sample], like: &Batch, want: &[(Range<usize>, Range<usize>)]| {

@@ -383,10 +383,10 @@ fn about(network: &Network, plan: &Plan, samples: &[Sample], base: &str) -> Abou
 
 fn hash(samples: &[Sample]) -> Sha256 {
     let mut data = Sha256::new();
-    for Sample { tokens, weights, teacher } in samples {
+    for Sample { tokens, weights, teacher, own } in samples {
         tokens.iter().for_each(|token| data.update(token.to_le_bytes()));
         hash_numbers(&mut data, weights);
-        data.update([u8::from(teacher.is_some())]);
+        data.update([u8::from(teacher.is_some()) + 2 * u8::from(*own)]);
         let Some(Teacher { ends, ids, logprobs }) = teacher else { continue };
         ends.iter().for_each(|end| data.update((*end as u64).to_le_bytes()));
         ids.iter().for_each(|id| data.update(id.to_le_bytes()));

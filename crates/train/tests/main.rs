@@ -156,6 +156,18 @@ fn gradients_of_distillation_are_differences_of_the_loss() {
     check_gradient("qwen2", ADAPTERS, teach);
 }
 
+/// A document beside a text that the student wrote.
+#[test]
+fn gradients_of_documents_and_own_texts_together_are_differences_of_the_loss() {
+    let mixed = |batch: &mut Batch| {
+        teach(batch);
+        let written = batch.branches[1].own.clone();
+        batch.own[written].fill(true);
+    };
+    check_gradient("llama", Learned::All, mixed);
+    check_gradient("qwen2", ADAPTERS, mixed);
+}
+
 /// Losses and gradients of a step, and the bytes that it took.
 fn learn(dev: &Device, network: &mut Network, batch: &Batch) -> (Losses, Vec<f32>, usize) {
     network.params.gradient.fill(0.0);

@@ -37,7 +37,7 @@ fn again(dev: &Device, student: &Student, bits: Bits, folder: &Path) -> Model {
 fn samples(batch: &Batch) -> Vec<Sample> {
     let sample = |branch: &Branch| {
         let tokens = batch.tokens[branch.own.clone()].to_vec();
-        Sample { weights: vec![1.0; tokens.len()], tokens, teacher: None }
+        Sample { weights: vec![1.0; tokens.len()], tokens, ..Sample::default() }
     };
     batch.branches.iter().map(sample).collect()
 }

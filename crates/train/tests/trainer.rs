@@ -35,7 +35,11 @@ impl Drop for Place {
 pub(crate) fn samples(n: usize) -> Vec<Sample> {
     let sample = |number: usize| {
         let tokens = document(number, number)[..20 + number % 9].to_vec();
-        Sample { weights: (0..tokens.len()).map(|i| if i < 4 { 0.0 } else { 1.0 }).collect(), tokens, teacher: None }
+        Sample {
+            weights: (0..tokens.len()).map(|i| if i < 4 { 0.0 } else { 1.0 }).collect(),
+            tokens,
+            ..Sample::default()
+        }
     };
     (0..n).map(sample).collect()
 }
@@ -44,7 +48,7 @@ pub(crate) fn samples(n: usize) -> Vec<Sample> {
 pub(crate) fn general() -> Vec<Sample> {
     let sample = |number: usize| {
         let tokens = document(100 + number, number)[..16].to_vec();
-        Sample { weights: vec![1.0; tokens.len()], tokens, teacher: None }
+        Sample { weights: vec![1.0; tokens.len()], tokens, ..Sample::default() }
     };
     (0..6).map(sample).collect()
 }
@@ -77,7 +81,7 @@ fn documents_that_begin_alike_are_learned_alike() {
     let asked = |sample: Sample| Sample {
         tokens: [&prompt[..], &sample.tokens].concat(),
         weights: [vec![0.0; prompt.len()], sample.weights].concat(),
-        teacher: None,
+        ..Sample::default()
     };
     let samples: Vec<Sample> = samples(4).into_iter().map(asked).collect();
     for (family, learned) in crate::FAMILIES.into_iter().flat_map(|family| [(family, Learned::All), (family, ADAPTERS)])
@@ -334,9 +338,9 @@ fn samples_that_cannot_be_learned_from_are_named() {
         assert!(matches!(error, Error::Sample { index: 1, .. }), "{error}");
         error.to_string()
     };
-    let cases: [(Change, &str); 12] = [
+    let cases: [(Change, &str); 13] = [
         (
-            |sample| *sample = Sample { tokens: vec![1; 66], weights: vec![1.0; 66], teacher: None },
+            |sample| *sample = Sample { tokens: vec![1; 66], weights: vec![1.0; 66], ..Sample::default() },
             "has 66 tokens; 65 fit",
         ),
         (|sample| sample.weights.truncate(3), "has 21 tokens and 3 weights"),
@@ -350,9 +354,10 @@ fn samples_that_cannot_be_learned_from_are_named() {
         (|sample| sample.teacher = Some(said(&[1, 2], &[-0.1, -0.1])), "add up to 1.8"),
         (|sample| sample.teacher = Some(said(&[0; 257], &[-9.0; 257])), "names 257 tokens in row 0; 256"),
         (
-            |sample| *sample = Sample { tokens: vec![1; 2], weights: vec![1.0, 0.0], teacher: None },
+            |sample| *sample = Sample { tokens: vec![1; 2], weights: vec![1.0, 0.0], ..Sample::default() },
             "no token that is learned",
         ),
+        (|sample| sample.own = true, "is the student's own, and its teacher says nothing of row 3"),
     ];
     for (change, want) in cases {
         let error = with(change);
@@ -379,15 +384,16 @@ fn a_student_comes_near_its_teacher_and_a_run_knows_how_far_it_went() {
     let teacher = taught(&dev, &mut base, 8);
     let rows = &teacher[0].teacher.as_ref().unwrap().ends;
     assert_eq!(rows[..5], [0, 0, 0, 8, 16], "nothing is said of a prompt");
-    for (skew, reverse) in [(0.0, false), (0.1, false), (0.1, true)] {
-        let distil = Distillation { share: 1.0, skew, reverse };
+    for (skew, written) in [(0.0, false), (0.1, false), (0.1, true)] {
+        let distil = Distillation { share: 1.0, skew };
+        let teacher: Vec<Sample> = teacher.iter().map(|sample| Sample { own: written, ..sample.clone() }).collect();
         let plan = Plan { length: Length::Epochs(30.0), distil, dropout: Dropout::default(), ..plan() };
         let mut student = Trainer::new(network(&dev, Learned::All), plan, teacher.clone(), "llama").unwrap();
         assert!(student.evaluate(&dev, &own).unwrap().abs() < 1e-5, "it is where it began");
         let before = student.evaluate(&dev, &teacher).unwrap();
         run(&dev, &mut student, 1000);
         let after = student.evaluate(&dev, &teacher).unwrap();
-        assert!(after < before / 5.0, "{distil:?}: {before} to {after}");
+        assert!(after < before / 5.0, "{distil:?} {written}: {before} to {after}");
         assert!(student.evaluate(&dev, &own).unwrap() > before / 5.0, "and has gone away from there");
     }
 }

@@ -109,7 +109,7 @@ fn renamed(sample: &Sample, names: &HashMap<u32, u32>) -> Option<Sample> {
         }
         renamed
     });
-    Some(Sample { tokens: tokens?, weights: sample.weights.clone(), teacher })
+    Some(Sample { tokens: tokens?, weights: sample.weights.clone(), teacher, own: sample.own })
 }
 
 #[cfg(test)]
@@ -119,8 +119,8 @@ mod tests {
     #[test]
     fn tokens_get_their_new_names_and_others_go() {
         let teacher = Teacher { ends: vec![2, 3], ids: vec![7, 5, 9], logprobs: vec![-0.5, -1.0, -0.1] };
-        let sample = Sample { tokens: vec![5, 9, 7], weights: vec![0.0, 1.0, 1.0], teacher: Some(teacher) };
-        let other = Sample { tokens: vec![5, 8], weights: vec![0.0, 1.0], teacher: None };
+        let sample = Sample { tokens: vec![5, 9, 7], weights: vec![0.0, 1.0, 1.0], teacher: Some(teacher), own: false };
+        let other = Sample { tokens: vec![5, 8], weights: vec![0.0, 1.0], ..Sample::default() };
         let renamed = rename(&[sample, other], &[5, 7, 9]);
         assert_eq!(renamed.len(), 1, "a document with a token that is gone cannot be learned");
         assert_eq!(renamed[0].tokens, [0, 2, 1]);

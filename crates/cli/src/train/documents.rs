@@ -121,5 +121,5 @@ fn sample(document: &Document, encoder: &Encoder<'_>, longest: usize) -> Result<
         return Err(format!("it has {tokens} tokens; {longest} fit (--rows)"));
     }
     let weights = encoded.learned.iter().map(|learned| f32::from(u8::from(*learned))).collect();
-    Ok(Sample { tokens: encoded.tokens, weights, teacher: None })
+    Ok(Sample { tokens: encoded.tokens, weights, ..Sample::default() })
 }

@@ -71,19 +71,22 @@ impl<'a> Teaching<'a> {
     }
 }
 
-/// Like [`super::cross_entropy`], against a teacher as well.
+/// Like [`super::cross_entropy`], against a teacher as well, by a rule for each row.
 #[expect(clippy::too_many_arguments, reason = "those of the cross-entropy, and a teacher")]
 pub fn distil(
     dev: &Device,
     logits: &mut [f32],
     (targets, teaching): (&[u32], Teaching<'_>),
     weights: &[f32],
-    rule: &Distil,
+    rules: &[Distil],
     softcap: Option<f32>,
     losses: &mut [f32],
 ) {
     assert!(targets.len() == losses.len() && weights.len() == losses.len(), "a target and a weight for each row");
-    assert_eq!(teaching.ends.len(), losses.len(), "a teacher's word for each row");
+    assert!(
+        teaching.ends.len() == losses.len() && rules.len() == losses.len(),
+        "a teacher's word and a rule for each row"
+    );
     let cols = logits.len() / targets.len().max(1);
     assert!(targets.iter().chain(teaching.ids).all(|id| (*id as usize) < cols.max(1)), "tokens below {cols}");
     let losses = Shared::new(losses);
@@ -91,8 +94,9 @@ pub fn distil(
         for (i, row) in logits.chunks_exact_mut(cols).enumerate() {
             let (target, weight) = (targets[first + i] as usize, weights[first + i]);
             let (ids, logprobs) = teaching.row(first + i);
+            let rule = rules[first + i];
             let share = if ids.is_empty() { 0.0 } else { rule.share };
-            let rule = &Distil { share, ..*rule };
+            let rule = &Distil { share, ..rule };
             let taught = Taught { row, target, weight, ids, logprobs, rule, softcap };
             losses.part(first + i, 1)[0] = dispatch(dev.isa(), taught);
         }

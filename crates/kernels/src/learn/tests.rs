@@ -207,10 +207,19 @@ fn losses_against_a_teacher_and_their_gradient() {
     let rules = [(1.0, 0.0), (0.5, 0.0), (0.7, 0.2), (1.0, 0.1)].into_iter().flat_map(|(share, skew)| {
         [Divergence::Forward, Divergence::Reverse].map(|divergence| Distil { share, skew, divergence })
     });
-    for (rule, softcap) in rules.flat_map(|rule| [(rule, None), (rule, Some(4.0_f32))]) {
+    // Every second row is compared the other way round, and with the teacher alone.
+    let mixed = |rule: Distil| {
+        let other = match rule.divergence {
+            Divergence::Forward => Divergence::Reverse,
+            Divergence::Reverse => Divergence::Forward,
+        };
+        let other = Distil { share: 1.0, divergence: other, ..rule };
+        [vec![rule; rows], (0..rows).map(|row| if row % 2 == 0 { rule } else { other }).collect()]
+    };
+    for (rules, softcap) in rules.flat_map(mixed).flat_map(|rules| [(rules.clone(), None), (rules, Some(4.0_f32))]) {
         let (dlogits, losses) = everywhere(|dev| {
             let (mut logits, mut losses) = (logits.clone(), vec![0.0; rows]);
-            distil(dev, &mut logits, (&targets, teaching), &weights, &rule, softcap, &mut losses);
+            distil(dev, &mut logits, (&targets, teaching), &weights, &rules, softcap, &mut losses);
             (logits, losses)
         });
         let exact = |x: &[f64]| -> Vec<f64> {
@@ -219,8 +228,8 @@ fn losses_against_a_teacher_and_their_gradient() {
                 let row: Vec<f64> = row.iter().map(cap).collect();
                 let known = row.iter().map(|x| x.exp()).sum::<f64>().ln() - row[targets[i] as usize];
                 let said = if i == 0 { 0..0 } else { ends[i - 1]..ends[i] };
-                let share = if said.is_empty() { 0.0 } else { f64::from(rule.share) };
-                let apart = divergence(&rule, &row, &ids[said.clone()], &logprobs[said]);
+                let share = if said.is_empty() { 0.0 } else { f64::from(rules[i].share) };
+                let apart = divergence(&rules[i], &row, &ids[said.clone()], &logprobs[said]);
                 (1.0 - share) * known + if share > 0.0 { share * apart } else { 0.0 }
             };
             x.chunks(cols).enumerate().map(loss).collect()
@@ -229,10 +238,11 @@ fn losses_against_a_teacher_and_their_gradient() {
         for (row, (got, want)) in losses.iter().zip(exact(&wide)).enumerate() {
             assert!(
                 (f64::from(*got) - want).abs() < 2e-5 * (1.0 + want),
-                "{rule:?} {softcap:?}, row {row}: {got}, not {want}"
+                "{:?} {softcap:?}, row {row}: {got}, not {want}",
+                rules[row]
             );
         }
-        check(&format!("{rule:?} {softcap:?}"), &logits, &weights, &dlogits, exact);
+        check(&format!("{:?} {softcap:?}", &rules[..2]), &logits, &weights, &dlogits, exact);
     }
 }
 
@@ -246,7 +256,7 @@ fn far_apart_is_finite() {
             let (mut row, mut losses) = (logits, [0.0]);
             let teaching = Teaching { ends: &[1], ids: &[id], logprobs: &[logprob] };
             let rule = Distil { share: 1.0, skew, divergence };
-            distil(&Device::new(1), &mut row, (&[2], teaching), &[1.0], &rule, None, &mut losses);
+            distil(&Device::new(1), &mut row, (&[2], teaching), &[1.0], &[rule], None, &mut losses);
             assert!(losses[0].is_finite() && losses[0] >= -1e-6, "{rule:?} {id} {logprob}: {losses:?}");
             assert!(row.iter().all(|x| x.is_finite()), "{rule:?} {id} {logprob}: {row:?}");
         }
