@@ -29,7 +29,7 @@ pub(crate) async fn ask(
 }
 
 /// What an answer depends on. The keys of this hasher are fixed.
-fn key(digest: &str, request: &GenerateRequest) -> u64 {
+pub(crate) fn key(digest: &str, request: &GenerateRequest) -> u64 {
     let mut hasher = DefaultHasher::new();
     (digest, format!("{request:?}")).hash(&mut hasher);
     hasher.finish()

@@ -1,12 +1,13 @@
 //! `tessera distill`: a small student of a large teacher, for what a file of documents is about.
 //!
 //! The teacher answers what has no answer ([`answers`]), says token by token what it thinks of the answers ([`lessons`]), a student is cut out of it
-//! and learns in rounds ([`learn`]), and both are asked what neither has seen ([`measure`]). Everything that took time lies in the run's folder.
+//! and learns in rounds ([`learn`]), from the second on also by what it writes itself ([`own`]), and both are asked what neither has seen ([`measure`]). Everything that took time lies in the run's folder.
 
 mod answers;
 mod learn;
 mod lessons;
 mod measure;
+mod own;
 
 use std::{fmt, path::PathBuf};
 
@@ -71,6 +72,10 @@ pub(crate) struct DistillArgs {
     /// The teacher's share of the loss; what the documents say has the rest
     #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
     share: f32,
+    /// Documents that the student answers itself in front of every round but the first, as a share of all: it learns what the teacher thinks of that beside
+    /// them; 0 for none
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    own: f32,
     /// Tokens of which the teacher tells its mind at every place
     #[arg(long, value_name = "N", default_value_t = 16)]
     top_k: usize,
@@ -168,6 +173,8 @@ impl fmt::Display for Outcome {
 pub(crate) async fn run(mut args: DistillArgs) -> anyhow::Result<()> {
     ensure!(adapters::is_name(&args.name), "--name: letters, digits, `-`, `_` and `.`, such as credit-2");
     ensure!((1..=kernels::TEACHER_TOKENS).contains(&args.top_k), "--top-k must be 1 to {}", kernels::TEACHER_TOKENS);
+    ensure!((0.0..=1.0).contains(&args.own), "--own must be a share from 0 to 1");
+    ensure!(args.own == 0.0 || args.share > 0.0, "--own is learned by the teacher's word: --share must be above 0");
     ensure!(args.rounds > 0, "--rounds must be 1 at least");
     let found = sets::find(&args.data, args.held_out.as_deref())?;
     (args.data, args.held_out) = (found.data, found.held_out);

@@ -514,6 +514,14 @@ fn rooms() -> (String, Vec<(String, String)>) {
 
 /// A run that is interrupted behind its fifth step, and the same command again, to the end.
 fn interrupted(tessera: &Tessera, args: &[&str], metrics: &str) -> Done {
+    stopped(tessera, args, metrics);
+    let resumed = tessera.run(args).ok();
+    assert!(resumed.err.contains("Going on behind step"), "{}", resumed.err);
+    resumed
+}
+
+/// A run that is interrupted behind the fifth step that these metrics tell of.
+fn stopped(tessera: &Tessera, args: &[&str], metrics: &str) {
     let mut child = tessera.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let metrics = tessera.cache.join("data/tessera/runs").join(metrics);
     while fs::read_to_string(&metrics).unwrap_or_default().lines().count() < 5 {
@@ -523,9 +531,6 @@ fn interrupted(tessera: &Tessera, args: &[&str], metrics: &str) -> Done {
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let stopped = Done::of(args, &child.wait_with_output().unwrap()).ok();
     assert!(stopped.err.contains("the same command goes on"), "{}", stopped.err);
-    let resumed = tessera.run(args).ok();
-    assert!(resumed.err.contains("Going on behind step"), "{}", resumed.err);
-    resumed
 }
 
 /// All numbers of an adapter's file.
@@ -724,6 +729,7 @@ fn a_student_is_made_and_asked() {
             .into_iter()
             .chain(["--layers", "4", "--kv-heads", "1", "--ffn", "256", "--width", "192", "--tokens", "0"])
             .chain(["--epochs", "120", "--batch", "4", "--rate", "3e-3", "--max-tokens", "20", "--share", "0.1"])
+            .chain(["--own", "0.5", "--rounds", "5"])
             .collect::<Vec<_>>()
     };
     let whole = tessera.run(&distil("whole")).json();
@@ -732,7 +738,15 @@ fn a_student_is_made_and_asked() {
         ["teacher", "student"].map(|side| whole["measured"][side]["exact"]["value"].as_f64().unwrap());
     assert!(teacher < 0.1 && student > 0.9, "it has learned what its teacher does not know: {whole}");
     assert!(whole["bytes"].as_u64() < Some(8_000_000), "{whole}");
-    interrupted(&tessera, &distil("cut"), "cut/round-0/metrics.jsonl");
+    stopped(&tessera, &distil("cut"), "cut/round-0/metrics.jsonl");
+    stopped(&tessera, &distil("cut"), "cut/round-1/metrics.jsonl");
+    // As if it had been killed while the student wrote: what is missing is written again as it was, or the checkpoint would be of another run.
+    let own = tessera.cache.join("data/tessera/runs/cut/own-1.jsonl");
+    let written = fs::read_to_string(&own).unwrap();
+    assert_eq!(written.lines().count(), 7, "half of the documents: {written}");
+    fs::write(&own, &written[..written.len() / 2]).unwrap();
+    let resumed = tessera.run(&distil("cut")).ok();
+    assert!(resumed.err.contains("Going on behind step"), "{}", resumed.err);
     let folder = |name: &str| tessera.cache.join(format!("data/tessera/students/{name}"));
     let file = |name: &str| fs::read(folder(name).join("model.safetensors")).unwrap();
     assert!(file("whole") == file("cut"), "the same bits");

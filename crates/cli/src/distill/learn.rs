@@ -15,12 +15,16 @@ use protocol::Prompt;
 use serde::Serialize;
 use serde_json::{Value, json};
 use text::Tokenizer;
+use tokio::runtime::Handle;
 use train::{
     Bits, Calibrated, Cut, Distillation, Exits, Files, Learned, Length, Network, Plan, Sample, Student, Trainer,
     merge_adapter,
 };
 
-use super::{DistillArgs, adapter, lessons};
+use super::{
+    DistillArgs, adapter, lessons,
+    own::{self, Asked, Words},
+};
 use crate::{
     answers,
     data::sets,
@@ -88,6 +92,7 @@ pub(super) type Questions = Vec<(Prompt, String)>;
 struct Lessons {
     learned: Vec<Sample>,
     held_out: Vec<Sample>,
+    words: Words,
     files: Files,
 }
 
@@ -110,10 +115,7 @@ impl Job {
         let encoder = Encoder::new(&tokenizer, template.as_ref());
         let longest = self.args.rows.min(model.spec().context) + 1;
         let mut documents = Documents::new(data.context("no documents")?, held_out, &encoder, longest)?;
-        let mut teacher = Network::new(&dev, &model, Learned::All, Precision::Bf16);
-        if let Some(path) = adapter(&self.args, &self.teacher)? {
-            merge_adapter(&dev, &mut teacher, &Adapter::open(&path)?)?;
-        }
+        let teacher = self.network(&dev, &model)?;
         drop(model);
         let (teacher_parameters, documents_read) = (teacher.params.values.len(), documents.learned.len());
         let Some(lessons) = self.prepare(&dev, teacher, &mut documents, (&tokenizer, written), stop)? else {
@@ -135,6 +137,15 @@ impl Job {
             exits: report.exits,
         };
         Ok(Some((made, asked.collect())))
+    }
+
+    /// The teacher as it answers.
+    fn network(&self, dev: &Device, model: &Model) -> anyhow::Result<Network> {
+        let mut teacher = Network::new(dev, model, Learned::All, Precision::Bf16);
+        if let Some(path) = adapter(&self.args, &self.teacher)? {
+            merge_adapter(dev, &mut teacher, &Adapter::open(&path)?)?;
+        }
+        Ok(teacher)
     }
 
     /// What identifies the teacher.
@@ -179,7 +190,9 @@ impl Job {
         }
         student.save(Bits::Sixteen, &files, &self.begin(0))?;
         let rename = |samples: &[Sample]| lessons::rename(samples, &trimmed.kept);
-        Ok(Some(Lessons { learned: rename(&documents.learned), held_out: rename(&documents.held_out), files }))
+        let (learned, held_out) = (rename(&documents.learned), rename(&documents.held_out));
+        let words = Words::new(trimmed.kept, tokenizer.ends());
+        Ok(Some(Lessons { learned, held_out, words, files }))
     }
 
     /// Where the student lies that a round begins with.
@@ -189,7 +202,8 @@ impl Job {
 
     /// Where it comes from.
     fn card(&self, teacher: &str, data: &str) -> Value {
-        let DistillArgs { shape, exits, epochs, rounds, emphasis, share, top_k, batch, rate, seed, .. } = &self.args;
+        let DistillArgs { shape, exits, epochs, rounds, emphasis, share, own, top_k, batch, rate, seed, .. } =
+            &self.args;
         let licence = Some(self.entry.licence.as_str()).filter(|licence| !licence.is_empty());
         let licence = licence.unwrap_or("not declared by the teacher's source");
         let mut card = json!({
@@ -202,8 +216,12 @@ impl Job {
             "epochs": epochs, "rounds": rounds, "emphasis": emphasis, "share": share, "top_k": top_k, "batch": batch,
             "rate": rate, "seed": seed,
         });
+        // Runs of before these options go on as they are.
         if !exits.is_empty() {
             card["exits"] = json!(exits);
+        }
+        if *own > 0.0 {
+            card["own"] = json!(own);
         }
         if let Some(set) = &self.set {
             card[sets::KEY] = set.as_str().into();
@@ -266,6 +284,8 @@ impl Job {
                 return Ok(Some(None));
             }
             screen::note(format_args!("Round {}: {wrong:.1} % of the tokens were wrong and weigh more", round + 1));
+            let Some(own) = self.own(dev, lessons, (round, network.spec().context), stop)? else { return Ok(None) };
+            samples.extend(own);
         }
         let plan = Plan {
             length: Length::Epochs(args.epochs / args.rounds as f64),
@@ -289,6 +309,35 @@ impl Job {
         save(&trainer.finish(dev), Bits::Sixteen, &[], &lessons.files, &self.begin(round + 1))?;
         run::clear(&folder)?;
         Ok(Some(loss))
+    }
+
+    /// What the student that a round begins with writes itself, with the teacher's word on it; `None` if it was stopped on the way.
+    fn own(
+        &self,
+        dev: &Device,
+        lessons: &Lessons,
+        (round, context): (usize, usize),
+        stop: &Stop,
+    ) -> anyhow::Result<Option<Vec<Sample>>> {
+        let (args, student, words) = (&self.args, self.begin(round), &lessons.words);
+        if args.own == 0.0 {
+            return Ok(Some(Vec::new()));
+        }
+        let (digest, longest) = (models::digest(student.clone())?, args.rows.min(context));
+        let asked = Asked { digest, documents: &lessons.learned, words, round, longest };
+        let path = self.folder.join(format!("own-{round}.jsonl"));
+        let writing = async {
+            let engine = models::load(&student.display().to_string(), &args.engine).await?;
+            asked.answers(args, &engine, &path, stop).await
+        };
+        let Some(mut written) = Handle::current().block_on(writing)? else {
+            screen::note("Stopped; the same command goes on from there");
+            return Ok(None);
+        };
+        let mut teacher = self.network(dev, &Model::load(dev, &self.entry.path, &|_, _| {})?)?;
+        let told = (&*self.digest()?, args.top_k, args.rows);
+        let given = lessons::give((dev, &mut teacher), told, &mut written, &self.folder, stop)?;
+        Ok(given.then(|| own::weighed(lessons::rename(&written, &words.kept), args.share)))
     }
 }
 
