@@ -135,7 +135,7 @@ impl Order {
 mod tests {
     use std::ops::Range;
 
-    use kernels::Branch;
+    use kernels::{Branch, Distil, Divergence};
 
     use super::*;
 
@@ -169,6 +169,23 @@ mod tests {
         );
         let weight: f32 = batches.iter().flat_map(|batch| &batch.weights).sum();
         assert!((weight - 1.0).abs() < 1e-6, "a mean over the whole step, not over a micro-batch: {weight}");
+    }
+
+    #[test]
+    fn what_the_student_wrote_is_compared_the_other_way_round_among_documents() {
+        let sample = |own: bool, tokens: &[u32]| Sample {
+            tokens: [&[1; 20][..], tokens].concat(),
+            weights: (0..20 + tokens.len()).map(|i| f32::from(u8::from(i >= 20))).collect(),
+            own,
+            ..Sample::default()
+        };
+        let samples = [sample(false, &[2, 3]), sample(true, &[4, 5, 6]), sample(false, &[7])];
+        let batches = pack(samples.iter(), 100, &Batch::default());
+        let learned = (0..batches[0].tokens.len()).filter(|row| batches[0].weights[*row] > 0.0);
+        let rules: Vec<_> = learned.map(|row| batches[0].rule(row)).collect();
+        let forward = Distil::default();
+        let reverse = Distil { share: 1.0, divergence: Divergence::Reverse, ..forward };
+        assert_eq!((batches.len(), rules), (1, vec![forward, forward, reverse, reverse, reverse, forward]));
     }
 
     #[test]

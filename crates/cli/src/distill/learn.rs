@@ -216,7 +216,7 @@ impl Job {
             "epochs": epochs, "rounds": rounds, "emphasis": emphasis, "share": share, "top_k": top_k, "batch": batch,
             "rate": rate, "seed": seed,
         });
-        // Runs of before these options go on as they are.
+        // Rounds that were done before there were these options count without them.
         if !exits.is_empty() {
             card["exits"] = json!(exits);
         }
