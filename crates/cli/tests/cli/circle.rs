@@ -128,7 +128,7 @@ fn lap(tessera: &Tessera, args: &[&str], callers: &Callers<'_>) -> Value {
 
 #[test]
 #[ignore = "needs models: run by cargo xtask test"]
-fn a_loop_ends_with_a_student_that_took_over() {
+fn slow_a_loop_ends_with_a_student_that_took_over() {
     let tessera = Tessera::new();
     let settings = tessera.cache.join("tessera.toml");
     let (path, url, base) = (settings.display().to_string(), large(), model(SMOLLM2));
