@@ -157,10 +157,10 @@ impl Local {
     /// here it would stand between a broken stream and whoever takes it up.
     fn services(&self, Found { students, elsewhere }: &Found, settings: &Settings) -> anyhow::Result<Services> {
         let guard = Guard::new(&settings.guard).context("the section guard")?;
-        let text = self.chat.iter().chain(students.engines());
+        let text = || self.chat.iter().chain(students.engines());
         let mut services = Services {
-            generate: text.map(|engine| engine.clone() as Arc<dyn Generate>).collect(),
-            embed: self.embed.iter().chain(&self.chat).map(|engine| engine.clone() as Arc<dyn Embed>).collect(),
+            generate: text().map(|engine| engine.clone() as Arc<dyn Generate>).collect(),
+            embed: self.embed.iter().chain(text()).map(|engine| engine.clone() as Arc<dyn Embed>).collect(),
             guard: guard.clone(),
             ..Services::default()
         };
