@@ -1,7 +1,7 @@
 //! `model: "smollm2:auto"`: the adapter whose domain a prompt is of, or none.
 //!
-//! A prompt's vector, which the base gives, is held against the domains that adapters bring ([`model::Domain`]). Of those that it passes the threshold of, the one that
-//! it passes by most is taken. What was compared goes into the answer's stream, and so into its record.
+//! A prompt's vector, which the base gives, is held against the domains that adapters bring ([`model::Domain`]). Of those that it passes the threshold of, the
+//! nearest is taken: by how much it passes says how wide a threshold is, not how near. What was compared goes into the answer's stream, and so into its record.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ pub(crate) fn nearest(
     let with_domain = adaptations.iter().filter_map(|one| Some((one, one.domain.as_ref()?)));
     let scored: Vec<_> = with_domain.map(|(one, domain)| (one, domain.score(vector), domain.threshold)).collect();
     let passed = scored.iter().filter(|(_, score, threshold)| score >= threshold);
-    let best = passed.max_by(|a, b| (a.1 - a.2).total_cmp(&(b.1 - b.2)));
+    let best = passed.max_by(|a, b| a.1.total_cmp(&b.1));
     let scores = scored.iter().map(|(one, score, _)| (one.name.clone(), *score)).collect();
     (best.map(|(one, ..)| Arc::clone(one)), scores)
 }
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_domain_that_is_passed_by_most_is_taken() {
+    fn the_nearest_of_the_domains_that_are_passed_is_taken() {
         let plain =
             Adaptation { name: "d".into(), domain: None, ..Arc::into_inner(adaptation("d", [0.0; 2], 0.0)).unwrap() };
         let all = [adaptation("a", [1.0, 0.0], 0.5), adaptation("b", [0.0, 1.0], 0.9), Arc::new(plain)];
@@ -90,6 +90,10 @@ mod tests {
         check([1.1, 1.4], Some("b"));
         check([0.0, 1.0], None);
         check([1.0, 1.0], None);
+        // A wide threshold is passed by more, and draws nobody away.
+        let wide = [adaptation("a", [1.0, 0.0], 0.2), adaptation("b", [0.0, 1.0], 0.7)];
+        let (found, _) = nearest(&wide, &[1.6, 1.8]);
+        assert_eq!(found.as_ref().map(|one| &*one.name), Some("b"));
     }
 
     #[test]
