@@ -98,7 +98,7 @@ def percent(share):
 def drawn(base, ways, sizes):
     """Accuracy with intervals above, forgetting below, over the number of rows."""
     def across(size):
-        return 70 + 440 * sizes.index(size) / max(len(sizes) - 1, 1)
+        return 80 + 410 * sizes.index(size) / max(len(sizes) - 1, 1)
 
     def text(x, y, words, colour=GREY, anchor="middle"):
         return f'<text x="{x:.0f}" y="{y:.0f}" fill="{colour}" text-anchor="{anchor}">{words}</text>'
@@ -123,7 +123,7 @@ def drawn(base, ways, sizes):
         for one, other in zip(sizes, sizes[1:]):
             parts.append(line(across(one), accuracy(points[one]["right"]["value"]), across(other), accuracy(points[other]["right"]["value"]), colour))
             parts.append(line(across(one), forgetting(forgotten[way][one]), across(other), forgetting(forgotten[way][other]), colour))
-        parts.append(text(520, 20 if colour == BLUE else 36, way, colour, "end"))
+        parts.append(text(470 if colour == BLUE else 520, 20, way, colour, "end"))
     style = 'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 540 440" font-family="sans-serif" font-size="12" style="background:#fff"'
     return f"<svg {style}>" + "\n".join(parts) + "</svg>\n"
 
