@@ -148,7 +148,8 @@ impl Watch {
 
     /// Never ends.
     pub async fn run(self) {
-        let mut seen = self.text().await;
+        // Nothing is seen yet: the file may have changed since the server read it.
+        let mut seen = None;
         let mut hang_up = hang_up();
         let watch = Arc::new(self);
         loop {
@@ -261,6 +262,20 @@ mod tests {
         let live = Live::new(Settings::default());
         let error = live.change(parse("[server]\nmax_body = \"1MiB\"")).unwrap_err();
         assert!(error.to_string().contains("[server]"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changed_before_the_first_look_is_seen() {
+        let path = std::env::temp_dir().join(format!("tessera-first-look-{}.toml", std::process::id()));
+        let live = Live::new(Settings::default());
+        std::fs::write(&path, "[limits]\nrequests_per_minute = 5").unwrap();
+        let watching = tokio::spawn(Watch::new(path.clone(), live.clone(), |_| {}).run());
+        for _ in 0..20 {
+            tokio::time::sleep(PERIOD).await;
+        }
+        assert_eq!(live.get().settings.limits.requests_per_minute, 5);
+        watching.abort();
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
