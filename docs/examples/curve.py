@@ -36,15 +36,12 @@ def apart(rows, field):
     return test[:TESTED], [row for row in rows if row[field] not in held]
 
 
-class Curve:
+class Kept:
+    """What was found before lies in a folder, and is not done again."""
+
     def __init__(self, options):
         self.options, self.folder = options, options.folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
-        rows = read(options.data)
-        test, learned = (read(options.test), rows) if options.test else apart(rows, options.apart)
-        if options.apart:
-            random.Random(8).shuffle(learned)
-        self.learned, self.test = learned, self.write("test", test)
         self.environment = os.environ | {"XDG_DATA_HOME": str(self.folder)}
 
     def write(self, name, rows):
@@ -57,17 +54,26 @@ class Curve:
         command = [self.options.tessera, *words, "--json"]
         return json.loads(subprocess.run(command, env=self.environment, stdout=subprocess.PIPE, check=True).stdout)
 
-    def measured(self, model):
-        answers, = self.tessera("eval", "answers", "--model", model, "--data", self.test, "--max-tokens", str(self.options.max_tokens))
-        perplexity = self.tessera("eval", "perplexity", "--model", model, "--text", self.options.general)
-        return dict(right=answers["right"], perplexity=perplexity["perplexity"]["value"])
-
     def once(self, name, work):
-        """What was found before, or is found now and kept."""
         file = self.folder / f"{name}.json"
         if not file.exists():
             file.write_text(json.dumps(work()))
         return json.loads(file.read_text())
+
+
+class Curve(Kept):
+    def __init__(self, options):
+        super().__init__(options)
+        rows = read(options.data)
+        test, learned = (read(options.test), rows) if options.test else apart(rows, options.apart)
+        if options.apart:
+            random.Random(8).shuffle(learned)
+        self.learned, self.test = learned, self.write("test", test)
+
+    def measured(self, model):
+        answers, = self.tessera("eval", "answers", "--model", model, "--data", self.test, "--max-tokens", str(self.options.max_tokens))
+        perplexity = self.tessera("eval", "perplexity", "--model", model, "--text", self.options.general)
+        return dict(right=answers["right"], perplexity=perplexity["perplexity"]["value"])
 
     def point(self, size, way):
         def work():

@@ -11,7 +11,6 @@ and of each adapter by its name. What is done stays in --folder, so the same com
 import argparse
 import csv
 import json
-import os
 import pathlib
 import random
 import re
@@ -59,12 +58,7 @@ def credit(n, *options):
     return [json.loads(line) for line in made.splitlines()]
 
 
-class Sequence:
-    def __init__(self, options):
-        self.options, self.folder = options, options.folder.resolve()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.environment = os.environ | {"XDG_DATA_HOME": str(self.folder)}
-
+class Sequence(curve.Kept):
     def domains(self):
         """Their names, what is learned and what is asked."""
         yield "medical", *self.apart(curve.read(self.options.domains / "medical.jsonl"), "category")
@@ -77,23 +71,6 @@ class Sequence:
         test, learned = curve.apart(rows, field)
         random.Random(8).shuffle(learned)
         return learned[:self.options.rows], test[:self.options.tested]
-
-    def tessera(self, *words):
-        print("$ tessera " + " ".join(map(str, words)), flush=True)
-        command = [self.options.tessera, *words, "--json"]
-        return json.loads(subprocess.run(command, env=self.environment, stdout=subprocess.PIPE, check=True).stdout)
-
-    def once(self, name, work):
-        """What was found before, or is found now and kept."""
-        file = self.folder / f"{name}.json"
-        if not file.exists():
-            file.write_text(json.dumps(work()))
-        return json.loads(file.read_text())
-
-    def write(self, name, rows):
-        file = self.folder / f"{name}.jsonl"
-        file.write_text("".join(json.dumps(dict(messages=row["messages"])) + "\n" for row in rows))
-        return file
 
     def right(self, adapter, domain):
         model = f"{self.options.model}:{adapter}"
