@@ -108,7 +108,7 @@ pub(crate) struct DistillArgs {
 }
 
 fn bits() -> impl TypedValueParser<Value = Bits> {
-    PossibleValuesParser::new(["8", "16"]).map(|text| if text == "8" { Bits::Eight } else { Bits::Sixteen })
+    PossibleValuesParser::new(["8", "16"]).map(|text| if text == "8" { Bits::Eight } else { Bits::Bf16 })
 }
 
 /// How large the student is.

@@ -87,6 +87,14 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         self.fma(low(a), low(b), self.fma(high(a), high(b), c))
     }
 
+    /// The nearest f16, ties to even; infinite beyond their range.
+    #[inline(always)]
+    fn round_f16(self, x: Self::F) -> Self::F {
+        let mut halves = [0; LANES];
+        self.store_f16(x, &mut halves);
+        self.load_f16(&halves)
+    }
+
     /// Pairs of bf16, rounded to nearest even: `low` in the low halves. A NaN stays one.
     #[inline(always)]
     fn pair_bf16(self, low: Self::F, high: Self::F) -> Self::I {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::scale::LossScale;
 use crate::watch::Lengths;
 use crate::{Error, file, replay};
 
@@ -54,11 +55,15 @@ pub(crate) struct State {
     pub(crate) lengths: Lengths,
     /// What the divergence from the run's beginning weighs in the next step.
     pub(crate) hold: f64,
+    /// Of a run in f16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scale: Option<LossScale>,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { step: 0, learned: 0, skipped: 0, rewound: None, lengths: Lengths::default(), hold: replay::FIRST }
+        let (rewound, scale) = Default::default();
+        Self { step: 0, learned: 0, skipped: 0, rewound, lengths: Lengths::default(), hold: replay::FIRST, scale }
     }
 }
 

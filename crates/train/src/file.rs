@@ -14,6 +14,7 @@ use crate::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stored {
     F32,
+    F16,
     Bf16,
     /// Whole numbers of 8 bits, the largest of so many always 127 or -127.
     Codes(usize),
@@ -32,6 +33,7 @@ impl View for Numbers<'_> {
     fn dtype(&self) -> Dtype {
         match self.stored {
             Stored::F32 => Dtype::F32,
+            Stored::F16 => Dtype::F16,
             Stored::Bf16 => Dtype::BF16,
             Stored::Codes(_) => Dtype::I8,
             Stored::Scales(_) => Dtype::F16,
@@ -46,6 +48,7 @@ impl View for Numbers<'_> {
         let numbers = self.numbers;
         let bytes: Vec<u8> = match self.stored {
             Stored::F32 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Stored::F16 => numbers.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
             Stored::Bf16 => numbers.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
             Stored::Codes(group) => numbers.chunks_exact(group).flat_map(codes).collect(),
             Stored::Scales(group) => {
@@ -59,7 +62,7 @@ impl View for Numbers<'_> {
         let numbers = self.numbers.len();
         match self.stored {
             Stored::F32 => 4 * numbers,
-            Stored::Bf16 => 2 * numbers,
+            Stored::F16 | Stored::Bf16 => 2 * numbers,
             Stored::Codes(_) => numbers,
             Stored::Scales(group) => 2 * (numbers / group),
         }

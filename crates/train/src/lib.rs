@@ -32,6 +32,7 @@ mod random;
 mod replay;
 mod router;
 mod sample;
+mod scale;
 mod shards;
 mod student;
 mod tape;

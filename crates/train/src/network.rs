@@ -43,6 +43,8 @@ pub struct Network {
     learned_embedding: Option<Range<usize>>,
     head: Linear,
     precision: Precision,
+    /// How many times too long gradients are while they are added up.
+    loss_scale: f32,
     learned: Learned,
     /// What learns; nothing is in it that is spread over ranks.
     pub params: Params,
@@ -98,6 +100,7 @@ impl Network {
             learned_embedding: None,
             head: Linear::default(),
             precision: math.precision,
+            loss_scale: 1.0,
             learned,
             params: Params::default(),
             units: Vec::new(),
@@ -160,6 +163,18 @@ impl Network {
         self.precision
     }
 
+    /// Makes gradients so many times as long from now on, while they are computed and in [`Network::params`]; losses stay as they are.
+    ///
+    /// In f16 what is shorter than 6e-8 is zero, as most of the gradients of a mean over many tokens would be.
+    pub fn scale_loss(&mut self, times: f32) {
+        self.loss_scale = times;
+    }
+
+    /// How many times too long gradients are.
+    pub fn loss_scale(&self) -> f32 {
+        self.loss_scale
+    }
+
     /// Takes in what an optimizer changed in [`Network::params`].
     pub fn refresh(&mut self, dev: &Device) {
         let math = Math { dev, precision: self.precision };
@@ -193,7 +208,7 @@ impl Network {
         losses
     }
 
-    /// The losses of a batch; its gradients are added to those of [`Network::params`]. The losses behind exits are in the total, the rows' are those
+    /// The losses of a batch; its gradients are added to those of [`Network::params`], [`Network::loss_scale`] times. The losses behind exits are in the total, the rows' are those
     /// behind all layers.
     pub fn learn(&mut self, dev: &Device, batch: &Batch) -> Losses {
         let pass = self.pass(dev, batch, true);
@@ -307,13 +322,14 @@ impl Network {
         let (batch, dev, softcap) = (pass.batch, pass.math.dev, self.spec.logit_softcap);
         let targets: Vec<u32> = portion.iter().map(|row| batch.targets[*row]).collect();
         let weights: Vec<f32> = portion.iter().map(|row| share * batch.weights[*row]).collect();
+        let slopes: Vec<f32> = weights.iter().map(|weight| weight * self.loss_scale).collect();
         let (mut rows, logits) = (vec![0.0; portion.len()], &mut self.room.logits);
         if batch.teacher.is_empty() {
-            cross_entropy(dev, logits, &targets, &weights, softcap, &mut rows);
+            cross_entropy(dev, logits, &targets, &slopes, softcap, &mut rows);
         } else {
             let teacher = batch.teacher.of(portion);
             let rules: Vec<Distil> = portion.iter().map(|row| batch.rule(*row)).collect();
-            distil(dev, logits, (&targets, teacher.teaching()), &weights, &rules, softcap, &mut rows);
+            distil(dev, logits, (&targets, teacher.teaching()), &slopes, &rules, softcap, &mut rows);
         }
         losses.total += rows.iter().zip(&weights).map(|(loss, weight)| f64::from(loss * weight)).sum::<f64>();
         portion.iter().zip(&rows).for_each(|(row, loss)| losses.rows[*row] = *loss);

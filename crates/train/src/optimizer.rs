@@ -98,17 +98,17 @@ impl Optimizer {
     pub fn step(&mut self, dev: &Device, params: &mut Params, rate: f32) -> f64 {
         let length = Self::length(dev, params);
         if length.is_finite() {
-            self.apply(dev, params, rate, length);
+            self.apply(dev, params, rate, (length, 1.0));
         }
         params.gradient.fill(0.0);
         length
     }
 
-    /// One step at this rate with a gradient of this length, which is zero afterwards.
-    pub(crate) fn apply(&mut self, dev: &Device, params: &mut Params, rate: f32, length: f64) {
+    /// One step at this rate with a gradient of this length, which stands there `times` as long and is zero afterwards.
+    pub(crate) fn apply(&mut self, dev: &Device, params: &mut Params, rate: f32, (length, times): (f64, f32)) {
         self.step += 1;
         let clip = f64::from(self.rule.clip);
-        let scale = if clip > 0.0 { (clip / length).min(1.0) as f32 } else { 1.0 };
+        let scale = if clip > 0.0 { (clip / length).min(1.0) as f32 } else { 1.0 } / times;
         for run in 0..self.runs.len() {
             self.run(dev, run, Stride { rate, scale }, params);
         }

@@ -59,13 +59,15 @@ pub struct Student {
     tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
 }
 
-/// How many bits a weight has in a file; norms and biases always have 16.
+/// How many bits a weight has in a file; norms and biases always have 16: bf16 beside 8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bits {
     /// Whole numbers with a scale for every group of [`Student::group`].
     Eight,
-    /// bf16.
-    Sixteen,
+    /// 16, as bf16.
+    Bf16,
+    /// 16, as f16.
+    F16,
 }
 
 /// What lies beside the weights.
@@ -269,9 +271,12 @@ impl Student {
         self.tensors.iter().map(|(_, _, numbers)| numbers.len()).sum()
     }
 
-    /// `config.json` of weights by groups of so many numbers, or in bf16.
-    fn config(&self, group: Option<usize>) -> Result<Value, Error> {
+    /// `config.json` of weights by groups of so many numbers, or as 16 bits have them.
+    fn config(&self, bits: Bits, group: Option<usize>) -> Result<Value, Error> {
         let mut config = hugging_face_config(&self.spec, self.tied)?;
+        if bits == Bits::F16 {
+            config["torch_dtype"] = "float16".into();
+        }
         if let Some(group) = group {
             config["quantization_config"] = quantised(group);
         }
@@ -279,7 +284,8 @@ impl Student {
     }
 
     /// The tensors of its file; matrices by groups of so many numbers, if they are to have 8 bits.
-    fn views(&self, group: Option<usize>) -> impl Iterator<Item = (String, Numbers<'_>)> {
+    fn views(&self, bits: Bits, group: Option<usize>) -> impl Iterator<Item = (String, Numbers<'_>)> {
+        let whole = if bits == Bits::F16 { Stored::F16 } else { Stored::Bf16 };
         self.tensors.iter().flat_map(move |(name, shape, numbers)| {
             let view = |name: &str, shape: &[usize], stored| {
                 (name.to_owned(), Numbers { numbers, shape: shape.to_vec(), stored })
@@ -289,7 +295,7 @@ impl Student {
                     view(name, shape, Stored::Codes(group)),
                     view(&format!("{name}_scale"), &[rows, cols / group], Stored::Scales(group)),
                 ],
-                _ => vec![view(name, shape, Stored::Bf16)],
+                _ => vec![view(name, shape, whole)],
             }
         })
     }
@@ -321,7 +327,7 @@ impl Student {
         };
         remove(&part).map_err(at(&part))?;
         fs::create_dir_all(&part).map_err(at(&part))?;
-        let config = self.config(group)?;
+        let config = self.config(bits, group)?;
         let texts = [
             ("config.json", &config),
             ("tokenizer.json", &files.tokenizer),
@@ -332,7 +338,7 @@ impl Student {
             write_whole(&part.join(name), &format!("{json:#}\n")).map_err(at(&part.join(name)))?;
         }
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        file::write_as(&part.join("model.safetensors"), self.views(group), metadata)?;
+        file::write_as(&part.join("model.safetensors"), self.views(bits, group), metadata)?;
         if folder.exists() {
             remove(&old).map_err(at(&old))?;
             fs::rename(folder, &old).map_err(at(folder))?;

@@ -10,13 +10,14 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use kernels::{Device, blend};
+use kernels::{Device, Precision, blend};
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{self, About, Snapshot, State, hash_numbers, hex};
 use crate::random::Random;
 use crate::replay::{DIVERGENCE, Replayed, next_weight};
 use crate::sample::{self, Order, pack};
+use crate::scale::LossScale;
 use crate::{Batch, Error, Exits, Group, Held, Method, Network, Optimizer, Plan, Sample, Teacher, Trouble};
 
 /// Tokens of each row of which a run remembers how likely they were; what it holds to of all others is their sum.
@@ -51,10 +52,32 @@ pub struct Step {
     pub gradient: f64,
     /// How far the run had gone from its beginning, where it is held to that.
     pub drift: Option<Drift>,
+    /// By how much gradients were scaled on their way back, in f16: by as much as they could be without one becoming infinite.
+    pub scale: Option<f32>,
     /// Tokens of the documents that it took in.
     pub tokens: usize,
     /// What came of it.
     pub outcome: Outcome,
+}
+
+/// What a step found, before it is learned from.
+#[derive(Debug, Clone, Copy)]
+struct Slope {
+    /// Of the samples.
+    loss: f64,
+    /// The gradient's length by the samples alone.
+    asked: f64,
+    /// Its length with what holds the run to its beginning.
+    gradient: f64,
+    drift: Option<Drift>,
+    tokens: usize,
+}
+
+impl Slope {
+    /// The loss with what holds the run to its beginning.
+    fn whole(&self) -> f64 {
+        self.loss + self.drift.map_or(0.0, |drift| drift.divergence * drift.weight)
+    }
 }
 
 /// How far a step found the run from its beginning.
@@ -99,7 +122,8 @@ impl Trainer {
         let optimizer = Optimizer::new(plan.rule(network.precision()), network.own());
         let average = if plan.ema > 0.0 { network.own().values.clone() } else { Vec::new() };
         let (order, replayed) = (Order::new(plan.seed, samples.len()), Replayed::new(Vec::new(), plan.seed));
-        let state = State::default();
+        let scale = (network.precision() == Precision::F16).then(LossScale::default);
+        let state = State { scale, ..State::default() };
         let mut trainer =
             Self { network, optimizer, average, plan, samples, order, replayed, about, state, last: None };
         trainer.keep();
@@ -132,8 +156,13 @@ impl Trainer {
                 None => tensor[at..at + piece.len()].copy_from_slice(piece),
             }
         })?;
-        let State { step, learned, lengths, hold, .. } = &state;
-        if *step > self.steps() || u64::from(*learned) > *step || !lengths.sound() || *hold <= 0.0 {
+        let State { step, learned, lengths, hold, scale, .. } = &state;
+        let sound = lengths.sound() && *hold > 0.0 && scale.is_none_or(|scale| scale.sound());
+        if *step > self.steps()
+            || u64::from(*learned) > *step
+            || !sound
+            || scale.is_some() != self.state.scale.is_some()
+        {
             let what = format!("says that it stands at step {step} of {}, {learned} of them learned", self.steps());
             return Err(Error::Checkpoint { path: path.to_owned(), what });
         }
@@ -181,22 +210,44 @@ impl Trainer {
         }
         let rate = self.plan.rate(self.state.step, self.steps());
         let batches = self.batches();
-        let loss = self.network.learn_all(dev, &batches);
+        let slope = self.slope(dev, &batches);
+        let Slope { loss, gradient, drift, tokens, .. } = slope;
+        let (trouble, scale) = (self.trouble(&slope), self.state.scale.map(LossScale::times));
+        self.state.step += 1;
+        let number = self.state.step;
+        let outcome = match trouble {
+            None => self.learned(dev, rate, &slope),
+            Some(why) => self.skipped(dev, why)?,
+        };
+        Ok(Some(Step { number, loss, rate, gradient, drift, scale, tokens, outcome }))
+    }
+
+    /// The gradient of a step, scaled as far as it goes in f16: a step that goes beyond is taken once more, so that no sample is lost to it.
+    fn slope(&mut self, dev: &Device, batches: &[Batch]) -> Slope {
+        loop {
+            self.network.scale_loss(self.state.scale.map_or(1.0, LossScale::times));
+            let slope = self.descend(dev, batches);
+            let beyond = slope.whole().is_finite() && !slope.gradient.is_finite();
+            if !beyond || !self.state.scale.as_mut().is_some_and(LossScale::halve) {
+                return slope;
+            }
+            self.network.own_mut().gradient.fill(0.0);
+        }
+    }
+
+    fn descend(&mut self, dev: &Device, batches: &[Batch]) -> Slope {
+        let loss = self.network.learn_all(dev, batches);
         let tokens = batches.iter().map(Batch::seen).sum();
         // What holds a run to its beginning weighs now more and now less: only what the samples ask for tells a spike.
         let asked = self.network.length(dev);
         let (drift, replayed) = self.replay(dev, tokens);
         let gradient = if drift.is_some() { self.network.length(dev) } else { asked };
-        let whole = loss + drift.map_or(0.0, |drift| drift.divergence * drift.weight);
-        let trouble = self.state.lengths.trouble(whole, asked, (self.plan.spike, self.plan.clip));
-        let trouble = trouble.or((!gradient.is_finite()).then_some(Trouble::Gradient));
-        self.state.step += 1;
-        let number = self.state.step;
-        let outcome = match trouble {
-            None => self.learned(dev, rate, gradient, (asked, drift)),
-            Some(why) => self.skipped(dev, why)?,
-        };
-        Ok(Some(Step { number, loss, rate, gradient, drift, tokens: tokens + replayed, outcome }))
+        Slope { loss, asked, gradient, drift, tokens: tokens + replayed }
+    }
+
+    fn trouble(&self, slope: &Slope) -> Option<Trouble> {
+        let trouble = self.state.lengths.trouble(slope.whole(), slope.asked, (self.plan.spike, self.plan.clip));
+        trouble.or((!slope.gradient.is_finite()).then_some(Trouble::Gradient))
     }
 
     /// What holds the next step to the run's beginning, behind so many rows of its own, and how many rows that took.
@@ -309,15 +360,17 @@ impl Trainer {
         Batch { distil: distil.rule(), dropout, exits: exits.clone(), seed, ..Batch::default() }
     }
 
-    /// `asked` is the gradient's length by the samples alone.
-    fn learned(&mut self, dev: &Device, rate: f32, gradient: f64, (asked, drift): (f64, Option<Drift>)) -> Outcome {
+    fn learned(&mut self, dev: &Device, rate: f32, slope: &Slope) -> Outcome {
         let Self { network, optimizer, average, plan, state, .. } = self;
-        optimizer.apply(dev, network.own_mut(), rate, gradient);
+        let Slope { asked, gradient, drift, .. } = *slope;
+        let times = network.loss_scale();
+        optimizer.apply(dev, network.own_mut(), rate, (gradient, times));
         network.update(dev);
         if plan.ema > 0.0 {
             blend(dev, average, &network.own().values, 1.0 - plan.ema);
         }
         state.lengths.push(asked);
+        state.scale.iter_mut().for_each(LossScale::learned);
         if let Some(Drift { divergence, weight }) = drift {
             state.hold = next_weight(weight, divergence, plan.replay.budget, [asked, gradient]);
         }

@@ -4,6 +4,7 @@
 mod adapters;
 mod exits;
 mod experts;
+mod f16;
 mod spread;
 mod students;
 mod trainer;

@@ -51,7 +51,7 @@ fn a_network_is_saved_as_it_is() {
         let batch = batch(model.spec().vocab, &[40, 90]);
         let mut own = network(&dev, &model);
         let student = Student::new(&own, &Cut::nothing(model.spec())).unwrap();
-        let loaded = again(&dev, &student, Bits::Sixteen, &folder(&format!("whole-{name}")));
+        let loaded = again(&dev, &student, Bits::Bf16, &folder(&format!("whole-{name}")));
         assert_eq!(loaded.spec().layers.len(), model.spec().layers.len());
         let (want, got) = (own.losses(&dev, &batch).total, network(&dev, &loaded).losses(&dev, &batch).total);
         assert!((want - got).abs() < 2e-3 * want, "{name}: {got}, not {want}");
@@ -132,7 +132,7 @@ fn what_does_nothing_is_cut_away_and_not_missed() {
     let cut = Cut::choose(&mut teacher, &dev, &samples(&batch), size).unwrap();
     assert!(cut.inner.iter().all(|inner| idle.iter().all(|channel| !inner.contains(channel))), "{:?}", cut.inner);
     assert!(cut.kv_heads.iter().all(|heads| *heads == [1 - mute]), "{:?}", cut.kv_heads);
-    let loaded = again(&dev, &Student::new(&teacher, &cut).unwrap(), Bits::Sixteen, &folder("cut"));
+    let loaded = again(&dev, &Student::new(&teacher, &cut).unwrap(), Bits::Bf16, &folder("cut"));
     let (want, got) = (teacher.losses(&dev, &batch).total, network(&dev, &loaded).losses(&dev, &batch).total);
     assert!((want - got).abs() < 2e-3 * want, "{got}, not {want}");
 }
@@ -147,7 +147,7 @@ fn all_sizes_shrink_at_once_and_tokens_are_renamed() {
     let mut cut = Cut::choose(&mut teacher, &dev, &samples(&batch), size).unwrap();
     cut.tokens = (0..model.spec().vocab).step_by(2).collect();
     let student = Student::new(&teacher, &cut).unwrap();
-    let loaded = again(&dev, &student, Bits::Sixteen, &folder("small"));
+    let loaded = again(&dev, &student, Bits::Bf16, &folder("small"));
     let spec = loaded.spec();
     let layer = &spec.layers[0];
     let sizes = [spec.layers.len(), spec.width, spec.vocab, layer.ffn, layer.attention.heads, layer.attention.kv_heads];

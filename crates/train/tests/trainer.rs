@@ -117,7 +117,13 @@ fn trainer(dev: &Device, learned: Learned, plan: Plan) -> Trainer {
     Trainer::new(network(dev, learned), plan, samples(10), "llama").unwrap()
 }
 
-fn run(dev: &Device, trainer: &mut Trainer, steps: u64) -> Vec<Step> {
+/// The same run in f16.
+pub(crate) fn halves(dev: &Device, learned: Learned, plan: Plan) -> Trainer {
+    let network = Network::new(dev, &load(dev, "llama"), learned, Precision::F16);
+    Trainer::new(network, plan, samples(10), "llama").unwrap()
+}
+
+pub(crate) fn run(dev: &Device, trainer: &mut Trainer, steps: u64) -> Vec<Step> {
     (0..steps).map_while(|_| trainer.step(dev).unwrap()).collect()
 }
 
@@ -169,9 +175,12 @@ fn a_run_that_was_killed_at_any_step_goes_on_to_the_bit() {
         (ADAPTERS, Method::AdamW, false, Exits::default()),
         (ADAPTERS, Method::AdamW, true, exits()),
     ];
-    for (learned, method, held, exits) in kinds {
+    let begin: [fn(&Device, Learned, Plan) -> Trainer; 2] = [trainer, halves];
+    for ((learned, method, held, exits), begin) in
+        kinds.into_iter().flat_map(|kind| begin.map(|begin| (kind.clone(), begin)))
+    {
         let new = || {
-            let trainer = trainer(&dev, learned, Plan { method, exits: exits.clone(), ..plan() });
+            let trainer = begin(&dev, learned, Plan { method, exits: exits.clone(), ..plan() });
             if held { trainer.replaying(&dev, general()).unwrap() } else { trainer }
         };
         let mut whole = new();

@@ -188,7 +188,7 @@ impl Job {
             // Better to hear it now than when it has learned.
             student.group().context("--bits 16 takes any width")?;
         }
-        student.save(Bits::Sixteen, &files, &self.begin(0))?;
+        student.save(Bits::Bf16, &files, &self.begin(0))?;
         let rename = |samples: &[Sample]| lessons::rename(samples, &trimmed.kept);
         let (learned, held_out) = (rename(&documents.learned), rename(&documents.held_out));
         let words = Words::new(trimmed.kept, tokenizer.ends());
@@ -280,7 +280,7 @@ impl Job {
                     "Round {}: no token was wrong, so there is nothing more to learn",
                     round + 1
                 ));
-                save(&network, Bits::Sixteen, &[], &lessons.files, &self.begin(round + 1))?;
+                save(&network, Bits::Bf16, &[], &lessons.files, &self.begin(round + 1))?;
                 return Ok(Some(None));
             }
             screen::note(format_args!("Round {}: {wrong:.1} % of the tokens were wrong and weigh more", round + 1));
@@ -306,7 +306,7 @@ impl Job {
         (report.steps, report.seconds) = (report.steps + done.steps, report.seconds + done.seconds);
         let held_out = &lessons.held_out;
         let loss = if held_out.is_empty() { None } else { Some(run.trainer().evaluate(dev, held_out)?) };
-        save(&trainer.finish(dev), Bits::Sixteen, &[], &lessons.files, &self.begin(round + 1))?;
+        save(&trainer.finish(dev), Bits::Bf16, &[], &lessons.files, &self.begin(round + 1))?;
         run::clear(&folder)?;
         Ok(Some(loss))
     }

@@ -25,7 +25,8 @@ pub(crate) struct FullArgs {
     /// The highest learning rate
     #[arg(long, value_name = "X", default_value_t = 1e-4)]
     rate: f32,
-    /// In what products are computed; sums and the weights themselves are f32
+    /// In what products are computed; sums and the weights themselves are f32. f16 is for checkpoints that were made in it: as slow as f32, gradients scaled
+    /// as far as its range goes
     #[arg(long, value_enum, default_value_t = Numbers::Bf16)]
     precision: Numbers,
     /// Recompute layers on the way back: less memory for a third more work, and the same bits
@@ -41,6 +42,7 @@ pub(crate) struct FullArgs {
 enum Numbers {
     F32,
     Bf16,
+    F16,
 }
 
 impl Numbers {
@@ -48,7 +50,13 @@ impl Numbers {
         match self {
             Self::F32 => Precision::F32,
             Self::Bf16 => Precision::Bf16,
+            Self::F16 => Precision::F16,
         }
+    }
+
+    /// How weights are written: what learned in f16 need not fit into bf16's fewer bits.
+    fn bits(self) -> Bits {
+        if self == Self::F16 { Bits::F16 } else { Bits::Bf16 }
     }
 }
 
@@ -133,7 +141,7 @@ impl Pupil for Full {
         let [tokenizer, tokenizer_config] = std::mem::take(&mut self.written);
         ensure!(tokenizer.is_object(), "the tokenizer cannot be written");
         let files = Files { tokenizer, tokenizer_config, card: json!(about) };
-        Student::new(network, &Cut::nothing(network.spec()))?.save(Bits::Sixteen, &files, &folder)?;
+        Student::new(network, &Cut::nothing(network.spec()))?.save(self.args.precision.bits(), &files, &folder)?;
         Ok(Told { folder })
     }
 }

@@ -176,7 +176,7 @@ impl<'t> Run<'t> {
         }
         self.write(&json!({
             "step": step.number, "loss": step.loss, "rate": step.rate, "gradient": step.gradient,
-            "tokens": step.tokens, "tokens_per_second": rate, "outcome": outcome,
+            "tokens": step.tokens, "tokens_per_second": rate, "outcome": outcome, "loss_scale": step.scale,
             "drift": step.drift.map(|drift| drift.divergence), "drift_weight": step.drift.map(|drift| drift.weight),
         }))
     }

@@ -1,6 +1,6 @@
 //! Data sets as their users meet them: made, shown, compared, followed, learned from.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
@@ -223,13 +223,36 @@ fn adapters_and_models_name_the_set_they_learned() {
     let learned = tessera.run(&learn).json();
     assert_eq!((&learned["documents"], &learned["held_out"]), (&set["train"], &set["held"]), "{learned}");
     let all = [
-        "train", "full", "--data", "rooms", "--model", &path, "--name", "rooms", "--epochs", "1", "--rate", "1e-3",
-        "--batch", "4", "--rows", "256", "--json",
+        "train",
+        "full",
+        "--data",
+        "rooms",
+        "--model",
+        &path,
+        "--name",
+        "rooms",
+        "--epochs",
+        "1",
+        "--rate",
+        "1e-3",
+        "--batch",
+        "4",
+        "--rows",
+        "256",
+        "--precision",
+        "f16",
+        "--json",
     ];
     let model = tessera.run(&all).json();
     assert_eq!((&model["documents"], &model["held_out"]), (&set["train"], &set["held"]), "{model}");
+    let metrics = fs::read_to_string(tessera.cache.join("data/tessera/runs/rooms/metrics.jsonl")).unwrap();
+    assert!(metrics.contains("\"loss_scale\":65536.0"), "{metrics}");
     assert!(model["held_out_loss"].as_f64() < model["held_out_loss_before"].as_f64(), "{model}");
     let folder = model["folder"].as_str().unwrap();
+    let written = fs::read(Path::new(folder).join("model.safetensors")).unwrap();
+    let header = 8 + u64::from_le_bytes(written[..8].try_into().unwrap()) as usize;
+    let header = String::from_utf8_lossy(&written[8..header]).into_owned();
+    assert!(header.contains("\"F16\"") && !header.contains("BF16"), "{header}");
     tessera.run(&["generate", "--model", folder, "--max-tokens", "4", "Where is room 1?"]).ok();
     let lineage = tessera.data(&["lineage", "rooms"]);
     assert!(lineage["adapters"][0].as_str().unwrap().ends_with("adapters/rooms.safetensors"), "{lineage}");

@@ -1,7 +1,8 @@
 //! Products against f64, in every way that operands may lie, on every instruction set.
 
-use half::bf16;
+use half::{bf16, f16};
 use proptest::prelude::*;
+use proptest::sample::select;
 
 use super::*;
 use crate::Isa;
@@ -9,7 +10,13 @@ use crate::testing::Random;
 
 /// The product in f64, of numbers as the precision sees them.
 fn exact(precision: Precision, (m, n, k): (usize, usize, usize), a: &[f32], b: &[f32]) -> Vec<f64> {
-    let seen = |x: f32| f64::from(if precision == Precision::Bf16 { bf16::from_f32(x).to_f32() } else { x });
+    let seen = |x: f32| {
+        f64::from(match precision {
+            Precision::F32 => x,
+            Precision::Bf16 => bf16::from_f32(x).to_f32(),
+            Precision::F16 => f16::from_f32(x).to_f32(),
+        })
+    };
     let sum = |i: usize, j: usize| (0..k).map(|t| seen(a[i * k + t]) * seen(b[j * k + t])).sum::<f64>();
     (0..m * n).map(|at| sum(at / n, at % n)).collect()
 }
@@ -54,18 +61,22 @@ fn check(precision: Precision, isa: Isa, (m, n, k): (usize, usize, usize), seed:
 fn products_are_right_on_every_instruction_set() {
     for shape in [(1, 1, 1), (8, 32, 2), (9, 33, 3), (65, 70, 515), (40, 300, 64), (3, 5, 1025)] {
         let all = |precision| Isa::available().into_iter().map(move |isa| check(precision, isa, shape, 7));
-        let f32s: Vec<Vec<f32>> = all(Precision::F32).collect();
-        assert!(f32s.iter().all(|one| *one == f32s[0]), "{shape:?}: the same bits on every instruction set");
+        for precision in [Precision::F32, Precision::F16] {
+            let alike: Vec<Vec<f32>> = all(precision).collect();
+            let same = alike.iter().all(|one| *one == alike[0]);
+            assert!(same, "{precision:?} {shape:?}: the same bits on every instruction set");
+        }
         // Instructions on bf16 round sums their own way.
         all(Precision::Bf16).for_each(drop);
     }
 }
 
+const ALL: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::F16];
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
-    fn any_shape(m in 1_usize..70, n in 1_usize..70, k in 1_usize..70, bf16: bool, seed: u64) {
-        let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+    fn any_shape(m in 1_usize..70, n in 1_usize..70, k in 1_usize..70, precision in select(&ALL[..]), seed: u64) {
         check(precision, Isa::detect(), (m, n, k), seed);
     }
 }
@@ -74,10 +85,31 @@ proptest! {
 fn what_is_no_number_stays_none() {
     let dev = Device::new(1);
     for nan in [f32::NAN, f32::from_bits(0x7fff_ffff), f32::from_bits(0xffff_ffff)] {
-        let (mut l, mut r, mut out) = (LeftPanels::default(), RightPanels::default(), [0.0]);
-        l.pack(&dev, Precision::Bf16, Vectors::rows(&[nan, 1.0], 2));
-        r.pack(&dev, Precision::Bf16, Vectors::rows(&[1.0, 1.0], 2));
-        gemm(&dev, &l, &r, &mut out, false);
-        assert!(out[0].is_nan(), "{nan:?} became {}", out[0]);
+        for precision in ALL {
+            let out = dot(&dev, precision, [nan, 1.0], [1.0, 1.0]);
+            assert!(out.is_nan(), "{precision:?}: {nan:?} became {out}");
+        }
+    }
+}
+
+fn dot(dev: &Device, precision: Precision, a: [f32; 2], b: [f32; 2]) -> f32 {
+    let (mut l, mut r, mut out) = (LeftPanels::default(), RightPanels::default(), [0.0]);
+    l.pack(dev, precision, Vectors::rows(&a, 2));
+    r.pack(dev, precision, Vectors::rows(&b, 2));
+    gemm(dev, &l, &r, &mut out, false);
+    out[0]
+}
+
+/// What f16 cannot hold is not taken for its largest number, and what is too small for it is zero: a trainer's scale goes by both.
+#[test]
+fn f16_has_its_range() {
+    for isa in Isa::available() {
+        let dev = Device::with_isa(1, isa);
+        let dot = |a, b| dot(&dev, Precision::F16, [a, 0.0], [b, 0.0]);
+        assert_eq!(dot(65_519.0, 1.0), 65_504.0, "{isa:?}");
+        assert_eq!(dot(-65_520.0, 1.0), f32::NEG_INFINITY, "{isa:?}");
+        assert_eq!(dot(6e-8, 1.0), 2.0_f32.powi(-24), "{isa:?}: subnormal numbers are there");
+        assert_eq!(dot(2.9e-8, 1.0), 0.0, "{isa:?}");
+        assert_eq!(dot(60_000.0, 60_000.0), 60_000.0 * 60_000.0, "{isa:?}: sums are f32");
     }
 }

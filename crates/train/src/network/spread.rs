@@ -81,10 +81,10 @@ impl Network {
         self.shards.as_mut().map_or(&mut self.params, |shards| &mut shards.own)
     }
 
-    /// How long the gradient is.
+    /// How long the gradient is, without [`Network::loss_scale`].
     pub(crate) fn length(&self, dev: &Device) -> f64 {
         let whole = || square_sum(dev, &self.params.gradient).sqrt();
-        self.shards.as_ref().map_or_else(whole, |shards| shards.length(dev))
+        self.shards.as_ref().map_or_else(whole, |shards| shards.length(dev)) / f64::from(self.loss_scale())
     }
 
     /// Takes in what an optimizer changed in [`Network::own_mut`].
