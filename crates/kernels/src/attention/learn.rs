@@ -11,8 +11,9 @@
 //! ```
 //!
 //! # Layout
-//! All products are one loop, `out[r][c] += a[step][r] b[step][c]`: operands are transposed once a block, so that what it reads lies in
-//! order. Scores stand key by key, a lane for each query: softmax needs no sums over lanes.
+//! All products are one loop, `out[r][c] (+)= a[step][r] b[step][c]`: operands are transposed once a block, so that what it reads lies in
+//! order. Scores stand key by key, a lane for each query: softmax needs no sums over lanes. Where a block lies across the diagonal, or the
+//! window's end, tiles and steps that nothing is seen in are left out: half of its work.
 //!
 //! # Sequences that begin alike
 //! share those rows ([`Branch`]): a prompt that stands before a hundred texts is there once, and what they all ask of it is added up. A row's result
@@ -37,16 +38,15 @@ const WIDEST: usize = 256;
 /// Rows of the inner loop's tile of sums; it is two vectors wide.
 const TILE: usize = 8;
 
-/// `[number][row of the block]`.
-type Turned = [[f32; BLOCK]; WIDEST];
 /// `[key][query]` or `[query][key]`.
 type Scores = [[f32; BLOCK]; BLOCK];
-/// `[row of the block][number]`.
-type Sums = [[f32; WIDEST]; BLOCK];
 
-static TURNED: Turned = [[0.0; BLOCK]; WIDEST];
 static SCORES: Scores = [[0.0; BLOCK]; BLOCK];
-static SUMS: Sums = [[0.0; WIDEST]; BLOCK];
+
+/// Room for the numbers of a block's rows: `[number][row]` where they are turned, `[row][number]` where they are sums.
+fn block_of(spec: &AttentionSpec) -> Vec<f32> {
+    vec![0.0; BLOCK * spec.head_dim]
+}
 
 /// The rows of a sequence: those that it shares with another, which begins with them, and its own behind these.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,7 +235,8 @@ impl<'a> Head<'a> {
 
     /// Some rows from `first` on, turned; those that are missing are zero.
     #[inline(always)]
-    fn turn<S: Simd>(&self, s: S, first: usize, rows: usize, to: &mut Turned) {
+    fn turn<S: Simd>(&self, s: S, first: usize, rows: usize, to: &mut [f32]) {
+        let (to, _) = to.as_chunks_mut::<BLOCK>();
         for row in (0..BLOCK).step_by(LANES) {
             for number in (0..self.dim).step_by(LANES) {
                 let mut lines = [s.splat(0.0); LANES];
@@ -274,10 +275,34 @@ impl<'a> Sequence<'a> {
         BLOCK.min(self.branch.len() - first)
     }
 
+    /// The keys that some of these queries see, and maybe some that none sees.
+    #[inline(always)]
+    fn seen(&self, queries: &Range<usize>) -> Range<usize> {
+        self.spec.window.map_or(0, |window| (queries.start + 1).saturating_sub(window))..queries.end
+    }
+
+    /// The queries that see some of these keys, and maybe some that see none.
+    #[inline(always)]
+    fn seeing(&self, keys: &Range<usize>) -> Range<usize> {
+        keys.start..self.spec.window.map_or(usize::MAX, |window| keys.end - 1 + window)
+    }
+
     /// Whether a query sees a key.
     #[inline(always)]
     fn sees(&self, query: usize, key: usize) -> bool {
         key <= query && self.spec.window.is_none_or(|window| query - key < window)
+    }
+
+    /// Products of a block of keys' and a block of queries' vectors, both turned; zero where nothing is seen of a tile.
+    #[inline(always)]
+    fn meet<S: Simd>(&self, s: S, (k, q): (&[f32], &[f32]), (first_key, first_query): (usize, usize), to: &mut Scores) {
+        let dim = self.spec.head_dim;
+        let steps = |keys: Range<usize>, queries: Range<usize>| {
+            let (seen, keys) = (self.seen(&moved(&queries, first_query)), moved(&keys, first_key));
+            if seen.start < keys.end && keys.start < seen.end { 0..dim } else { 0..0 }
+        };
+        let product = Product { a: k, b: |t| t * BLOCK, of: q, rows: BLOCK, columns: BLOCK, onto: false };
+        product.write(s, steps, to.as_flattened_mut());
     }
 
     /// Scores of a block of queries and a block of keys, those that are not seen at minus infinity.
@@ -285,22 +310,11 @@ impl<'a> Sequence<'a> {
     fn scores<S: Simd>(
         &self,
         s: S,
-        k: &Turned,
-        q: &Turned,
+        (k, q): (&[f32], &[f32]),
         (first_key, first_query): (usize, usize),
         scores: &mut Scores,
     ) {
-        let dim = self.spec.head_dim;
-        scores.iter_mut().for_each(|row| row.fill(0.0));
-        add_product(
-            s,
-            k.as_flattened(),
-            q.as_flattened(),
-            (BLOCK, BLOCK, dim),
-            |t| (t * BLOCK, t * BLOCK),
-            scores.as_flattened_mut(),
-            BLOCK,
-        );
+        self.meet(s, (k, q), (first_key, first_query), scores);
         let inside = first_key + BLOCK <= first_query + 1 && self.sees(first_query + BLOCK - 1, first_key);
         for (key, row) in scores.iter_mut().enumerate() {
             let (lanes, _) = row.as_chunks_mut::<LANES>();
@@ -323,39 +337,85 @@ impl<'a> Sequence<'a> {
     }
 }
 
-/// `out[r][c] += a[t.0 + r] b[t.1 + c]` over all steps `t`: `rows` by `columns` sums.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "two operands, their shape, a result")]
-fn add_product<S: Simd>(
-    s: S,
-    a: &[f32],
-    b: &[f32],
-    (rows, columns, steps): (usize, usize, usize),
-    step: impl Fn(usize) -> (usize, usize),
-    out: &mut [f32],
-    stride: usize,
-) {
-    for r in (0..rows).step_by(TILE) {
-        for c in (0..columns).step_by(2 * LANES) {
-            let (first, second) = (LANES.min(columns - c), LANES.min((columns - c).saturating_sub(LANES)));
-            let mut sums = [[s.splat(0.0); 2]; TILE];
-            for t in 0..steps {
-                let (a_at, b_at) = step(t);
-                let b = &b[b_at + c..][..first + second];
-                let b = [s.load_part(&b[..first]), s.load_part(&b[first..])];
-                let a: &[f32] = &a[a_at + r..][..TILE];
-                for (sums, a) in sums.iter_mut().zip(a) {
-                    let a = s.splat(*a);
-                    sums[0] = s.fma(a, b[0], sums[0]);
-                    sums[1] = s.fma(a, b[1], sums[1]);
-                }
-            }
-            for (i, sums) in sums.iter().enumerate().take(rows - r) {
-                let (low, high) = out[(r + i) * stride + c..][..first + second].split_at_mut(first);
-                s.store_part(s.add(s.load_part(low), sums[0]), low);
-                s.store_part(s.add(s.load_part(high), sums[1]), high);
+/// `out[r][c] (+)= a[step][r] b[step][c]`, over the steps that a tile has.
+struct Product<'a, B> {
+    /// `[step][BLOCK]`.
+    a: &'a [f32],
+    /// Where a step's numbers begin in `of`.
+    b: B,
+    of: &'a [f32],
+    rows: usize,
+    columns: usize,
+    /// Adds to what stands there.
+    onto: bool,
+}
+
+/// Two vectors of columns for each row of a tile.
+type Tile<F> = [[F; 2]; TILE];
+
+impl<B: Fn(usize) -> usize> Product<'_, B> {
+    /// `steps` are those of some rows and columns.
+    #[inline(always)]
+    fn write<S: Simd>(&self, s: S, steps: impl Fn(Range<usize>, Range<usize>) -> Range<usize>, out: &mut [f32]) {
+        let (a, _) = self.a.as_chunks::<BLOCK>();
+        for r in (0..self.rows).step_by(TILE) {
+            for c in (0..self.columns).step_by(2 * LANES) {
+                let steps = steps(r..r + TILE, c..c + 2 * LANES);
+                let part = c..self.columns.min(c + 2 * LANES);
+                // Loads of parts want so many registers that sums of whole tiles would not stay in theirs.
+                let sums = if part.len() == 2 * LANES {
+                    self.whole(s, &a[..steps.end], (r, c), steps)
+                } else {
+                    self.part(s, &a[..steps.end], (r, part.clone()), steps)
+                };
+                self.put(s, (r, part), &sums, out);
             }
         }
+    }
+
+    #[inline(always)]
+    fn whole<S: Simd>(&self, s: S, a: &[[f32; BLOCK]], (r, c): (usize, usize), steps: Range<usize>) -> Tile<S::F> {
+        let mut sums = [[s.splat(0.0); 2]; TILE];
+        for t in steps {
+            let (b, _) = self.of[(self.b)(t) + c..].as_chunks::<LANES>();
+            add_step(s, &a[t][r..r + TILE], [s.load(&b[0]), s.load(&b[1])], &mut sums);
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn part<S: Simd>(
+        &self,
+        s: S,
+        a: &[[f32; BLOCK]],
+        (r, c): (usize, Range<usize>),
+        steps: Range<usize>,
+    ) -> Tile<S::F> {
+        let (mut sums, middle) = ([[s.splat(0.0); 2]; TILE], LANES.min(c.len()));
+        for t in steps {
+            let (low, high) = self.of[(self.b)(t)..][c.clone()].split_at(middle);
+            add_step(s, &a[t][r..r + TILE], [s.load_part(low), s.load_part(high)], &mut sums);
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn put<S: Simd>(&self, s: S, (r, c): (usize, Range<usize>), sums: &Tile<S::F>, out: &mut [f32]) {
+        for (row, sums) in out.chunks_exact_mut(self.columns).skip(r).zip(sums).take(self.rows - r) {
+            for (to, sum) in row[c.clone()].chunks_mut(LANES).zip(sums) {
+                let sum = if self.onto { s.add(s.load_part(to), *sum) } else { *sum };
+                s.store_part(sum, to);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn add_step<S: Simd>(s: S, a: &[f32], b: [S::F; 2], sums: &mut Tile<S::F>) {
+    for (sums, a) in sums.iter_mut().zip(a) {
+        let a = s.splat(*a);
+        sums[0] = s.fma(a, b[0], sums[0]);
+        sums[1] = s.fma(a, b[1], sums[1]);
     }
 }
 
@@ -376,20 +436,21 @@ impl Kernel for Forward<'_> {
         let (spec, count) = (sequence.spec, sequence.block(first));
         let kv_head = head / spec.group();
         let (k, v) = (sequence.key(sequence.x.k, kv_head), sequence.key(sequence.x.v, kv_head));
-        let (mut q, mut turned, mut scores) = (TURNED, TURNED, SCORES);
+        let (mut q, mut turned, mut scores) = (block_of(spec), block_of(spec), SCORES);
         sequence.query(sequence.x.q, head).turn(s, first, count, &mut q);
         let mut softmax = Softmax { largest: [f32::NEG_INFINITY; BLOCK], sum: [0.0; BLOCK] };
         let (width, dim) = (spec.heads * spec.head_dim, spec.head_dim);
-        let mut out = SUMS;
+        let mut out = block_of(spec);
         for first_key in (sequence.first_key(first)..first + count).step_by(BLOCK) {
             let keys = sequence.block(first_key);
             k.turn(s, first_key, keys, &mut turned);
-            sequence.scores(s, &turned, &q, (first_key, first), &mut scores);
+            sequence.scores(s, (&turned, &q), (first_key, first), &mut scores);
             let shrink = softmax.take(s, &mut scores);
-            out.iter_mut().zip(shrink).for_each(|(row, shrink)| row[..dim].iter_mut().for_each(|x| *x *= shrink));
-            gather(s, &scores, v, first_key..first_key + keys, count, &mut out);
+            out.chunks_exact_mut(dim).zip(shrink).for_each(|(row, shrink)| row.iter_mut().for_each(|x| *x *= shrink));
+            let seen = |rows: Range<usize>| sequence.seen(&moved(&rows, first));
+            gather(s, &scores, v, (first_key..first_key + keys, seen), count, true, &mut out);
         }
-        for (row, x) in out.iter().enumerate().take(count) {
+        for (row, x) in out.chunks_exact(dim).enumerate().take(count) {
             let place = sequence.branch.row(first + row);
             let to = self.out.part(place * width + head * dim, dim);
             to.iter_mut().zip(x).for_each(|(to, x)| *to = x / softmax.sum[row]);
@@ -443,18 +504,18 @@ struct Backward<'a> {
 
 /// Operands of a block of queries, turned, with their rows' logarithms and deltas.
 struct Queries {
-    q: Turned,
-    dout: Turned,
+    q: Vec<f32>,
+    dout: Vec<f32>,
     log_sums: [f32; BLOCK],
     deltas: [f32; BLOCK],
 }
 
 /// A block of keys: operands, turned, and what their gradients are so far.
 struct Keys {
-    k: Turned,
-    v: Turned,
-    dk: Sums,
-    dv: Sums,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    dk: Vec<f32>,
+    dv: Vec<f32>,
 }
 
 /// Where a block of queries and a block of keys of a head begin.
@@ -474,19 +535,22 @@ impl Kernel for Backward<'_> {
         let heads = kv_head * spec.group()..(kv_head + 1) * spec.group();
         let (own, len) = (sequence.branch.positions(), sequence.branch.len());
         heads.clone().for_each(|head| self.write(self.dq, (spec.heads, head), own.clone(), |_, row| row.fill(0.0)));
-        let mut queries = Queries { q: TURNED, dout: TURNED, log_sums: [0.0; BLOCK], deltas: [0.0; BLOCK] };
-        let mut keys = Keys { k: TURNED, v: TURNED, dk: SUMS, dv: SUMS };
+        let block = || block_of(spec);
+        let mut queries = Queries { q: block(), dout: block(), log_sums: [0.0; BLOCK], deltas: [0.0; BLOCK] };
+        let mut keys = Keys { k: block(), v: block(), dk: block(), dv: block() };
+        let mut dq = block();
         for first_key in (0..len).step_by(BLOCK) {
             let rows = first_key..first_key + sequence.block(first_key);
             sequence.key(sequence.x.k, kv_head).turn(s, first_key, rows.len(), &mut keys.k);
             sequence.key(sequence.x.v, kv_head).turn(s, first_key, rows.len(), &mut keys.v);
-            (keys.dk, keys.dv) = (SUMS, SUMS);
+            keys.dk.fill(0.0);
+            keys.dv.fill(0.0);
             for head in heads.clone() {
                 let seeing = |first: &usize| sequence.first_key(*first) <= first_key;
                 let behind = own.clone().step_by(BLOCK).skip_while(|first| first + BLOCK <= first_key);
                 for first in behind.take_while(seeing) {
                     self.load(s, head, first, &mut queries);
-                    self.meet(s, &mut keys, &queries, Pair { head, first_key, first });
+                    self.meet(s, (&mut keys, &queries), &mut dq, Pair { head, first_key, first });
                 }
             }
             let place = (spec.kv_heads, kv_head);
@@ -514,10 +578,10 @@ impl Backward<'_> {
 
     /// Gradients of a block of keys: those of shared rows join what others gave.
     #[inline(always)]
-    fn give(&self, to: &Shared<'_, f32>, place: (usize, usize), rows: Range<usize>, sums: &Sums) {
+    fn give(&self, to: &Shared<'_, f32>, place: (usize, usize), rows: Range<usize>, sums: &[f32]) {
         let (first, shared) = (rows.start, self.sequence.branch.shared.len());
         self.write(to, place, rows, |i, row| {
-            let sums = &sums[i][..row.len()];
+            let sums = &sums[i * row.len()..][..row.len()];
             if first + i < shared {
                 row.iter_mut().zip(sums).for_each(|(row, sum)| *row += sum);
             } else {
@@ -538,36 +602,35 @@ impl Backward<'_> {
         queries.deltas.fill(0.0);
         for row in 0..count {
             queries.log_sums[row] = self.done.log_sums[sequence.branch.row(first + row) * sequence.spec.heads + head];
-            queries.deltas[row] = dout.row(first + row).iter().zip(out.row(first + row)).map(|(a, b)| a * b).sum();
+            queries.deltas[row] = dot(s, dout.row(first + row), out.row(first + row));
         }
     }
 
     /// What a block of queries and a block of keys give each other.
     #[inline(always)]
-    fn meet<S: Simd>(&self, s: S, keys: &mut Keys, queries: &Queries, Pair { head, first_key, first }: Pair) {
-        let sequence = &self.sequence;
+    fn meet<S: Simd>(&self, s: S, (keys, queries): (&mut Keys, &Queries), dq: &mut [f32], pair: Pair) {
+        let (sequence, Pair { head, first_key, first }) = (&self.sequence, pair);
         let (spec, dim) = (sequence.spec, sequence.spec.head_dim);
         let (key_rows, rows) = (sequence.block(first_key), sequence.block(first));
         let (mut p, mut ds) = (SCORES, SCORES);
-        sequence.scores(s, &keys.k, &queries.q, (first_key, first), &mut p);
-        let turned = |t: usize| (t * BLOCK, t * BLOCK);
-        let shape = (BLOCK, BLOCK, dim);
-        add_product(s, keys.v.as_flattened(), queries.dout.as_flattened(), shape, turned, ds.as_flattened_mut(), BLOCK);
+        sequence.scores(s, (&keys.k, &queries.q), (first_key, first), &mut p);
+        sequence.meet(s, (&keys.v, &queries.dout), (first_key, first), &mut ds);
         weigh(s, spec, queries, &mut p, &mut ds);
         let (k, q, dout) = (
             sequence.key(sequence.x.k, self.kv_head),
             sequence.query(sequence.x.q, head),
             sequence.query(self.dout, head),
         );
-        let mut dq = SUMS;
-        gather(s, &ds, k, first_key..first_key + key_rows, rows, &mut dq);
-        let add = |i: usize, row: &mut [f32]| row.iter_mut().zip(&dq[i]).for_each(|(row, dq)| *row += dq);
+        let seen = |rows: Range<usize>| sequence.seen(&moved(&rows, first));
+        gather(s, &ds, k, (first_key..first_key + key_rows, seen), rows, false, dq);
+        let add = |i: usize, row: &mut [f32]| row.iter_mut().zip(&dq[i * dim..]).for_each(|(row, dq)| *row += dq);
         self.write(self.dq, (spec.heads, head), first..first + rows, add);
         let mut columns = SCORES;
+        let seeing = |rows: Range<usize>| sequence.seeing(&moved(&rows, first_key));
         across(s, &p, &mut columns);
-        gather(s, &columns, dout, first..first + rows, key_rows, &mut keys.dv);
+        gather(s, &columns, dout, (first..first + rows, seeing), key_rows, true, &mut keys.dv);
         across(s, &ds, &mut columns);
-        gather(s, &columns, q, first..first + rows, key_rows, &mut keys.dk);
+        gather(s, &columns, q, (first..first + rows, seeing), key_rows, true, &mut keys.dk);
     }
 }
 
@@ -593,11 +656,41 @@ fn weigh<S: Simd>(s: S, spec: &AttentionSpec, queries: &Queries, p: &mut Scores,
     }
 }
 
-/// `sums[r] += weights[t][r] x[t]` over some rows of a head.
+/// `sums[r] (+)= weights[t][r] x[t]` over some positions of a head: those that have a weight for some of these rows.
 #[inline(always)]
-fn gather<S: Simd>(s: S, weights: &Scores, x: Head<'_>, from: Range<usize>, rows: usize, sums: &mut Sums) {
-    let at = |t: usize| (t * BLOCK, x.at(from.start + t));
-    add_product(s, weights.as_flattened(), x.data, (rows, x.dim, from.len()), at, sums.as_flattened_mut(), WIDEST);
+#[expect(clippy::too_many_arguments, reason = "weights and what they weigh, where from, where to")]
+fn gather<S: Simd>(
+    s: S,
+    weights: &Scores,
+    x: Head<'_>,
+    (from, some): (Range<usize>, impl Fn(Range<usize>) -> Range<usize>),
+    rows: usize,
+    onto: bool,
+    sums: &mut [f32],
+) {
+    let at = |t: usize| x.at(from.start + t);
+    let steps = |rows: Range<usize>, _| {
+        let some = some(rows);
+        let at = |position: usize| position.clamp(from.start, from.end) - from.start;
+        at(some.start)..at(some.end)
+    };
+    let product = Product { a: weights.as_flattened(), b: at, of: x.data, rows, columns: x.dim, onto };
+    product.write(s, steps, sums);
+}
+
+/// A block's rows as positions.
+#[inline(always)]
+fn moved(rows: &Range<usize>, first: usize) -> Range<usize> {
+    first + rows.start..first + rows.end
+}
+
+#[inline(always)]
+fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
+    let mut sum = s.splat(0.0);
+    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
+        sum = s.fma(s.load_part(a), s.load_part(b), sum);
+    }
+    s.sum(sum)
 }
 
 /// Rows become columns.
