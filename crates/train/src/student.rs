@@ -81,6 +81,15 @@ pub struct Files {
     pub card: Value,
 }
 
+impl Files {
+    /// The number of a token that the tokenizer's settings name: other programs look for it in `config.json`.
+    fn special(&self, name: &str) -> Option<&Value> {
+        let word = self.tokenizer_config.get(name)?;
+        let added = self.tokenizer["added_tokens"].as_array()?;
+        added.iter().find(|token| token["content"] == *word).map(|token| &token["id"])
+    }
+}
+
 impl Cut {
     /// All of a network.
     pub fn nothing(spec: &ModelSpec) -> Self {
@@ -327,7 +336,10 @@ impl Student {
         };
         remove(&part).map_err(at(&part))?;
         fs::create_dir_all(&part).map_err(at(&part))?;
-        let config = self.config(bits, group)?;
+        let mut config = self.config(bits, group)?;
+        for (name, field) in [("bos_token", "bos_token_id"), ("eos_token", "eos_token_id")] {
+            files.special(name).into_iter().for_each(|id| config[field] = id.clone());
+        }
         let texts = [
             ("config.json", &config),
             ("tokenizer.json", &files.tokenizer),
@@ -348,13 +360,14 @@ impl Student {
     }
 }
 
-/// What compressed-tensors' loaders want to know.
+/// What compressed-tensors' loaders want to know. `transformers` (5.24) multiplies whole numbers as if they were none unless it makes bf16 of them first.
 fn quantised(group: usize) -> Value {
     let weights = json!({ "num_bits": 8, "type": "int", "symmetric": true, "strategy": "group", "group_size": group });
     json!({
         "quant_method": "compressed-tensors",
         "format": "int-quantized",
         "quantization_status": "compressed",
+        "dequantize": true,
         "config_groups": { "group_0": { "targets": ["Linear", "Embedding"], "weights": weights } },
         "ignore": [],
     })

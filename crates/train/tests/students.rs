@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kernels::{Branch, Device, Precision};
 use model::Model;
-use serde_json::json;
+use serde_json::{Value, json};
 use train::{Batch, Bits, Cut, Files, Learned, Network, Sample, Size, Student};
 
 use super::{batch, golden_path, load};
@@ -23,11 +23,19 @@ fn folder(name: &str) -> PathBuf {
 
 /// Saves and loads a student.
 fn again(dev: &Device, student: &Student, bits: Bits, folder: &Path) -> Model {
-    let files = Files { tokenizer: json!({"a": 1}), tokenizer_config: json!({}), card: json!({"teacher": "x"}) };
+    let tokenizer = json!({"added_tokens": [{"id": 7, "content": "<end>"}, {"id": 8, "content": "<pad>"}]});
+    let tokenizer_config = json!({"bos_token": "<begin>", "eos_token": "<end>"});
+    let files = Files { tokenizer, tokenizer_config, card: json!({"teacher": "x"}) };
     student.save(bits, &files, folder).unwrap();
     // A second time, over the first.
     student.save(bits, &files, folder).unwrap();
     assert!(fs::read_to_string(folder.join("card.json")).unwrap().contains("teacher"));
+    let config: Value = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
+    assert_eq!((&config["eos_token_id"], config.get("bos_token_id")), (&json!(7), None), "as the tokenizer has them");
+    let dtype = if bits == Bits::F16 { "float16" } else { "bfloat16" };
+    let quantised = (bits == Bits::Eight).then_some(&Value::Bool(true));
+    let said = config.get("quantization_config").map(|said| &said["dequantize"]);
+    assert!(config["torch_dtype"] == dtype && said == quantised, "{config}");
     let model = Model::load(dev, folder, &|_, _| {}).unwrap();
     fs::remove_dir_all(folder).unwrap();
     model
@@ -42,7 +50,7 @@ fn samples(batch: &Batch) -> Vec<Sample> {
     batch.branches.iter().map(sample).collect()
 }
 
-/// A loss of the whole network, saved and loaded: only bf16 is between the two.
+/// A loss of the whole network, saved and loaded: only 16 bits are between the two.
 #[test]
 fn a_network_is_saved_as_it_is() {
     let dev = Device::new(2);
@@ -51,10 +59,12 @@ fn a_network_is_saved_as_it_is() {
         let batch = batch(model.spec().vocab, &[40, 90]);
         let mut own = network(&dev, &model);
         let student = Student::new(&own, &Cut::nothing(model.spec())).unwrap();
-        let loaded = again(&dev, &student, Bits::Bf16, &folder(&format!("whole-{name}")));
-        assert_eq!(loaded.spec().layers.len(), model.spec().layers.len());
-        let (want, got) = (own.losses(&dev, &batch).total, network(&dev, &loaded).losses(&dev, &batch).total);
-        assert!((want - got).abs() < 2e-3 * want, "{name}: {got}, not {want}");
+        for (bits, near) in [(Bits::Bf16, 2e-3), (Bits::F16, 2e-4)] {
+            let loaded = again(&dev, &student, bits, &folder(&format!("whole-{name}")));
+            assert_eq!(loaded.spec().layers.len(), model.spec().layers.len());
+            let (want, got) = (own.losses(&dev, &batch).total, network(&dev, &loaded).losses(&dev, &batch).total);
+            assert!((want - got).abs() < near * want, "{name}, {bits:?}: {got}, not {want}");
+        }
     };
     check("llama", &golden_path("llama"));
     check("qwen2", &golden_path("qwen2"));

@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use data::Encoder;
 use hub::Entry;
 use kernels::{Device, Precision};
-use model::{Adapter, Model};
+use model::{Adapter, Model, ModelSpec};
 use protocol::Prompt;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -188,6 +188,12 @@ impl Job {
             // Better to hear it now than when it has learned.
             student.group().context("--bits 16 takes any width")?;
         }
+        if let Some(heads) = uneven(&student.spec) {
+            screen::note(format_args!(
+                "transformers 5 refuses a width of {} beside {heads} heads: a multiple of {heads} suits others, too",
+                student.spec.width
+            ));
+        }
         student.save(Bits::Bf16, &files, &self.begin(0))?;
         let rename = |samples: &[Sample]| lessons::rename(samples, &trimmed.kept);
         let (learned, held_out) = (rename(&documents.learned), rename(&documents.held_out));
@@ -348,6 +354,12 @@ struct Report {
     seconds: f64,
     parameters: usize,
     exits: Vec<Calibrated>,
+}
+
+/// The heads that the width is no multiple of, which is all the same here.
+fn uneven(spec: &ModelSpec) -> Option<usize> {
+    let heads = spec.layers.first().map(|layer| layer.attention.heads);
+    heads.filter(|heads| !spec.width.is_multiple_of(*heads))
 }
 
 fn load(dev: &Device, folder: &Path) -> anyhow::Result<Network> {
