@@ -23,6 +23,8 @@
 //! Forward, a task is a block of queries of one head; backward, sequences that share rows and a key head, so that no two tasks add to the same
 //! gradient. More cores than those times key heads would want tasks by blocks, which compute the scores twice.
 
+mod product;
+
 use std::ops::Range;
 
 use super::AttentionSpec;
@@ -30,13 +32,12 @@ use crate::Device;
 use crate::linear::Shared;
 use crate::math::{exp, tanh};
 use crate::simd::{Kernel, LANES, Simd, dispatch, transpose};
+use product::Product;
 
 /// Queries and keys of a block.
 const BLOCK: usize = 64;
 /// The widest head.
 const WIDEST: usize = 256;
-/// Rows of the inner loop's tile of sums; it is two vectors wide.
-const TILE: usize = 8;
 
 /// `[key][query]` or `[query][key]`.
 type Scores = [[f32; BLOCK]; BLOCK];
@@ -295,7 +296,13 @@ impl<'a> Sequence<'a> {
 
     /// Products of a block of keys' and a block of queries' vectors, both turned; zero where nothing is seen of a tile.
     #[inline(always)]
-    fn meet<S: Simd>(&self, s: S, (k, q): (&[f32], &[f32]), (first_key, first_query): (usize, usize), to: &mut Scores) {
+    fn products<S: Simd>(
+        &self,
+        s: S,
+        (k, q): (&[f32], &[f32]),
+        (first_key, first_query): (usize, usize),
+        to: &mut Scores,
+    ) {
         let dim = self.spec.head_dim;
         let steps = |keys: Range<usize>, queries: Range<usize>| {
             let (seen, keys) = (self.seen(&moved(&queries, first_query)), moved(&keys, first_key));
@@ -314,7 +321,7 @@ impl<'a> Sequence<'a> {
         (first_key, first_query): (usize, usize),
         scores: &mut Scores,
     ) {
-        self.meet(s, (k, q), (first_key, first_query), scores);
+        self.products(s, (k, q), (first_key, first_query), scores);
         let inside = first_key + BLOCK <= first_query + 1 && self.sees(first_query + BLOCK - 1, first_key);
         for (key, row) in scores.iter_mut().enumerate() {
             let (lanes, _) = row.as_chunks_mut::<LANES>();
@@ -334,88 +341,6 @@ impl<'a> Sequence<'a> {
                     .for_each(|(_, x)| *x = f32::NEG_INFINITY);
             }
         }
-    }
-}
-
-/// `out[r][c] (+)= a[step][r] b[step][c]`, over the steps that a tile has.
-struct Product<'a, B> {
-    /// `[step][BLOCK]`.
-    a: &'a [f32],
-    /// Where a step's numbers begin in `of`.
-    b: B,
-    of: &'a [f32],
-    rows: usize,
-    columns: usize,
-    /// Adds to what stands there.
-    onto: bool,
-}
-
-/// Two vectors of columns for each row of a tile.
-type Tile<F> = [[F; 2]; TILE];
-
-impl<B: Fn(usize) -> usize> Product<'_, B> {
-    /// `steps` are those of some rows and columns.
-    #[inline(always)]
-    fn write<S: Simd>(&self, s: S, steps: impl Fn(Range<usize>, Range<usize>) -> Range<usize>, out: &mut [f32]) {
-        let (a, _) = self.a.as_chunks::<BLOCK>();
-        for r in (0..self.rows).step_by(TILE) {
-            for c in (0..self.columns).step_by(2 * LANES) {
-                let steps = steps(r..r + TILE, c..c + 2 * LANES);
-                let part = c..self.columns.min(c + 2 * LANES);
-                // Loads of parts want so many registers that sums of whole tiles would not stay in theirs.
-                let sums = if part.len() == 2 * LANES {
-                    self.whole(s, &a[..steps.end], (r, c), steps)
-                } else {
-                    self.part(s, &a[..steps.end], (r, part.clone()), steps)
-                };
-                self.put(s, (r, part), &sums, out);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn whole<S: Simd>(&self, s: S, a: &[[f32; BLOCK]], (r, c): (usize, usize), steps: Range<usize>) -> Tile<S::F> {
-        let mut sums = [[s.splat(0.0); 2]; TILE];
-        for t in steps {
-            let (b, _) = self.of[(self.b)(t) + c..].as_chunks::<LANES>();
-            add_step(s, &a[t][r..r + TILE], [s.load(&b[0]), s.load(&b[1])], &mut sums);
-        }
-        sums
-    }
-
-    #[inline(always)]
-    fn part<S: Simd>(
-        &self,
-        s: S,
-        a: &[[f32; BLOCK]],
-        (r, c): (usize, Range<usize>),
-        steps: Range<usize>,
-    ) -> Tile<S::F> {
-        let (mut sums, middle) = ([[s.splat(0.0); 2]; TILE], LANES.min(c.len()));
-        for t in steps {
-            let (low, high) = self.of[(self.b)(t)..][c.clone()].split_at(middle);
-            add_step(s, &a[t][r..r + TILE], [s.load_part(low), s.load_part(high)], &mut sums);
-        }
-        sums
-    }
-
-    #[inline(always)]
-    fn put<S: Simd>(&self, s: S, (r, c): (usize, Range<usize>), sums: &Tile<S::F>, out: &mut [f32]) {
-        for (row, sums) in out.chunks_exact_mut(self.columns).skip(r).zip(sums).take(self.rows - r) {
-            for (to, sum) in row[c.clone()].chunks_mut(LANES).zip(sums) {
-                let sum = if self.onto { s.add(s.load_part(to), *sum) } else { *sum };
-                s.store_part(sum, to);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn add_step<S: Simd>(s: S, a: &[f32], b: [S::F; 2], sums: &mut Tile<S::F>) {
-    for (sums, a) in sums.iter_mut().zip(a) {
-        let a = s.splat(*a);
-        sums[0] = s.fma(a, b[0], sums[0]);
-        sums[1] = s.fma(a, b[1], sums[1]);
     }
 }
 
@@ -502,7 +427,7 @@ struct Backward<'a> {
     dv: &'a Shared<'a, f32>,
 }
 
-/// Operands of a block of queries, turned, with their rows' logarithms and deltas.
+/// Operands of a block of queries, turned ([`block_of`]), with their rows' logarithms and deltas.
 struct Queries {
     q: Vec<f32>,
     dout: Vec<f32>,
@@ -614,7 +539,7 @@ impl Backward<'_> {
         let (key_rows, rows) = (sequence.block(first_key), sequence.block(first));
         let (mut p, mut ds) = (SCORES, SCORES);
         sequence.scores(s, (&keys.k, &queries.q), (first_key, first), &mut p);
-        sequence.meet(s, (&keys.v, &queries.dout), (first_key, first), &mut ds);
+        sequence.products(s, (&keys.v, &queries.dout), (first_key, first), &mut ds);
         weigh(s, spec, queries, &mut p, &mut ds);
         let (k, q, dout) = (
             sequence.key(sequence.x.k, self.kv_head),
