@@ -294,14 +294,23 @@ fn products<S: Simd>(s: S, x: &[f32], a: &[[Line; TOGETHER]], low: &mut [f32; TO
 #[inline(always)]
 fn dots<S: Simd, const N: usize>(s: S, x: &[f32], a: &[[Line; TOGETHER]], first: usize, low: &mut [f32; TOGETHER]) {
     let mut sums = [s.splat(0.0); N];
-    for (x, lines) in x.chunks(LANES).zip(a) {
-        let x = s.load_part(x);
-        for (r, sum) in sums.iter_mut().enumerate() {
-            *sum = s.fma(s.load_i8(&lines[first + r]), x, *sum);
-        }
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for (x, lines) in whole.iter().zip(a) {
+        add(s, s.load(x), &lines[first..first + N], &mut sums);
+    }
+    if let Some(lines) = a.get(whole.len()) {
+        add(s, s.load_part(rest), &lines[first..first + N], &mut sums);
     }
     for (r, sum) in sums.into_iter().enumerate() {
         low[first + r] = s.sum(sum);
+    }
+}
+
+/// Adds sixteen products to the sums of each rank.
+#[inline(always)]
+fn add<S: Simd>(s: S, x: S::F, lines: &[Line], sums: &mut [S::F]) {
+    for (sum, line) in sums.iter_mut().zip(lines) {
+        *sum = s.fma(s.load_i8(line), x, *sum);
     }
 }
 
@@ -323,16 +332,31 @@ impl Kernel for Up<'_, '_> {
             let Some(adapter) = of(row) else { continue };
             let part = &adapter.parts[part];
             let low = low.read(row * stride + part.ranks.start, part.ranks.len());
-            let b = adapter.up(part, &blocks).chunks_exact(low.len());
-            for (out, b) in sink.row(row, &blocks).chunks_mut(LANES).zip(b) {
-                let mut sum = s.load_part(out);
-                for (b, low) in b.iter().zip(low) {
-                    sum = s.fma(s.load_i8(b), s.splat(*low), sum);
-                }
-                s.store_part(sum, out);
+            let mut b = adapter.up(part, &blocks).chunks_exact(low.len());
+            let (whole, rest) = sink.row(row, &blocks).as_chunks_mut::<LANES>();
+            for (out, b) in whole.iter_mut().zip(&mut b) {
+                s.store(rise(s, b, low, s.load(out)), out);
+            }
+            if let Some(b) = b.next() {
+                s.store_part(rise(s, b, low, s.load_part(rest)), rest);
             }
         }
     }
+}
+
+/// Sixteen outputs with what all ranks add to them.
+#[inline(always)]
+fn rise<S: Simd>(s: S, b: &[Line], low: &[f32], mut sum: S::F) -> S::F {
+    let ((b, b_rest), (low, low_rest)) = (b.as_chunks::<TOGETHER>(), low.as_chunks::<TOGETHER>());
+    for (b, low) in b.iter().zip(low) {
+        for (b, low) in b.iter().zip(low) {
+            sum = s.fma(s.load_i8(b), s.splat(*low), sum);
+        }
+    }
+    for (b, low) in b_rest.iter().zip(low_rest) {
+        sum = s.fma(s.load_i8(b), s.splat(*low), sum);
+    }
+    sum
 }
 
 #[cfg(test)]
