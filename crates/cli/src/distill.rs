@@ -1,9 +1,10 @@
 //! `tessera distill`: a small student of a large teacher, for what a file of documents is about.
 //!
 //! The teacher answers what has no answer ([`answers`]), says token by token what it thinks of the answers ([`lessons`]), a student is cut out of it
-//! and learns in rounds ([`learn`]), from the second on also by what it writes itself ([`own`]), and both are asked what neither has seen ([`measure`]). Everything that took time lies in the run's folder.
+//! and learns in rounds ([`learn`]), from the second on also by what it writes itself ([`own`]), its exits are tried ([`early`]), and both are asked what neither has seen ([`measure`]). Everything that took time lies in the run's folder.
 
 mod answers;
+mod early;
 mod learn;
 mod lessons;
 mod measure;
@@ -165,7 +166,8 @@ impl fmt::Display for Outcome {
             "{}\n",
             measured.table([made.teacher_parameters, made.parameters], [made.teacher_bytes, made.bytes])
         )?;
-        made.exits.iter().try_for_each(|exit| writeln!(f, "{}", learn::described(exit)))?;
+        made.exits.iter().try_for_each(|exit| writeln!(f, "{}", early::described(exit)))?;
+        made.written.iter().try_for_each(|written| writeln!(f, "{}", early::compared(written)))?;
         write!(f, "tessera serve --model {}", self.student.display())
     }
 }

@@ -6,8 +6,9 @@
 //! correction). The lowest that passes is taken; if none does, the exit is none. A later exit is tried on the tokens that did not leave before, and shares
 //! its part among all the ways that these may have been chosen.
 //!
-//! What the bound takes for granted: tokens that are like those of the samples and do not hang together, and states of earlier tokens that went all the
-//! way. Neither is quite so, which is why what is written with exits is measured as a whole besides.
+//! What that takes for granted: tokens that are like those of the samples and do not hang together, and earlier tokens that went all the way. The last is not so
+//! where a student writes: who left has left keys and values in the deeper layers that they would not have made, and later tokens look at these. So the
+//! thresholds that were found are tried on whole answers ([`Written`]), and raised until these keep the same bound.
 
 use kernels::Device;
 use model::Exit;
@@ -31,16 +32,48 @@ pub struct Calibrated {
     pub threshold: Option<f32>,
     /// Tokens that came as far.
     pub tokens: usize,
-    /// Of these, tokens that leave.
+    /// Of these, tokens that leave at the lowest threshold that keeps the bound token by token.
     pub left: usize,
     /// Of these, tokens whose likeliest successor is another behind all layers.
     pub wrong: usize,
+}
+
+/// Answers that were written with exits and without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Written {
+    /// How many.
+    pub answers: usize,
+    /// Their tokens up to the first that is another with exits, this one too.
+    pub tokens: usize,
+    /// Answers that have such a token.
+    pub changed: usize,
+}
+
+impl Written {
+    /// Takes in an answer, as it is without exits and with them.
+    pub fn add(&mut self, without: &[u32], with: &[u32]) {
+        let same = without.iter().zip(with).take_while(|(a, b)| a == b).count();
+        let changed = without != with;
+        self.answers += 1;
+        self.changed += usize::from(changed);
+        self.tokens += same + usize::from(changed);
+    }
+
+    /// Whether they show that exits change no more tokens than an exit may get wrong. With so many exits every combination of thresholds counts as tried.
+    pub fn keeps(&self, exits: usize) -> bool {
+        at_most(self.changed, self.tokens) <= RISK / ((THRESHOLDS.len() + 1) as f64).powi(exits as i32)
+    }
 }
 
 impl Calibrated {
     /// The exit, if anybody leaves there.
     pub fn exit(&self) -> Option<Exit> {
         self.threshold.map(|threshold| Exit { after: self.after, threshold })
+    }
+
+    /// Takes the next threshold; behind the last nobody leaves.
+    pub fn raise(&mut self) {
+        self.threshold = self.threshold.and_then(|low| THRESHOLDS.into_iter().find(|threshold| *threshold > low));
     }
 }
 
@@ -103,6 +136,30 @@ mod tests {
         check(2, 1000, 0.0027);
         check(5, 5, 1.0);
         check(0, 0, 1.0);
+    }
+
+    #[test]
+    fn answers_are_compared_up_to_where_they_part() {
+        let mut written = Written::default();
+        written.add(&[1, 2, 3], &[1, 2, 3]);
+        written.add(&[1, 2, 3], &[1, 5, 3, 4]);
+        written.add(&[1, 2], &[1, 2, 3]);
+        assert_eq!(written, Written { answers: 3, tokens: 3 + 2 + 3, changed: 2 });
+        let keeps = |tokens, changed, exits| Written { answers: 9, tokens, changed }.keeps(exits);
+        // 0.99^536 is just above 0.05 / 11, 0.99^775 just above 0.05 / 121.
+        assert!(!keeps(536, 0, 1) && keeps(537, 0, 1) && !keeps(537, 1, 1));
+        assert!(!keeps(775, 0, 2) && keeps(776, 0, 2));
+        assert!(!keeps(0, 0, 1));
+    }
+
+    #[test]
+    fn thresholds_rise_until_nobody_leaves() {
+        let mut exit = Calibrated { after: 1, threshold: Some(0.995), tokens: 9, left: 9, wrong: 0 };
+        exit.raise();
+        assert_eq!(exit.threshold, Some(0.999));
+        exit.raise();
+        exit.raise();
+        assert_eq!((exit.threshold, exit.exit()), (None, None));
     }
 
     #[test]

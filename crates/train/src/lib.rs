@@ -43,7 +43,7 @@ pub use adapter::{Part, merge_adapter, save_adapter, save_experts};
 pub use batch::{Batch, Teacher};
 pub use domain::FoundDomain;
 pub use error::Error;
-pub use exits::Calibrated;
+pub use exits::{Calibrated, Written};
 pub use group::{Collective, Group};
 pub use linear::{Learned, Lora};
 #[cfg(feature = "mpi")]

@@ -18,11 +18,11 @@ use text::Tokenizer;
 use tokio::runtime::Handle;
 use train::{
     Bits, Calibrated, Cut, Distillation, Exits, Files, Learned, Length, Network, Plan, Sample, Student, Trainer,
-    merge_adapter,
+    Written, merge_adapter,
 };
 
 use super::{
-    DistillArgs, adapter, lessons,
+    DistillArgs, adapter, early, lessons,
     own::{self, Asked, Words},
 };
 use crate::{
@@ -69,20 +69,8 @@ pub(super) struct Made {
     pub(super) held_out_loss: Option<f64>,
     /// Of the same documents.
     pub(super) exits: Vec<Calibrated>,
-}
-
-/// What became of an exit.
-pub(super) fn described(exit: &Calibrated) -> String {
-    let Calibrated { after, threshold, tokens, left, wrong } = exit;
-    match threshold {
-        Some(threshold) => format!(
-            "Behind {after} layers tokens leave from a probability of {threshold} on: {left} of {tokens} held-out ones that came as far, {wrong} of them \
-             with another word than all layers have"
-        ),
-        None => format!(
-            "Nobody leaves behind {after} layers: {tokens} held-out tokens do not show that 99 % of those who left would be right"
-        ),
-    }
+    /// Answers with those exits beside answers without, if anybody leaves.
+    pub(super) written: Option<Written>,
 }
 
 /// Questions of held-out documents, with the answers that stand there.
@@ -135,6 +123,7 @@ impl Job {
             teacher_bytes: self.entry.size,
             held_out_loss,
             exits: report.exits,
+            written: report.written,
         };
         Ok(Some((made, asked.collect())))
     }
@@ -252,10 +241,34 @@ impl Job {
             save(&last, self.args.bits, &[], &lessons.files, &self.student)?;
             let mut served = load(dev, &self.student)?;
             report.exits = served.calibrate(dev, &lessons.held_out, &self.args.exits, self.args.rows);
+            drop(served);
+            self.try_exits(&last, lessons, &mut report)?;
         }
         report.parameters = save(&last, self.args.bits, &report.exits, &lessons.files, &self.student)?;
         (0..=self.args.rounds).try_for_each(|round| forget(&self.begin(round)))?;
         Ok(Some((report, loss)))
+    }
+
+    /// Lets the student answer with its exits and without, and raises their thresholds until that is the same nearly everywhere.
+    fn try_exits(&self, student: &Network, lessons: &Lessons, report: &mut Report) -> anyhow::Result<()> {
+        let asked = early::Asked::new(&self.args, &lessons.held_out, &lessons.words, student.spec().context);
+        let answers = || Handle::current().block_on(asked.answers(&self.args, &self.student));
+        let mut without = None;
+        while report.exits.iter().any(|exit| exit.threshold.is_some()) {
+            let without = match &without {
+                Some(without) => without,
+                None => without.insert(answers()?),
+            };
+            save(student, self.args.bits, &report.exits, &lessons.files, &self.student)?;
+            let mut written = Written::default();
+            without.iter().zip(answers()?).for_each(|(without, with)| written.add(without, &with));
+            report.written = Some(written);
+            if written.keeps(self.args.exits.len()) {
+                break;
+            }
+            report.exits.iter_mut().for_each(Calibrated::raise);
+        }
+        Ok(())
     }
 
     /// Whether the student stands there that a round begins with.
@@ -354,6 +367,7 @@ struct Report {
     seconds: f64,
     parameters: usize,
     exits: Vec<Calibrated>,
+    written: Option<Written>,
 }
 
 /// The heads that the width is no multiple of, which is all the same here.

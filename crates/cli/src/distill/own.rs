@@ -100,7 +100,7 @@ impl Asked<'_> {
 }
 
 /// What stands before a document's last answer.
-fn prompt(document: &Sample) -> &[u32] {
+pub(super) fn prompt(document: &Sample) -> &[u32] {
     let learned = |weight: &f32| *weight != 0.0;
     let end = document.weights.iter().rposition(learned).unwrap_or(0);
     let begin = document.weights[..end].iter().rposition(|weight| !learned(weight)).map_or(0, |at| at + 1);
@@ -108,7 +108,7 @@ fn prompt(document: &Sample) -> &[u32] {
 }
 
 /// An answer's tokens with the one that ends it, if one does.
-async fn until_end(student: &Engine, request: GenerateRequest, ends: &[u32]) -> anyhow::Result<Vec<u32>> {
+pub(super) async fn until_end(student: &Engine, request: GenerateRequest, ends: &[u32]) -> anyhow::Result<Vec<u32>> {
     let (mut events, mut tokens) = (student.generate(request).await?, Vec::new());
     while let Some(event) = events.next().await {
         let Event::Tokens { ids, .. } = event? else { continue };

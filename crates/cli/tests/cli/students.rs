@@ -100,6 +100,9 @@ fn a_student_leaves_early_where_it_is_sure() {
     assert!(exit["after"] == 2 && exit["threshold"].is_number(), "{made}");
     let (left, wrong) = (exit["left"].as_u64().unwrap(), exit["wrong"].as_u64().unwrap());
     assert!(left > 528 && wrong * 100 < left, "{made}");
+    let written = &made["written"];
+    assert!(written["answers"] == 144 && written["tokens"].as_u64().unwrap() > 537, "{made}");
+    assert!(written["changed"].as_u64().unwrap() < 5, "{made}");
     let measured = &made["measured"];
     assert!(measured["student"]["exact"]["value"].as_f64().unwrap() > 0.9, "{made}");
     let run = measured["layers_run"].as_f64().unwrap();
