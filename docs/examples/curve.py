@@ -118,7 +118,7 @@ def drawn(base, ways, sizes):
     forgetting = lambda percent: 400 - 120 * (percent - least) / ((most - least) or 1)
     parts = [text(70, 20, "answered rightly", anchor="start"), text(70, 265, "perplexity of general text beside the base's", anchor="start")]
     parts += [line(60, accuracy(share), 520, accuracy(share), GREY, 0.3) + text(40, accuracy(share) + 4, f"{100 * share:.0f} %") for share in (0, 0.25, 0.5, 0.75, 1)]
-    parts += [line(60, forgetting(at), 520, forgetting(at), GREY, 0.3) + text(35, forgetting(at) + 4, f"{at:+.1f} %") for at in sorted({least, 0, most})]
+    parts += [line(60, forgetting(at), 520, forgetting(at), GREY, 0.3) + text(35, forgetting(at) + 4, f"{at:+.1f} %") for at in sorted({least, 0, most}) if at == 0 or abs(at) > (most - least) / 10]
     parts += [text(across(size), 425, f"{size:,} rows") for size in sizes]
     for way, colour in zip(ways, (BLUE, RED)):
         points = ways[way]
