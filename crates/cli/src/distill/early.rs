@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use protocol::{GenerateRequest, Prompt, Sampling, Stop, TextOrTokens};
+use protocol::{GenerateRequest, Sampling};
 use train::{Calibrated, Sample, Written};
 
 use super::{
@@ -32,11 +32,7 @@ impl<'a> Asked<'a> {
         let prompts = held_out.iter().map(own::prompt).filter(|prompt| prompt.len() < longest).take(ASKED);
         let request = |prompt: &[u32]| {
             let room = args.max_tokens.min(longest - prompt.len());
-            let prompt = Prompt::Raw(TextOrTokens::Tokens(prompt.to_vec()));
-            let (sampling, stop) = (Sampling { temperature: 0.0, ..Sampling::default() }, Stop::default());
-            // The token that ends an answer is compared as well.
-            let stop = Stop { max_tokens: Some(room), ignore_eos: true, ..stop };
-            GenerateRequest { sampling, stop, report_tokens: true, ..GenerateRequest::new(prompt, room) }
+            own::request(prompt, room, Sampling { temperature: 0.0, ..Sampling::default() })
         };
         Self { requests: prompts.map(request).collect(), ends: &words.ends }
     }
@@ -57,9 +53,10 @@ pub(super) fn described(exit: &Calibrated) -> String {
             "Behind {after} layers tokens leave from a probability of {threshold} on; token by token {left} of {tokens} held-out ones that came as far could, \
              {wrong} of them with another word than all layers have"
         ),
-        None => format!(
-            "Nobody leaves behind {after} layers: {tokens} held-out tokens, or the answers below, do not show that 99 % of those who left would be right"
+        None if *left == 0 => format!(
+            "Nobody leaves behind {after} layers: {tokens} held-out tokens do not show that 99 % of those who left would be right"
         ),
+        None => format!("Nobody leaves behind {after} layers: at every threshold whole answers were others too often"),
     }
 }
 

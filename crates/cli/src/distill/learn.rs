@@ -69,7 +69,7 @@ pub(super) struct Made {
     pub(super) held_out_loss: Option<f64>,
     /// Of the same documents.
     pub(super) exits: Vec<Calibrated>,
-    /// Answers with those exits beside answers without, if anybody leaves.
+    /// Answers with exits beside answers without, at the last thresholds that were tried.
     pub(super) written: Option<Written>,
 }
 
@@ -253,12 +253,12 @@ impl Job {
     fn try_exits(&self, student: &Network, lessons: &Lessons, report: &mut Report) -> anyhow::Result<()> {
         let asked = early::Asked::new(&self.args, &lessons.held_out, &lessons.words, student.spec().context);
         let answers = || Handle::current().block_on(asked.answers(&self.args, &self.student));
-        let mut without = None;
-        while report.exits.iter().any(|exit| exit.threshold.is_some()) {
-            let without = match &without {
-                Some(without) => without,
-                None => without.insert(answers()?),
-            };
+        let somebody = |exits: &[Calibrated]| exits.iter().any(|exit| exit.threshold.is_some());
+        if !somebody(&report.exits) {
+            return Ok(());
+        }
+        let without = answers()?;
+        while somebody(&report.exits) {
             save(student, self.args.bits, &report.exits, &lessons.files, &self.student)?;
             let mut written = Written::default();
             without.iter().zip(answers()?).for_each(|(without, with)| written.add(without, &with));

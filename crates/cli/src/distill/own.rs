@@ -92,11 +92,16 @@ impl Asked<'_> {
         let room = args.max_tokens.min(self.longest - prompt.len());
         // As it writes, and not what it holds likeliest: it shall hear of all that it might say.
         let sampling = Sampling { seed: Some(number((args.seed, self.round, i, "answer"))), ..Sampling::default() };
-        // The token that ends an answer is one that it chose, and no engine reports it unless it is a token like others.
-        let stop = Until { max_tokens: Some(room), ignore_eos: true, ..Until::default() };
-        let prompt = Prompt::Raw(TextOrTokens::Tokens(prompt.to_vec()));
-        GenerateRequest { sampling, stop, report_tokens: true, ..GenerateRequest::new(prompt, room) }
+        request(prompt, room, sampling)
     }
+}
+
+/// A request for an answer of at most so many tokens, to be read by [`until_end`].
+pub(super) fn request(prompt: &[u32], room: usize, sampling: Sampling) -> GenerateRequest {
+    // The token that ends an answer is one that it chose, and no engine reports it unless it is a token like others.
+    let stop = Until { max_tokens: Some(room), ignore_eos: true, ..Until::default() };
+    let prompt = Prompt::Raw(TextOrTokens::Tokens(prompt.to_vec()));
+    GenerateRequest { sampling, stop, report_tokens: true, ..GenerateRequest::new(prompt, room) }
 }
 
 /// What stands before a document's last answer.
