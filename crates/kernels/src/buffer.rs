@@ -48,13 +48,6 @@ impl Buffer {
         unsafe { std::slice::from_raw_parts(self.chunk.base.add(self.start), self.len) }
     }
 
-    /// The bytes, read as signed numbers.
-    pub(crate) fn signed(&self) -> &[i8] {
-        let bytes = self.bytes();
-        // SAFETY: the same memory, and every byte is an `i8`.
-        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
-    }
-
     /// The bytes, to be written.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`, and `self` is borrowed mutably.

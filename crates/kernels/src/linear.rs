@@ -70,7 +70,7 @@ pub fn linear(dev: &Device, x: &Activations, group: &mut [Linear<'_>]) {
     }
 }
 
-/// [`linear`] with adapters beside the products, in the same pass. `x` must have been prepared in [`Form::F32`] too.
+/// [`linear`] with adapters beside the products, in the same pass. `x` must have been prepared in [`Form::Int8`] too.
 ///
 /// # Panics
 /// When an adapter's shape is not that of `x` and the products, or these are more than four.

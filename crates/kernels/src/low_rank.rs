@@ -1,11 +1,21 @@
 //! Adapters beside matrices, while serving: `y += B (A x)` (LoRA, Hu et al. 2021), every row with an adapter of its own or none, so that rows of
 //! many adapters share one pass over the base (as in Punica, Chen et al. 2023).
 //!
-//! Numbers are signed bytes with a scale for every rank on either side, sums f32: what a step has to read of the adapters of its rows is what they
-//! cost, and at eight bits the rounding is far below what they change. What belongs to one input lies together in the order in which it is read, on huge pages.
+//! Numbers are bytes with a scale for every rank on either side: what a step has to read of the adapters of its rows is most of what they cost, and
+//! at eight bits the rounding is far below what they change. What belongs to one input lies together in the order in which it is read, on huge pages.
 //!
-//! A row is computed alone and in one order: `A x` in sixteen lanes along the columns, folded in halves; then every output takes the ranks in ascending
-//! order. So its bits depend on nothing beside it, and are the same on every instruction set.
+//! # Arithmetic
+//! Products are of bytes, summed exactly in 32 bits, as those of quantised weights are ([`mod@crate::linear`]): of `A` with the activations, which
+//! are bytes in blocks of 32, and of `B` with the waist `A x`, which is rounded to sixteen bits with one scale for each product. Instructions multiply
+//! bytes with a sign by bytes without one, so 128 is added to each byte of `A` and `B`, and what that adds is subtracted where a sum begins.
+//!
+//! ```text
+//! for every 64 columns, in lanes of four:  acc_r = fma(f32(sum(a_r q)), sx, acc_r)      then the lanes are folded in halves
+//! waist:  w_r = acc_r s_r,   i_r = round(w_r 32512 / max|w|) = 256 high_r + low_r
+//! y = fma(f32(256 sum(b high) + sum(b low)), max|w| / 32512, y)
+//! ```
+//!
+//! A row is computed alone and in one order, so its bits depend on nothing beside it, and are the same on every instruction set.
 //!
 //! # One round
 //! A round of the thread pool costs what a small product costs, so adapters have none of their own ([`crate::linear_beside`]). The first tasks of a
@@ -24,6 +34,14 @@ use crate::{Activations, Device, Isa};
 pub const MOST_RANKS: usize = 256;
 /// Ranks that are summed at the same time, so that the chains of additions do not wait for each other; their bytes lie side by side.
 const TOGETHER: usize = 8;
+/// Bytes that one lane sums.
+const BYTES: usize = 4;
+/// What is added to a byte that has to have no sign.
+const BIAS: u8 = 128;
+/// Steps that the largest number of a waist is worth: the high and the low byte are between -128 and 127.
+const STEPS: f32 = 127.0 * 256.0;
+/// Below this a waist counts as zero: the inverse of its scale could overflow.
+const TINY: f32 = 1.0 / (1u128 << 100) as f32;
 /// Tasks for each thread: enough that one which loses its core holds up little.
 const TASKS_PER_THREAD: usize = 4;
 /// Looks at what others do before a thread that waits lets the system run them.
@@ -32,7 +50,7 @@ const SPINS: usize = 1 << 12;
 /// 1.5 times 2 to the power of 23.
 const WHOLE: f32 = 12_582_912.0;
 
-type Line = [i8; LANES];
+type Line = [u8; BYTES * LANES];
 
 /// The adapter of one matrix: `scale B A`.
 #[derive(Debug, Clone, Copy)]
@@ -54,8 +72,10 @@ pub struct LowRank {
     parts: Vec<Part>,
     /// What a rank's bytes are worth: of its row of `A` times its column of `B`. Filled up to whole groups of [`TOGETHER`].
     scales: Vec<f32>,
-    /// `A` of all parts, `[ranks / 8][inputs / 16][8][16]`, then `B` part by part, `[outputs / 16][rank][16]`; filled up with zeros.
+    /// `A` of all parts, `[ranks / 8][inputs / 64][8][64]`, then `B` part by part, `[outputs / 16][rank / 4][16][4]`; filled up with zeros.
     lines: Buffer,
+    /// What a row's waist takes: see [`Waists`].
+    words: usize,
 }
 
 #[derive(Debug)]
@@ -65,6 +85,15 @@ struct Part {
     ranks: Range<usize>,
     /// The first line of its `B`.
     at: usize,
+    /// Where in a row's waist it lies, rounded.
+    words: Range<usize>,
+}
+
+impl Part {
+    /// Lines for sixteen outputs.
+    fn height(&self) -> usize {
+        self.ranks.len().div_ceil(BYTES)
+    }
 }
 
 impl LowRank {
@@ -80,15 +109,21 @@ impl LowRank {
         let columns = rounded.iter().flat_map(|[_, columns]| columns);
         let mut scales: Vec<f32> = rows.clone().zip(columns).map(|(row, column)| row.scale * column.scale).collect();
         scales.resize(ranks.next_multiple_of(TOGETHER), 0.0);
-        let mut lines = side_by_side(&rows.collect::<Vec<_>>(), inputs.div_ceil(LANES));
-        let (mut parts, mut first) = (Vec::new(), 0);
+        let mut lines = side_by_side(&rows.collect::<Vec<_>>(), inputs.div_ceil(BYTES * LANES));
+        let (mut parts, mut first, mut words) = (Vec::new(), 0, scales.len());
         for (part, [_, columns]) in factors.iter().zip(&rounded) {
-            let outputs = part.b.len() / part.rank;
-            parts.push(Part { outputs, ranks: first..first + part.rank, at: lines.len() });
-            lines.extend((0..outputs.div_ceil(LANES)).flat_map(|block| columns.iter().map(move |c| c.line(block))));
-            first += part.rank;
+            let part = Part {
+                outputs: part.b.len() / part.rank,
+                ranks: first..first + part.rank,
+                at: lines.len(),
+                words: words..words + 2 + 2 * part.rank.div_ceil(BYTES),
+            };
+            let groups = |block| columns.chunks(BYTES).map(move |group| across(group, block));
+            lines.extend((0..part.outputs.div_ceil(LANES)).flat_map(groups));
+            (first, words) = (part.ranks.end, part.words.end);
+            parts.push(part);
         }
-        Self { inputs, parts, scales, lines: packed(&lines) }
+        Self { inputs, parts, scales, lines: packed(&lines), words }
     }
 
     /// Columns of its input.
@@ -107,20 +142,20 @@ impl LowRank {
     }
 
     fn lines(&self) -> &[Line] {
-        self.lines.signed().as_chunks().0
+        self.lines.bytes().as_chunks().0
     }
 
     /// `A`, a group of ranks after the other.
     fn down(&self) -> impl Iterator<Item = &[[Line; TOGETHER]]> {
-        let vectors = self.inputs.div_ceil(LANES);
+        let vectors = self.inputs.div_ceil(BYTES * LANES);
         let a = &self.lines()[..self.scales.len() * vectors];
         a.as_chunks::<TOGETHER>().0.chunks_exact(vectors.max(1))
     }
 
     /// Some blocks of 16 outputs of a part's `B`.
     fn up(&self, part: &Part, blocks: &Range<usize>) -> &[Line] {
-        let rank = part.ranks.len();
-        &self.lines()[part.at + blocks.start * rank..][..blocks.len() * rank]
+        let height = part.height();
+        &self.lines()[part.at + blocks.start * height..][..blocks.len() * height]
     }
 }
 
@@ -139,15 +174,21 @@ impl Factors<'_> {
 /// Rows of so many lines, a group's lines beside each other.
 fn side_by_side(rows: &[&Bytes], vectors: usize) -> Vec<Line> {
     let group = |group: &[&Bytes]| {
-        let line = |at: usize, r: usize| group.get(r).map_or([0; LANES], |row| row.line(at));
+        let byte = |at: usize, r: usize| group.get(r).map_or(BIAS, |row| row.at(at));
+        let line = |at: usize, r: usize| std::array::from_fn(|i| byte(at * BYTES * LANES + i, r));
         (0..vectors).flat_map(|at| std::array::from_fn::<_, TOGETHER, _>(|r| line(at, r))).collect::<Vec<_>>()
     };
     rows.chunks(TOGETHER).flat_map(group).collect()
 }
 
+/// Sixteen numbers of up to four columns; those of one place are a lane.
+fn across(columns: &[Bytes], block: usize) -> Line {
+    std::array::from_fn(|i| columns.get(i % BYTES).map_or(BIAS, |column| column.at(block * LANES + i / BYTES)))
+}
+
 fn packed(lines: &[Line]) -> Buffer {
     let mut buffer = Buffer::zeroed(size_of_val(lines));
-    buffer.bytes_mut().iter_mut().zip(lines.as_flattened()).for_each(|(to, byte)| *to = byte.cast_unsigned());
+    buffer.bytes_mut().copy_from_slice(lines.as_flattened());
     buffer
 }
 
@@ -165,9 +206,9 @@ impl Bytes {
         Self { bytes: numbers.map(byte).collect(), scale }
     }
 
-    /// Sixteen of them; zeros behind the last.
-    fn line(&self, at: usize) -> Line {
-        std::array::from_fn(|i| self.bytes.get(at * LANES + i).copied().unwrap_or_default())
+    /// One of them, without a sign; zeros behind the last.
+    fn at(&self, i: usize) -> u8 {
+        self.bytes.get(i).map_or(BIAS, |byte| byte.cast_unsigned().wrapping_add(BIAS))
     }
 }
 
@@ -178,7 +219,7 @@ pub struct Beside<'a> {
     /// Which of its parts belongs to the first product; those of the others follow.
     pub first: usize,
     /// Room for waists, kept from pass to pass.
-    pub room: &'a mut Vec<f32>,
+    pub room: &'a mut Vec<u32>,
 }
 
 impl std::fmt::Debug for Beside<'_> {
@@ -188,11 +229,14 @@ impl std::fmt::Debug for Beside<'_> {
 }
 
 /// The waists of all rows of a pass, while its tasks make and use them.
+///
+/// A row of `low` has the bits of every rank's number, then for each part: the bits of its scale, where its sums begin, and the high and then the
+/// low bytes of its ranks, four to a word.
 pub(crate) struct Waists<'a> {
     x: &'a Activations,
     of: &'a (dyn Fn(usize) -> Option<&'a LowRank> + Sync),
     first: usize,
-    low: Shared<'a, f32>,
+    low: Shared<'a, u32>,
     /// Numbers between two rows of `low`.
     stride: usize,
     rows_per_task: usize,
@@ -210,9 +254,9 @@ impl<'a> Waists<'a> {
         for adapter in (0..x.rows()).filter_map(of) {
             let fits = adapter.outputs().skip(first).zip(outputs).filter(|(own, other)| own == *other).count();
             assert!(adapter.inputs == x.cols() && fits == outputs.len(), "an adapter of another shape");
-            stride = stride.max(adapter.scales.len());
+            stride = stride.max(adapter.words);
         }
-        room.resize(x.rows() * stride, 0.0);
+        room.resize(x.rows() * stride, 0);
         let rows_per_task = x.rows().div_ceil(TASKS_PER_THREAD * dev.threads()).max(1);
         Self { x, of, first, low: Shared::new(room), stride, rows_per_task, made: AtomicUsize::new(0) }
     }
@@ -270,48 +314,83 @@ impl Kernel for Down<'_, '_> {
         let Self { waists: Waists { x, of, low, stride, .. }, rows } = self;
         for row in rows {
             let Some(adapter) = of(row) else { continue };
-            let low = low.part(row * stride, adapter.scales.len());
-            let groups = low.as_chunks_mut::<TOGETHER>().0.iter_mut().zip(adapter.scales.as_chunks::<TOGETHER>().0);
-            for ((low, scales), a) in groups.zip(adapter.down()) {
-                products(s, x.f32_row(row), a, low);
-                low.iter_mut().zip(scales).for_each(|(low, scale)| *low *= scale);
+            let (sums, rounded) = low.part(row * stride, adapter.words).split_at_mut(adapter.scales.len());
+            let groups = sums.as_chunks_mut::<TOGETHER>().0.iter_mut().zip(adapter.scales.as_chunks::<TOGETHER>().0);
+            for ((sums, scales), a) in groups.zip(adapter.down()) {
+                let products = products(s, x, row, a);
+                *sums = std::array::from_fn(|r| (products[r] * scales[r]).to_bits());
+            }
+            for part in &adapter.parts {
+                let words = part.words.start - sums.len()..part.words.end - sums.len();
+                round(&sums[part.ranks.clone()], &mut rounded[words]);
             }
         }
     }
 }
 
-/// The products of `x` with a group of rows: all at once where there are registers for it.
+/// The products of a row with a group of rows of `A`: all at once where there are registers for it.
 #[inline(always)]
-fn products<S: Simd>(s: S, x: &[f32], a: &[[Line; TOGETHER]], low: &mut [f32; TOGETHER]) {
+fn products<S: Simd>(s: S, x: &Activations, row: usize, a: &[[Line; TOGETHER]]) -> [f32; TOGETHER] {
+    let mut products = [0.0; TOGETHER];
     if S::REGISTERS > 2 * TOGETHER {
-        return dots::<S, TOGETHER>(s, x, a, 0, low);
+        dots::<S, TOGETHER>(s, x, row, a, 0, &mut products);
+    } else {
+        dots::<S, { TOGETHER / 2 }>(s, x, row, a, 0, &mut products);
+        dots::<S, { TOGETHER / 2 }>(s, x, row, a, TOGETHER / 2, &mut products);
     }
-    dots::<S, { TOGETHER / 2 }>(s, x, a, 0, low);
-    dots::<S, { TOGETHER / 2 }>(s, x, a, TOGETHER / 2, low);
+    products
 }
 
 /// Of `N` of them, from the `first` on.
 #[inline(always)]
-fn dots<S: Simd, const N: usize>(s: S, x: &[f32], a: &[[Line; TOGETHER]], first: usize, low: &mut [f32; TOGETHER]) {
+fn dots<S: Simd, const N: usize>(
+    s: S,
+    x: &Activations,
+    row: usize,
+    a: &[[Line; TOGETHER]],
+    first: usize,
+    products: &mut [f32; TOGETHER],
+) {
     let mut sums = [s.splat(0.0); N];
-    let (whole, rest) = x.as_chunks::<LANES>();
-    for (x, lines) in whole.iter().zip(a) {
-        add(s, s.load(x), &lines[first..first + N], &mut sums);
-    }
-    if let Some(lines) = a.get(whole.len()) {
-        add(s, s.load_part(rest), &lines[first..first + N], &mut sums);
+    for (at, lines) in a.iter().enumerate() {
+        let ((front, front_scale), (back, back_scale)) = (x.bytes(row, 2 * at), x.bytes(row, 2 * at + 1));
+        let x = s.load_blocks([front, back]);
+        let scale = s.select(s.mask(0xff), s.splat(front_scale), s.splat(back_scale));
+        let begin =
+            s.sub_int(s.splat_int(0), s.dot_bytes(s.splat_int(u32::from_ne_bytes([BIAS; BYTES])), x, s.splat_int(0)));
+        for (sum, line) in sums.iter_mut().zip(&lines[first..first + N]) {
+            *sum = s.fma(s.to_float(s.dot_bytes(s.load_bytes(line), x, begin)), scale, *sum);
+        }
     }
     for (r, sum) in sums.into_iter().enumerate() {
-        low[first + r] = s.sum(sum);
+        products[first + r] = s.sum(sum);
     }
 }
 
-/// Adds sixteen products to the sums of each rank.
+/// Takes a part's numbers of a waist, as bits, and writes them as [`Up`] reads them.
 #[inline(always)]
-fn add<S: Simd>(s: S, x: S::F, lines: &[Line], sums: &mut [S::F]) {
-    for (sum, line) in sums.iter_mut().zip(lines) {
-        *sum = s.fma(s.load_i8(line), x, *sum);
+fn round(numbers: &[u32], to: &mut [u32]) {
+    // As integers, magnitudes sort like floats, and infinities and NaN come last.
+    let most = f32::from_bits(numbers.iter().map(|bits| bits & 0x7fff_ffff).max().unwrap_or(0));
+    let (scale, inverse) = match most {
+        _ if !most.is_finite() => (f32::NAN, 0.0),
+        _ if most < TINY => (0.0, 0.0),
+        _ => (most / STEPS, STEPS / most),
+    };
+    let [head, start, bytes @ ..] = to else { return };
+    let (high, low) = bytes.split_at_mut(bytes.len() / 2);
+    let mut sum = 0;
+    for ((numbers, high), low) in numbers.chunks(BYTES).zip(high).zip(low) {
+        let (mut highs, mut lows) = ([0; BYTES], [0; BYTES]);
+        for (i, number) in numbers.iter().enumerate() {
+            let steps = if inverse > 0.0 { ((f32::from_bits(*number) * inverse + WHOLE) - WHOLE) as i32 } else { 0 };
+            lows[i] = steps as u8;
+            highs[i] = ((steps - i32::from(steps as i8)) >> 8) as u8;
+            sum += steps;
+        }
+        (*high, *low) = (u32::from_le_bytes(highs), u32::from_le_bytes(lows));
     }
+    (*head, *start) = (scale.to_bits(), (-i32::from(BIAS) * sum).cast_unsigned());
 }
 
 /// Adds what some rows' adapters give to some outputs.
@@ -331,8 +410,8 @@ impl Kernel for Up<'_, '_> {
         for row in rows {
             let Some(adapter) = of(row) else { continue };
             let part = &adapter.parts[part];
-            let low = low.read(row * stride + part.ranks.start, part.ranks.len());
-            let mut b = adapter.up(part, &blocks).chunks_exact(low.len());
+            let low = low.read(row * stride + part.words.start, part.words.len());
+            let mut b = adapter.up(part, &blocks).chunks_exact(part.height());
             let (whole, rest) = sink.row(row, &blocks).as_chunks_mut::<LANES>();
             for (out, b) in whole.iter_mut().zip(&mut b) {
                 s.store(rise(s, b, low, s.load(out)), out);
@@ -346,17 +425,16 @@ impl Kernel for Up<'_, '_> {
 
 /// Sixteen outputs with what all ranks add to them.
 #[inline(always)]
-fn rise<S: Simd>(s: S, b: &[Line], low: &[f32], mut sum: S::F) -> S::F {
-    let ((b, b_rest), (low, low_rest)) = (b.as_chunks::<TOGETHER>(), low.as_chunks::<TOGETHER>());
-    for (b, low) in b.iter().zip(low) {
-        for (b, low) in b.iter().zip(low) {
-            sum = s.fma(s.load_i8(b), s.splat(*low), sum);
-        }
+fn rise<S: Simd>(s: S, b: &[Line], low: &[u32], sum: S::F) -> S::F {
+    let (head, bytes) = low.split_at(2);
+    let (highs, lows) = bytes.split_at(b.len());
+    let (mut high, mut low) = (s.splat_int(0), s.splat_int(head[1]));
+    for ((b, highs), lows) in b.iter().zip(highs).zip(lows) {
+        let b = s.load_bytes(b);
+        high = s.dot_bytes(b, s.splat_int(*highs), high);
+        low = s.dot_bytes(b, s.splat_int(*lows), low);
     }
-    for (b, low) in b_rest.iter().zip(low_rest) {
-        sum = s.fma(s.load_i8(b), s.splat(*low), sum);
-    }
-    sum
+    s.fma(s.to_float(s.add_int(low, s.shl::<8>(high))), s.splat(f32::from_bits(head[0])), sum)
 }
 
 #[cfg(test)]
@@ -412,7 +490,12 @@ mod tests {
         fn run(&self, dev: &Device, rows: Range<usize>, first: usize, beside: bool) -> Vec<Vec<f32>> {
             let adapters = self.adapters();
             let mut input = Activations::new();
-            input.set(dev, &self.x[rows.start * self.inputs..rows.end * self.inputs], self.inputs, &[Form::F32]);
+            input.set(
+                dev,
+                &self.x[rows.start * self.inputs..rows.end * self.inputs],
+                self.inputs,
+                &[Form::Int8, Form::F32],
+            );
             let mut outs: Vec<Vec<f32>> = self.outputs[first..].iter().map(|n| vec![1.0; rows.len() * n]).collect();
             let products = self.weights[first..].iter().zip(&mut outs);
             let mut group: Vec<_> =
@@ -432,10 +515,10 @@ mod tests {
         (!row.is_multiple_of(3)).then_some(row % 2)
     }
 
-    /// Numbers as eight bits keep them.
-    fn eight(numbers: impl Iterator<Item = f32> + Clone) -> Vec<f64> {
-        let scale = f64::from(numbers.clone().map(f32::abs).fold(0.0, f32::max)) / 127.0;
-        numbers.map(|x| (f64::from(x) / scale).round_ties_even() * scale).collect()
+    /// Numbers as so many steps to either side keep them.
+    fn steps(numbers: &[f64], most: f64) -> Vec<f64> {
+        let scale = numbers.iter().fold(0.0, |most: f64, x| most.max(x.abs())) / most;
+        numbers.iter().map(|x| (x / scale).round_ties_even() * scale).collect()
     }
 
     #[track_caller]
@@ -467,16 +550,29 @@ mod tests {
     }
 
     impl Case {
+        /// A row of activations as products of bytes see it.
+        fn as_bytes(&self, row: usize) -> Vec<f32> {
+            let (mut input, mut out) = (Activations::new(), Vec::new());
+            input.set(&Device::new(1), &self.x[row * self.inputs..][..self.inputs], self.inputs, &[Form::Int8]);
+            input.read(Form::Int8, 0, &mut out);
+            out
+        }
+
         /// What an adapter adds to an output.
         fn added(&self, adapter: usize, product: usize, row: usize, out: usize) -> f64 {
             let ([a, b], rank) = (&self.factors[adapter][product], self.ranks[product]);
-            let x = &self.x[row * self.inputs..][..self.inputs];
-            let rank_adds = |r: usize| {
-                let a = eight(a[r * self.inputs..][..self.inputs].iter().copied());
-                let b = eight(b.iter().skip(r).step_by(rank).map(|x| x * 0.5));
-                a.iter().zip(x).map(|(a, x)| a * f64::from(*x)).sum::<f64>() * b[out]
+            let x = self.as_bytes(row);
+            let all = |numbers: &[f32]| numbers.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
+            let columns = (0..rank).map(|r| b.iter().skip(r).step_by(rank).map(|b| f64::from(b * 0.5)).collect());
+            let columns: Vec<Vec<f64>> = columns.map(|column: Vec<f64>| steps(&column, 127.0)).collect();
+            // How far a column goes counts with the waist.
+            let most: Vec<f64> = columns.iter().map(|column| column.iter().fold(0.0, |m, b| b.abs().max(m))).collect();
+            let number = |r: usize| {
+                let a = steps(&all(&a[r * self.inputs..][..self.inputs]), 127.0);
+                a.iter().zip(&x).map(|(a, x)| a * f64::from(*x)).sum::<f64>() * most[r]
             };
-            (0..rank).map(rank_adds).sum()
+            let waist = steps(&(0..rank).map(number).collect::<Vec<_>>(), 32_512.0);
+            (0..rank).map(|r| waist[r] * columns[r][out] / most[r]).sum()
         }
     }
 

@@ -36,7 +36,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load(self, x: &[f32; LANES]) -> Self::F;
     fn store(self, x: Self::F, to: &mut [f32; LANES]);
     fn load_f16(self, x: &[u16; LANES]) -> Self::F;
-    fn load_i8(self, x: &[i8; LANES]) -> Self::F;
+    /// Four bytes to a lane.
+    fn load_bytes(self, x: &[u8; 4 * LANES]) -> Self::I;
+    /// Four bytes to a lane, of each block eight lanes.
+    fn load_blocks(self, x: [&[i8; 2 * LANES]; 2]) -> Self::I;
     /// Asks for the cache lines of `x`. A hint: it changes nothing but time.
     fn prefetch<T, const N: usize>(self, x: &[T; N]);
     /// Rounds to nearest even.
@@ -77,6 +80,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn shr<const N: i32>(self, a: Self::I) -> Self::I;
     /// Of lanes read as i32.
     fn to_float(self, a: Self::I) -> Self::F;
+
+    /// `c` and the four products of the bytes of lanes: those of `a` have no sign, those of `b` have one. Exact, but for the 32 bits of the sum.
+    fn dot_bytes(self, a: Self::I, b: Self::I, c: Self::I) -> Self::I;
 
     /// `c + a.1 b.1 + a.0 b.0` for lanes read as pairs of bf16, the low half first. Where instructions work on bf16, they
     /// round sums their own way and take subnormal numbers for zero: the operations whose bits depend on the instruction set.

@@ -386,7 +386,7 @@ impl<'a> Adapted<'a> {
         dev: &Device,
         x: &Activations,
         (layer, (pick, first)): (usize, Pick),
-        room: &mut Vec<f32>,
+        room: &mut Vec<u32>,
         group: &mut [Linear<'_>],
     ) {
         if self.rows.is_empty() {

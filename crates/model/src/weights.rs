@@ -50,7 +50,7 @@ pub(crate) struct Forms {
 
 impl Forms {
     fn of(group: &[&LinearLayer]) -> Self {
-        let (mut base, mut adapted) = (Vec::new(), vec![Form::F32]);
+        let (mut base, mut adapted) = (Vec::new(), vec![Form::Int8]);
         for form in group.iter().map(|layer| layer.matrix.form()) {
             for forms in [&mut base, &mut adapted] {
                 if !forms.contains(&form) {

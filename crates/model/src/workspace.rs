@@ -19,7 +19,7 @@ pub struct Workspace {
     pub(crate) up: Vec<f32>,
     pub(crate) input: Activations,
     /// Waists of adapters.
-    pub(crate) low: Vec<f32>,
+    pub(crate) low: Vec<u32>,
     /// Position of every row of the batch.
     pub(crate) positions: Vec<u32>,
     pub(crate) narrow: Narrow,

@@ -143,6 +143,15 @@ impl Activations {
         Block { q: &self.q[i].0, scale: self.scales[i], sums, scaled_sum: self.scaled_sums[i] }
     }
 
+    /// A block of a row in bytes, and its scale; zeros behind the last.
+    pub(crate) fn bytes(&self, row: usize, block: usize) -> (&[i8; SPAN], f32) {
+        if block >= self.cols.div_ceil(SPAN) {
+            return (&[0; SPAN], 0.0);
+        }
+        let i = self.index(row, block);
+        (&self.q[i].0, self.scales[i])
+    }
+
     /// Rows of one tile, in bytes.
     pub(super) fn strip(&self, rows: Range<usize>) -> Strip {
         assert!(self.has[0] && !rows.is_empty() && rows.end <= self.rows, "no bytes of rows {rows:?}");

@@ -58,13 +58,19 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn load_i8(self, x: &[i8; LANES]) -> Self::F {
-        // SAFETY: the token proves the feature; the reference proves sixteen numbers.
-        unsafe {
-            let all = _mm_loadu_si128(x.as_ptr().cast());
-            let (low, high) = (_mm256_cvtepi8_epi32(all), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(all)));
-            Pair(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
-        }
+    fn load_bytes(self, x: &[u8; 4 * LANES]) -> Self::I {
+        let (halves, _) = x.as_chunks::<{ 2 * LANES }>();
+        // SAFETY: the token proves the feature; the references prove 32 bytes each.
+        unsafe { Pair(_mm256_loadu_si256(halves[0].as_ptr().cast()), _mm256_loadu_si256(halves[1].as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn load_blocks(self, [a, b]: [&[i8; 2 * LANES]; 2]) -> Self::I {
+        // SAFETY: the token proves the feature; the references prove 32 bytes each.
+        unsafe { Pair(_mm256_loadu_si256(a.as_ptr().cast()), _mm256_loadu_si256(b.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn dot_bytes(self, a: Self::I, b: Self::I, c: Self::I) -> Self::I {
+        Pair(dot_bytes(self, a.0, b.0, c.0), dot_bytes(self, a.1, b.1, c.1))
     }
     #[inline(always)]
     fn prefetch<T, const N: usize>(self, x: &[T; N]) {
@@ -254,5 +260,18 @@ impl Simd for Avx2 {
             let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
             _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)))
         }
+    }
+}
+
+/// Products of every other byte at a time: two of them would not fit into the 16 bits that the instruction sums in.
+#[inline(always)]
+fn dot_bytes(_: Avx2, a: __m256i, b: __m256i, c: __m256i) -> __m256i {
+    // SAFETY: the token proves the feature.
+    unsafe {
+        let even = _mm256_set1_epi16(0xff);
+        let ones = _mm256_set1_epi16(1);
+        let some = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_and_si256(a, even), b), ones);
+        let others = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_andnot_si256(even, a), b), ones);
+        _mm256_add_epi32(c, _mm256_add_epi32(some, others))
     }
 }

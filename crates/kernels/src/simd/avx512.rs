@@ -6,14 +6,14 @@ use std::mem::transmute;
 
 use super::{Kernel, LANES, Simd};
 
-/// Proof that the machine has AVX-512 F, BW, DQ, VL and BF16: made by [`run`] only.
+/// Proof that the machine has AVX-512 F, BW, DQ, VL, VNNI and BF16: made by [`run`] only.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Avx512(());
 
 /// Runs `kernel` with AVX-512.
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Out {
     /// What is inlined here is compiled for these features.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
     fn inner<K: Kernel>(kernel: K) -> K::Out {
         kernel.run(Avx512(()))
     }
@@ -50,9 +50,22 @@ impl Simd for Avx512 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
     }
     #[inline(always)]
-    fn load_i8(self, x: &[i8; LANES]) -> Self::F {
-        // SAFETY: the token proves the feature; the reference proves sixteen numbers.
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
+    fn load_bytes(self, x: &[u8; 4 * LANES]) -> Self::I {
+        // SAFETY: the token proves the feature; the reference proves 64 bytes.
+        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn load_blocks(self, [a, b]: [&[i8; 2 * LANES]; 2]) -> Self::I {
+        // SAFETY: the token proves the feature; the references prove 32 bytes each.
+        unsafe {
+            let (a, b) = (_mm256_loadu_si256(a.as_ptr().cast()), _mm256_loadu_si256(b.as_ptr().cast()));
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b)
+        }
+    }
+    #[inline(always)]
+    fn dot_bytes(self, a: Self::I, b: Self::I, c: Self::I) -> Self::I {
+        // SAFETY: the token proves the feature.
+        unsafe { _mm512_dpbusd_epi32(c, a, b) }
     }
     #[inline(always)]
     fn prefetch<T, const N: usize>(self, x: &[T; N]) {

@@ -56,8 +56,20 @@ impl Simd for Scalar {
         x.map(|bits| f16::from_bits(bits).to_f32())
     }
     #[inline(always)]
-    fn load_i8(self, x: &[i8; LANES]) -> F {
-        x.map(f32::from)
+    fn load_bytes(self, x: &[u8; 4 * LANES]) -> I {
+        let (lanes, _) = x.as_chunks();
+        from_fn(|i| u32::from_le_bytes(lanes[i]))
+    }
+    #[inline(always)]
+    fn load_blocks(self, x: [&[i8; 2 * LANES]; 2]) -> I {
+        let lane = |i: usize| from_fn(|k| x[i / (LANES / 2)][4 * (i % (LANES / 2)) + k].cast_unsigned());
+        from_fn(|i| u32::from_le_bytes(lane(i)))
+    }
+    #[inline(always)]
+    fn dot_bytes(self, a: I, b: I, c: I) -> I {
+        let product = |(a, b): (u8, u8)| i32::from(a) * i32::from(b.cast_signed());
+        let dot = |a: u32, b: u32| a.to_le_bytes().into_iter().zip(b.to_le_bytes()).map(product).sum::<i32>();
+        from_fn(|i| c[i].wrapping_add_signed(dot(a[i], b[i])))
     }
     #[inline(always)]
     fn prefetch<T, const N: usize>(self, _: &[T; N]) {}

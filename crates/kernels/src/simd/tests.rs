@@ -14,6 +14,8 @@ impl Kernel for Everything<'_> {
         s.store_f16(a, &mut half);
         let mut words = [0; LANES];
         s.store_int(j, &mut words);
+        let bytes: [u8; 4 * LANES] = std::array::from_fn(|i| half[i / 4].to_le_bytes()[i % 2]);
+        let signed = [&bytes[..32], &bytes[32..]].map(|half| std::array::from_fn(|i| half[i].cast_signed()));
         let lt = s.lt(a, b);
         let floats = [
             s.add(a, b),
@@ -30,7 +32,6 @@ impl Kernel for Everything<'_> {
             s.select(lt, a, b),
             s.select(s.mask(0x1a2b), a, b),
             s.load_f16(&half),
-            s.load_i8(&half.map(|x| x as i8)),
             s.load_part(&self.0[..5]),
             s.as_float(s.add_int(i, j)),
             s.as_float(s.sub_int(i, j)),
@@ -39,6 +40,9 @@ impl Kernel for Everything<'_> {
             s.as_float(s.xor(i, j)),
             s.as_float(s.shl::<7>(i)),
             s.as_float(s.shr::<7>(i)),
+            s.as_float(s.dot_bytes(i, j, i)),
+            s.as_float(s.load_bytes(&bytes)),
+            s.as_float(s.load_blocks([&signed[0], &signed[1]])),
             s.to_float(i),
             s.as_float(s.add_int(s.iota(), s.splat_int(9))),
             s.splat(s.sum(c)),
