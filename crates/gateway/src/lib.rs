@@ -71,6 +71,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use ledger::Ledger;
 use services::remote::Gatekeeper;
 use tokio::sync::oneshot;
@@ -159,6 +160,15 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// Serves until `shutdown` completes and the drain is over: `/healthz/ready` and new requests answer 503, streams in
 /// flight finish up to [`Config::drain_limit`], then the server ends.
 pub async fn serve(listener: Listener, gateway: Gateway, shutdown: impl Future<Output = ()> + Send) {
+    boxed(listener, gateway, Box::pin(shutdown)).await;
+}
+
+/// An `async fn` is compiled where it is polled; a boxed one here, as hard as this crate is optimised, and not as the program is.
+fn boxed(listener: Listener, gateway: Gateway, shutdown: BoxFuture<'_, ()>) -> BoxFuture<'_, ()> {
+    Box::pin(serve_until(listener, gateway, shutdown))
+}
+
+async fn serve_until(listener: Listener, gateway: Gateway, shutdown: BoxFuture<'_, ()>) {
     install_metrics();
     let certificate = listener.certificate.clone();
     let app = App::new(gateway, certificate.is_some());
@@ -178,7 +188,7 @@ pub async fn serve(listener: Listener, gateway: Gateway, shutdown: impl Future<O
 }
 
 /// Drains, then lets the listener go and gives connections a moment to close. Ends only if they do not.
-async fn stop(app: &Arc<App>, shutdown: impl Future<Output = ()> + Send, close: oneshot::Sender<()>) {
+async fn stop(app: &Arc<App>, shutdown: BoxFuture<'_, ()>, close: oneshot::Sender<()>) {
     shutdown.await;
     app.drain.run(app.gateway.config.drain_limit).await;
     Turned::sum_up(app, true).await;

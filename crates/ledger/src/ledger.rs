@@ -13,6 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures_core::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -90,7 +91,12 @@ impl Ledger {
     /// # Errors
     /// If the store cannot be opened, the key file is not the one that signed this log, or the log is not what it was when it was last
     /// signed.
-    pub async fn open(settings: Settings) -> Result<Self> {
+    pub fn open(settings: Settings) -> BoxFuture<'static, Result<Self>> {
+        // An `async fn` is compiled where it is polled; a boxed one here, as hard as this crate is optimised, and its two tasks with it.
+        Box::pin(Self::opened(settings))
+    }
+
+    async fn opened(settings: Settings) -> Result<Self> {
         let store = Store::open(&settings.url).await?;
         if let Store::Sqlite { path, .. } = &store {
             apart(path, &settings.keys)?;
