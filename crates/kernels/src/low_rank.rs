@@ -423,7 +423,8 @@ impl Kernel for Up<'_, '_> {
     }
 }
 
-/// Sixteen outputs with what all ranks add to them.
+/// Sixteen outputs with what all ranks add to them. Sums may leave 32 bits on the way and come back: the whole is at most 127 times [`STEPS`] times
+/// [`MOST_RANKS`].
 #[inline(always)]
 fn rise<S: Simd>(s: S, b: &[Line], low: &[u32], sum: S::F) -> S::F {
     let (head, bytes) = low.split_at(2);
