@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use crate::{
     provision::{Python, models, python_with},
-    run::{cargo, root, run, works},
+    run::{cargo, root, run, target_directory, works},
 };
 
 /// Compilers that may build the peer, best first.
@@ -49,11 +49,13 @@ pub(crate) fn bench(peers: bool) -> Result<()> {
 
 /// What the gateway costs: a stub upstream, a load generator and `tessera serve --only gateway`; with peers LiteLLM's proxy, too.
 pub(crate) fn gateway(peers: bool, options: &[&str]) -> Result<()> {
-    run(&mut cargo(&["build", "--release", "--package", "cli", "--bin", "tessera", "--example", "load"]))?;
-    let mut load = cargo(&["run", "--quiet", "--release", "--package", "cli", "--example", "load", "--"]);
+    // At once, so that both are built from the same libraries; the generator is not in the program's crate, which is not optimised.
+    let both = ["--package", "cli", "--bin", "tessera", "--package", "gateway", "--example", "load"];
+    run(cargo(&["build", "--release"]).args(both))?;
+    let mut load = Command::new(target_directory()?.join("release").join("examples").join("load"));
     load.args(options);
     if peers {
-        let python = python_with(&root().join("crates/cli/examples/load/requirements.txt"), &[])?;
+        let python = python_with(&root().join("crates/gateway/examples/load/requirements.txt"), &[])?;
         load.env("PYTHONPATH", python.packages()).arg("--litellm").arg(python.program());
     }
     run(&mut load)

@@ -37,6 +37,7 @@ mod scalar;
 mod shared;
 mod sink;
 
+pub(crate) use activations::scale;
 pub use activations::{Activations, Form};
 pub(crate) use shared::Shared;
 

@@ -26,7 +26,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::buffer::Buffer;
-use crate::linear::{Shared, Sink};
+use crate::linear::{Shared, Sink, scale};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::{Activations, Device, Isa};
 
@@ -36,12 +36,10 @@ pub const MOST_RANKS: usize = 256;
 const TOGETHER: usize = 8;
 /// Bytes that one lane sums.
 const BYTES: usize = 4;
-/// What is added to a byte that has to have no sign.
+/// What is added to bytes of `A` and `B`, which then have no sign.
 const BIAS: u8 = 128;
 /// Steps that the largest number of a waist is worth: the high and the low byte are between -128 and 127.
 const STEPS: f32 = 127.0 * 256.0;
-/// Below this a waist counts as zero: the inverse of its scale could overflow.
-const TINY: f32 = 1.0 / (1u128 << 100) as f32;
 /// Tasks for each thread: enough that one which loses its core holds up little.
 const TASKS_PER_THREAD: usize = 4;
 /// Looks at what others do before a thread that waits lets the system run them.
@@ -74,8 +72,6 @@ pub struct LowRank {
     scales: Vec<f32>,
     /// `A` of all parts, `[ranks / 8][inputs / 64][8][64]`, then `B` part by part, `[outputs / 16][rank / 4][16][4]`; filled up with zeros.
     lines: Buffer,
-    /// What a row's waist takes: see [`Waists`].
-    words: usize,
 }
 
 #[derive(Debug)]
@@ -123,7 +119,7 @@ impl LowRank {
             (first, words) = (part.ranks.end, part.words.end);
             parts.push(part);
         }
-        Self { inputs, parts, scales, lines: packed(&lines), words }
+        Self { inputs, parts, scales, lines: packed(&lines) }
     }
 
     /// Columns of its input.
@@ -139,6 +135,11 @@ impl LowRank {
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         self.lines.bytes().len()
+    }
+
+    /// What a row's waist takes: see [`Waists`].
+    fn words(&self) -> usize {
+        self.parts.last().map_or(0, |part| part.words.end)
     }
 
     fn lines(&self) -> &[Line] {
@@ -254,7 +255,7 @@ impl<'a> Waists<'a> {
         for adapter in (0..x.rows()).filter_map(of) {
             let fits = adapter.outputs().skip(first).zip(outputs).filter(|(own, other)| own == *other).count();
             assert!(adapter.inputs == x.cols() && fits == outputs.len(), "an adapter of another shape");
-            stride = stride.max(adapter.words);
+            stride = stride.max(adapter.words());
         }
         room.resize(x.rows() * stride, 0);
         let rows_per_task = x.rows().div_ceil(TASKS_PER_THREAD * dev.threads()).max(1);
@@ -314,7 +315,7 @@ impl Kernel for Down<'_, '_> {
         let Self { waists: Waists { x, of, low, stride, .. }, rows } = self;
         for row in rows {
             let Some(adapter) = of(row) else { continue };
-            let (sums, rounded) = low.part(row * stride, adapter.words).split_at_mut(adapter.scales.len());
+            let (sums, rounded) = low.part(row * stride, adapter.words()).split_at_mut(adapter.scales.len());
             let groups = sums.as_chunks_mut::<TOGETHER>().0.iter_mut().zip(adapter.scales.as_chunks::<TOGETHER>().0);
             for ((sums, scales), a) in groups.zip(adapter.down()) {
                 let products = products(s, x, row, a);
@@ -351,13 +352,13 @@ fn dots<S: Simd, const N: usize>(
     first: usize,
     products: &mut [f32; TOGETHER],
 ) {
+    let (zero, bias) = (s.splat_int(0), s.splat_int(u32::from_ne_bytes([BIAS; BYTES])));
     let mut sums = [s.splat(0.0); N];
     for (at, lines) in a.iter().enumerate() {
         let ((front, front_scale), (back, back_scale)) = (x.bytes(row, 2 * at), x.bytes(row, 2 * at + 1));
         let x = s.load_blocks([front, back]);
         let scale = s.select(s.mask(0xff), s.splat(front_scale), s.splat(back_scale));
-        let begin =
-            s.sub_int(s.splat_int(0), s.dot_bytes(s.splat_int(u32::from_ne_bytes([BIAS; BYTES])), x, s.splat_int(0)));
+        let begin = s.sub_int(zero, s.dot_bytes(bias, x, zero));
         for (sum, line) in sums.iter_mut().zip(&lines[first..first + N]) {
             *sum = s.fma(s.to_float(s.dot_bytes(s.load_bytes(line), x, begin)), scale, *sum);
         }
@@ -371,12 +372,8 @@ fn dots<S: Simd, const N: usize>(
 #[inline(always)]
 fn round(numbers: &[u32], to: &mut [u32]) {
     // As integers, magnitudes sort like floats, and infinities and NaN come last.
-    let most = f32::from_bits(numbers.iter().map(|bits| bits & 0x7fff_ffff).max().unwrap_or(0));
-    let (scale, inverse) = match most {
-        _ if !most.is_finite() => (f32::NAN, 0.0),
-        _ if most < TINY => (0.0, 0.0),
-        _ => (most / STEPS, STEPS / most),
-    };
+    let (scale, inverse) =
+        scale(f32::from_bits(numbers.iter().map(|bits| bits & 0x7fff_ffff).max().unwrap_or(0)), STEPS);
     let [head, start, bytes @ ..] = to else { return };
     let (high, low) = bytes.split_at_mut(bytes.len() / 2);
     let mut sum = 0;

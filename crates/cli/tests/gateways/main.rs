@@ -11,5 +11,5 @@ mod overload;
 mod postgres;
 mod shared;
 #[expect(dead_code, reason = "shared with the load generator, which uses more of it")]
-#[path = "../../examples/load/stub.rs"]
+#[path = "../../../gateway/examples/load/stub.rs"]
 mod stub;

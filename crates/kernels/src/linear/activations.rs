@@ -148,8 +148,8 @@ impl Activations {
         if block >= self.cols.div_ceil(SPAN) {
             return (&[0; SPAN], 0.0);
         }
-        let i = self.index(row, block);
-        (&self.q[i].0, self.scales[i])
+        let Block { q, scale, .. } = self.block(row, block);
+        (q, scale)
     }
 
     /// Rows of one tile, in bytes.
@@ -311,14 +311,14 @@ impl Round for Plain {
     }
 }
 
-/// Below this a block counts as zero: the inverse of its scale could overflow.
+/// Below this numbers count as zero: the inverse of its scale could overflow.
 const TINY: f32 = 1.0 / (1u128 << 100) as f32;
 
 /// Rounds up to 32 numbers to bytes, the rest being zero: what every instruction set must give.
 fn round_any(x: &[f32], bytes: &mut [i8; SPAN]) -> (f32, [i16; 2]) {
     *bytes = [0; SPAN];
     // As integers, magnitudes sort like floats, and infinities and NaN come last.
-    let (scale, inverse) = scale(f32::from_bits(x.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0)));
+    let (scale, inverse) = scale(f32::from_bits(x.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0)), 127.0);
     if inverse > 0.0 {
         bytes.iter_mut().zip(x).for_each(|(byte, x)| *byte = (x * inverse).round_ties_even() as i8);
     }
@@ -326,12 +326,12 @@ fn round_any(x: &[f32], bytes: &mut [i8; SPAN]) -> (f32, [i16; 2]) {
     (scale, [sum(&bytes[..SPAN / 2]), sum(&bytes[SPAN / 2..])])
 }
 
-/// The scale of a block with this largest magnitude, and what to multiply by before rounding: 0 if all bytes are 0.
+/// The scale of numbers with this largest magnitude, which is to be so many steps, and what to multiply by before rounding: 0 if all are to be 0.
 #[inline(always)]
-pub(super) fn scale(max: f32) -> (f32, f32) {
+pub(crate) fn scale(max: f32, steps: f32) -> (f32, f32) {
     match max {
         _ if !max.is_finite() => (f32::NAN, 0.0),
         _ if max < TINY => (0.0, 0.0),
-        _ => (max / 127.0, 127.0 / max),
+        _ => (max / steps, steps / max),
     }
 }

@@ -47,7 +47,7 @@ unsafe fn round(x: &[f32; SPAN], bytes: &mut [i8; SPAN]) -> (f32, [i16; 2]) {
     unsafe {
         let x = x.as_ptr().cast::<__m256i>();
         let x = [x.read_unaligned(), x.add(1).read_unaligned(), x.add(2).read_unaligned(), x.add(3).read_unaligned()];
-        let (scale, inverse) = scale(f32::from_bits(largest(x)));
+        let (scale, inverse) = scale(f32::from_bits(largest(x)), 127.0);
         let mut words = [_mm256_setzero_si256(); 4];
         if inverse > 0.0 {
             for (words, x) in words.iter_mut().zip(x) {
