@@ -12,6 +12,8 @@ use crate::screen;
 
 /// Strengths that are tried, as shares of the one that learned; the first is the base.
 const SHARES: [f32; 6] = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25];
+/// How often the gap between the best strength and a stronger one, better but beyond the limits, is halved: the limit may lie anywhere in a quarter.
+const HALVINGS: usize = 2;
 /// By how much the perplexity of general text may rise.
 const FORGETTING: f64 = 0.01;
 
@@ -29,7 +31,14 @@ pub(super) struct Point {
     pub(super) drift: f64,
 }
 
-/// All strengths that were tried.
+impl Point {
+    /// It keeps to the budget and forgets little.
+    fn near(&self, budget: f64) -> bool {
+        self.forgetting <= FORGETTING && self.drift <= budget
+    }
+}
+
+/// All strengths that were tried, in their order.
 #[derive(Debug, Serialize)]
 pub(super) struct Curve {
     pub(super) points: Vec<Point>,
@@ -46,13 +55,15 @@ impl Curve {
         (domain, general): (&[Sample], &[Sample]),
     ) -> anyhow::Result<Self> {
         let mut points: Vec<Point> = Vec::new();
-        for alpha in SHARES.map(|share| share * alpha) {
+        let mut shares = SHARES.map(|share| share * alpha).into_iter();
+        while let Some(alpha) = shares.next().or_else(|| between(&points, budget)) {
             trainer.network().set_alpha(alpha);
             let (domain_loss, general_loss) = (trainer.evaluate(dev, domain)?, trainer.evaluate(dev, general)?);
             let base = points.first().map_or(general_loss, |base| base.general_loss);
             let (forgetting, drift) = ((general_loss - base).exp() - 1.0, trainer.drift(dev));
             points.push(Point { alpha, domain_loss, general_loss, forgetting, drift });
         }
+        points.sort_by(|a, b| a.alpha.total_cmp(&b.alpha));
         let chosen = choose(&points[1..], budget).unwrap_or(points[0]);
         trainer.network().set_alpha(chosen.alpha);
         Ok(Self { points, chosen })
@@ -61,9 +72,18 @@ impl Curve {
 
 /// The point that is best in its domain of those that keep to the budget and forget little; where none does, the one that drifts least.
 fn choose(points: &[Point], budget: f64) -> Option<Point> {
-    let near = points.iter().filter(|point| point.forgetting <= FORGETTING && point.drift <= budget);
+    let near = points.iter().filter(|point| point.near(budget));
     let best = near.min_by(|a, b| a.domain_loss.total_cmp(&b.domain_loss));
     best.or_else(|| points.iter().min_by(|a, b| a.drift.total_cmp(&b.drift))).copied()
+}
+
+/// A strength behind the best that is not beyond the limits, before the next that would be better but is.
+fn between(points: &[Point], budget: f64) -> Option<f32> {
+    let chosen = choose(points.get(1..)?, budget).filter(|point| point.near(budget))?;
+    let stronger = points.iter().filter(|point| point.alpha > chosen.alpha);
+    let next =
+        stronger.min_by(|a, b| a.alpha.total_cmp(&b.alpha)).filter(|next| next.domain_loss < chosen.domain_loss)?;
+    (points.len() < SHARES.len() + HALVINGS).then_some(f32::midpoint(chosen.alpha, next.alpha))
 }
 
 impl fmt::Display for Curve {
@@ -105,5 +125,32 @@ mod tests {
         check(&[(1.0, -0.01, 0.0), (0.5, 0.0, 0.02), (0.4, 0.0, 0.03)], Some(1));
         check(&[(1.0, 0.3, 0.05), (0.5, 0.2, 0.04)], Some(1));
         check(&[], None);
+    }
+
+    #[test]
+    fn the_gap_at_the_limit_is_halved() {
+        // What a strength forgets grows with its square; losses fall as it grows.
+        let point = |alpha: f32, limit: f32| Point {
+            alpha,
+            domain_loss: (-f64::from(alpha)).exp(),
+            general_loss: 0.0,
+            forgetting: FORGETTING * f64::from(alpha / limit).powi(2),
+            drift: 0.0,
+        };
+        let check = |limit: f32, want: &[f32]| {
+            let mut points: Vec<Point> = SHARES.iter().map(|share| point(16.0 * share, limit)).collect();
+            let found: Vec<f32> = std::iter::from_fn(|| {
+                let alpha = between(&points, 0.02)?;
+                points.push(point(alpha, limit));
+                Some(alpha)
+            })
+            .collect();
+            assert_eq!(found, want, "{limit}");
+        };
+        check(9.5, &[10.0, 9.0]);
+        check(11.5, &[10.0, 11.0]);
+        check(30.0, &[]);
+        // Nothing but the base is near: as before, what drifts least.
+        check(1.0, &[]);
     }
 }
