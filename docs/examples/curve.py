@@ -5,8 +5,8 @@
     python3 docs/examples/curve.py credit.jsonl --test credit-test.jsonl --general text.txt
 
 For every size two adapters are made: `kept` as `tessera train lora` makes them, held to what the model was, and `plain` by plain fine-tuning
-(`--budget 0`). Both are asked the test questions and read general text that nobody learned. Each smaller sample is part of the larger ones. What is
-done stays in --folder, so the same command goes on where it was stopped; at the end stand a table and curve.svg.
+(`--budget 0`). Both are asked the test questions and read general text that nobody learned. Each smaller sample is part of the larger ones; rows of
+`--more` come behind all of the first file's. What is done stays in --folder, so the same command goes on where it was stopped; at the end stand a table and curve.svg.
 """
 import argparse
 import json
@@ -64,10 +64,14 @@ class Kept:
 class Curve(Kept):
     def __init__(self, options):
         super().__init__(options)
-        rows = read(options.data)
+        rows, more = read(options.data), read(options.more) if options.more else []
         test, learned = (read(options.test), rows) if options.test else apart(rows, options.apart)
         if options.apart:
             random.Random(8).shuffle(learned)
+            # Groups of which the first file's rows are tested, or only left out.
+            tested = {row[options.apart] for row in rows} - {row[options.apart] for row in learned}
+            more = [row for row in more if row[options.apart] not in tested]
+        learned += more
         self.learned, self.test = learned, self.write("test", test)
 
     def measured(self, model):
@@ -137,6 +141,7 @@ def drawn(base, ways, sizes):
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("data", type=pathlib.Path, help="what is learned, as for `tessera train lora`")
+    options.add_argument("--more", type=pathlib.Path, metavar="FILE", help="further rows to learn")
     test = options.add_mutually_exclusive_group(required=True)
     test.add_argument("--test", type=pathlib.Path, help="what to test with")
     test.add_argument("--apart", metavar="FIELD", help=f"test with {TESTED} rows whose values of this field nobody learns")

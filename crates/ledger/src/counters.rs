@@ -1,26 +1,27 @@
-//! What every account has spent and holds, inside one transaction of the writer.
+//! What every account has spent and holds, as the writer's transactions find and leave it.
 //!
 //! A row of `counters` is one account in one window. Rows come into being with the first hold in a window, from the sum of the usage rows so
 //! far; from then on every charge of the account is added in the transaction that writes its usage rows, so the counter equals their sum at
 //! all times (`verify` checks it).
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem::take,
+};
 
 use crate::{
     Account, Balance, Charge, Error, Hold, Period, Result,
     store::{Link, Row, Text, Value, placeholders},
+    writer::Write,
 };
 
-/// The counters that a transaction touches.
+/// Counters that were read or begun.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    rows: BTreeMap<(Account, Period), Counter>,
-}
-
-#[derive(Debug, Default)]
-struct Counter {
-    balance: Balance,
-    changed: bool,
+    /// Every window of every account that was asked for.
+    accounts: BTreeMap<Account, BTreeMap<Period, Balance>>,
+    /// What is not written yet.
+    changed: BTreeSet<(Account, Period)>,
 }
 
 /// A hold, and the window it is for.
@@ -28,12 +29,13 @@ pub(crate) type Held = (Hold, Period);
 
 impl Counters {
     /// The query for the running counters of all these accounts; `None` for no accounts.
-    pub(crate) fn query(accounts: BTreeSet<Account>, at: i64) -> Option<Text> {
-        let last = accounts.last().cloned()?;
+    pub(crate) fn query(accounts: &BTreeSet<Account>, at: i64) -> Option<Text> {
+        let last = accounts.last()?;
         // A power of two, so that few statements are prepared.
         let padding = accounts.len().next_power_of_two() - accounts.len();
-        let padded = accounts.into_iter().chain(std::iter::repeat_n(last, padding));
-        let mut args: Vec<Value> = padded.flat_map(|account| [account.tenant.into(), account.key_id.into()]).collect();
+        let padded = accounts.iter().chain(std::iter::repeat_n(last, padding));
+        let pair = |account: &Account| [account.tenant.as_str().into(), account.key_id.as_str().into()];
+        let mut args: Vec<Value> = padded.flat_map(pair).collect();
         let list = placeholders(args.len() / 2, 2);
         args.push(at.into());
         let sql = format!(
@@ -44,78 +46,105 @@ impl Counters {
         Some((sql, args))
     }
 
-    /// What the query found.
-    pub(crate) fn of(found: &[Row]) -> Result<Self> {
-        let counter = |row| read(row).map(|(key, balance)| (key, Counter { balance, changed: false }));
-        Ok(Self { rows: found.iter().map(counter).collect::<Result<_>>()? })
+    /// Takes in what the query for these accounts found.
+    pub(crate) fn read(&mut self, accounts: BTreeSet<Account>, found: &[Row]) -> Result<()> {
+        self.accounts.extend(accounts.into_iter().map(|account| (account, BTreeMap::new())));
+        for row in found {
+            let ((account, period), balance) = read(row)?;
+            self.accounts.entry(account).or_default().insert(period, balance);
+        }
+        Ok(())
+    }
+
+    /// Whether the counters of an account were asked for.
+    pub(crate) fn knows(&self, account: &Account) -> bool {
+        self.accounts.contains_key(account)
+    }
+
+    /// How many accounts were asked for.
+    pub(crate) fn len(&self) -> usize {
+        self.accounts.len()
+    }
+
+    /// Whether the counters of these holds are there.
+    pub(crate) fn has(&self, holds: &[Held]) -> bool {
+        holds.iter().all(|(hold, period)| self.balance(hold, period).is_some())
+    }
+
+    fn balance(&self, hold: &Hold, period: &Period) -> Option<&Balance> {
+        self.accounts.get(&hold.account)?.get(period)
     }
 
     /// Makes sure that the counters of these holds are there.
     pub(crate) async fn start(&mut self, link: &mut Link, holds: &[Held]) -> Result<()> {
         for (hold, period) in holds {
-            if let Entry::Vacant(free) = self.rows.entry((hold.account.clone(), *period)) {
+            if self.balance(hold, period).is_none() {
                 let balance = spent(link, &hold.account, *period).await?;
-                free.insert(Counter { balance, changed: true });
+                self.accounts.entry(hold.account.clone()).or_default().insert(*period, balance);
+                self.changed.insert((hold.account.clone(), *period));
             }
         }
         Ok(())
     }
 
-    /// Takes all holds, or none and says which budget is used up.
-    pub(crate) fn take(&mut self, holds: &[Held]) -> Result<()> {
+    /// Takes or gives back what a write holds and adds its charges; or does nothing and says which budget is used up.
+    pub(crate) fn admit(&mut self, write: &Write) -> Result<()> {
+        if write.must() {
+            self.add(&write.holds, -1);
+        } else {
+            self.take(&write.holds)?;
+        }
+        if !write.charges.is_empty() {
+            self.spend(&write.columns.tenant, &write.columns.key_id, write.columns.at, &write.charges);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, holds: &[Held]) -> Result<()> {
         for (hold, period) in holds {
-            let counter = self.rows.entry((hold.account.clone(), *period)).or_default();
-            check(hold, *period, &counter.balance)?;
+            check(hold, *period, self.balance(hold, period).unwrap_or(&Balance::default()))?;
         }
         self.add(holds, 1);
         Ok(())
     }
 
-    /// Gives holds back.
-    pub(crate) fn give_back(&mut self, holds: &[Held]) {
-        self.add(holds, -1);
-    }
-
     fn add(&mut self, holds: &[Held], sign: i64) {
         for (hold, period) in holds {
-            if let Some(counter) = self.rows.get_mut(&(hold.account.clone(), *period)) {
-                counter.balance.held += sign * hold.money;
-                counter.balance.held_tokens += sign * hold.tokens;
-                counter.changed = true;
-            }
+            let Some(balance) = self.accounts.get_mut(&hold.account).and_then(|periods| periods.get_mut(period)) else {
+                continue;
+            };
+            balance.held += sign * hold.money;
+            balance.held_tokens += sign * hold.tokens;
+            self.changed.insert((hold.account.clone(), *period));
         }
     }
 
     /// Adds charges of a key to all of its and its tenant's counters that run at `at`.
-    pub(crate) fn spend(&mut self, tenant: &str, key_id: &str, at: i64, charges: &[Charge]) {
+    fn spend(&mut self, tenant: &str, key_id: &str, at: i64, charges: &[Charge]) {
         let money = charges.iter().fold(0_i64, |sum, charge| sum.saturating_add(charge.amount));
         let tokens = charges.iter().fold(0_i64, |sum, charge| sum.saturating_add(charge.tokens()));
-        for ((account, period), counter) in &mut self.rows {
-            let mine = account.tenant == tenant && (account.key_id.is_empty() || account.key_id == key_id);
-            if mine && (period.starts..period.ends).contains(&at) {
-                counter.balance.spent = counter.balance.spent.saturating_add(money);
-                counter.balance.spent_tokens = counter.balance.spent_tokens.saturating_add(tokens);
-                counter.changed = true;
+        // Without a key both are one.
+        for account in BTreeSet::from([Account::tenant(tenant), Account::key(tenant, key_id)]) {
+            let running = |period: &Period| (period.starts..period.ends).contains(&at);
+            let periods = self.accounts.get_mut(&account).into_iter().flatten();
+            for (period, balance) in periods.filter(|(period, _)| running(period)) {
+                balance.spent = balance.spent.saturating_add(money);
+                balance.spent_tokens = balance.spent_tokens.saturating_add(tokens);
+                self.changed.insert((account.clone(), *period));
             }
         }
     }
 
-    /// The rows to write: eight values each.
-    pub(crate) fn changed(self) -> Vec<Value> {
-        let changed = self.rows.into_iter().filter(|(_, counter)| counter.changed);
-        let values = changed.flat_map(|((account, period), Counter { balance, .. })| -> [Value; 8] {
-            [
-                account.tenant.into(),
-                account.key_id.into(),
-                period.starts.into(),
-                period.ends.into(),
-                balance.spent.into(),
-                balance.spent_tokens.into(),
-                balance.held.into(),
-                balance.held_tokens.into(),
-            ]
-        });
-        values.collect()
+    /// The rows to write: eight values each. From then on they count as written.
+    pub(crate) fn changed(&mut self) -> Vec<Value> {
+        let mut values = Vec::new();
+        for (account, period) in take(&mut self.changed) {
+            let Some(balance) = self.accounts.get(&account).and_then(|periods| periods.get(&period)) else { continue };
+            let Balance { spent, spent_tokens, held, held_tokens } = *balance;
+            values.extend([Value::from(account.tenant), account.key_id.into()]);
+            values.extend([period.starts, period.ends, spent, spent_tokens, held, held_tokens].map(Value::from));
+        }
+        values
     }
 }
 

@@ -41,6 +41,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Arguments of statements that go to SQLite in one call, which spares the way to its thread and back for each. A text of its own is kept
 /// for every mixture of statements, so that many of them are better sent one by one.
 const FEW: usize = 256;
+/// Statements that stay prepared: rows for each table in every number up to a statement's most, and all others.
+const PREPARED: usize = 512;
 /// Connections for reading.
 const READERS: u32 = 4;
 
@@ -59,6 +61,8 @@ pub(crate) struct Dialect {
     pub(crate) snapshot: &'static str,
     /// Takes the lock under which entries get their places; held until the transaction ends.
     pub(crate) lock: Option<&'static str>,
+    /// Fails inside a transaction if another connection changed anything since `$1` was read ([`Link::version`]).
+    pub(crate) guard: Option<&'static str>,
 }
 
 const SQLITE: Dialect = Dialect {
@@ -68,6 +72,8 @@ const SQLITE: Dialect = Dialect {
     begin: "BEGIN IMMEDIATE",
     snapshot: "BEGIN",
     lock: None,
+    // The row is there already.
+    guard: Some("INSERT INTO meta SELECT 'schema', 0 FROM pragma_data_version WHERE data_version <> $1"),
 };
 
 /// The number is the word "tessera" in ASCII: one lock for all gateways on the database.
@@ -78,6 +84,7 @@ const POSTGRES: Dialect = Dialect {
     begin: "BEGIN",
     snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
     lock: Some("SELECT pg_advisory_xact_lock(32762643847147105)"),
+    guard: None,
 };
 
 /// A value that goes into a statement.
@@ -128,13 +135,6 @@ pub(crate) enum Row {
 }
 
 impl Row {
-    pub(crate) fn columns(&self) -> usize {
-        match self {
-            Self::Sqlite(row) => row.len(),
-            Self::Postgres(row) => row.len(),
-        }
-    }
-
     pub(crate) fn int(&self, column: usize) -> Result<i64> {
         Ok(match self {
             Self::Sqlite(row) => row.try_get(column)?,
@@ -203,7 +203,8 @@ impl Store {
             let readers = SqlitePoolOptions::new().max_connections(READERS);
             Self::Sqlite { pool: readers.connect_lazy_with(options.clone()), options, path }
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            let options = PgConnectOptions::from_str(url)?.application_name("tessera");
+            let options =
+                PgConnectOptions::from_str(url)?.application_name("tessera").statement_cache_capacity(PREPARED);
             let readers = PgPoolOptions::new().max_connections(READERS).acquire_timeout(CONNECT);
             Self::Postgres { pool: readers.connect_lazy_with(options.clone()), options }
         } else {
@@ -254,6 +255,7 @@ fn sqlite_options(url: &str) -> Result<SqliteConnectOptions> {
     let options = SqliteConnectOptions::from_str(url)?;
     Ok(options
         .create_if_missing(true)
+        .statement_cache_capacity(PREPARED)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
         .busy_timeout(BUSY)
@@ -312,22 +314,18 @@ impl Link {
         Ok(())
     }
 
-    /// Begins a transaction like [`Link::begin`], and reads what two queries find. Only rows of the first one have so many columns.
-    pub(crate) async fn begin_reading(
-        &mut self,
-        (first, columns): (Text, usize),
-        second: Option<Text>,
-    ) -> Result<(Vec<Row>, Vec<Row>)> {
+    /// SQLite's number of changes by other connections, as of the transaction that was begun. Of no use to another connection.
+    pub(crate) async fn version(&mut self) -> Result<Option<i64>> {
         if matches!(self, Self::Postgres(_)) {
-            self.begin().await?;
-            let found = self.rows(built(first.0), first.1).await?;
-            let Some((sql, args)) = second else { return Ok((found, vec![])) };
-            return Ok((found, self.rows(built(sql), args).await?));
+            return Ok(None);
         }
-        let begin = (self.dialect().begin.into(), vec![]);
-        let (sql, args) = joined([begin, first].into_iter().chain(second));
-        let rows = self.rows(built(sql), args).await?;
-        Ok(rows.into_iter().partition(|row| row.columns() == columns))
+        self.rows("PRAGMA data_version", vec![]).await?.first().map(|row| row.int(0)).transpose()
+    }
+
+    /// Begins a transaction, makes sure that nobody else wrote since, runs statements and commits.
+    pub(crate) async fn transact(&mut self, guard: Text, statements: Vec<Text>) -> Result<()> {
+        let begin = (self.dialect().begin.to_owned(), vec![]);
+        self.commit_with([begin, guard].into_iter().chain(statements).collect()).await
     }
 
     /// Runs statements one after the other and commits.

@@ -10,7 +10,7 @@
 //! that ended are kept and tried again until they are written, because their answer is out already.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map::Entry},
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -21,12 +21,14 @@ use tokio::{
 };
 
 use crate::{
-    Account, Charge, Checkpoint, Error, Outcome, Result, Settled,
+    Charge, Checkpoint, Error, Outcome, Result, Settled,
     counters::{Counters, Held},
-    entry::{Body, Columns, Phase, binding, leaf},
+    entry::{Body, Columns, Phase, leaf},
+    known::Known,
     ledger::{Shared, settlement},
-    store::{Link, Row, Text, Value, built, placeholders},
-    tree::{self, Edge, Full},
+    rows::{CHUNK, Rows, Subjects},
+    store::{Link, Value, built, placeholders},
+    tree::{self, Edge},
     vault::{Plain, SubjectKey},
 };
 
@@ -38,8 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(100);
 /// Subjects whose keys are kept at hand.
 const SUBJECTS: usize = 10_000;
-/// Rows in one statement. Few sizes, so that few statements are prepared.
-const CHUNKS: [usize; 4] = [64, 16, 4, 1];
 
 /// What can be asked of the writer.
 #[derive(Debug)]
@@ -82,13 +82,13 @@ impl Write {
     }
 
     /// It must be written sooner or later: the work is done.
-    fn must(&self) -> bool {
+    pub(crate) fn must(&self) -> bool {
         self.columns.phase == Phase::Settled
     }
 }
 
 /// A subject of a tenant.
-type Person = (String, String);
+pub(crate) type Person = (String, String);
 
 pub(crate) struct Writer {
     shared: Arc<Shared>,
@@ -96,14 +96,25 @@ pub(crate) struct Writer {
     link: Option<Link>,
     edge: Arc<Edge>,
     last: Option<tlog_tiles::Hash>,
-    subjects: HashMap<Person, (String, SubjectKey)>,
+    subjects: Subjects,
+    /// Of the database as the last transaction left it.
+    known: Option<Known>,
     /// Settled requests that could not be written yet, and since when.
     backlog: VecDeque<(Write, Instant)>,
 }
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, queue: mpsc::UnboundedReceiver<Command>, edge: Arc<Edge>) -> Self {
-        Self { shared, queue, link: None, edge, last: None, subjects: HashMap::new(), backlog: VecDeque::new() }
+        Self {
+            shared,
+            queue,
+            link: None,
+            edge,
+            last: None,
+            subjects: HashMap::new(),
+            known: None,
+            backlog: VecDeque::new(),
+        }
     }
 
     /// Works until it is told to stop or nobody is left who could ask.
@@ -259,6 +270,7 @@ impl Writer {
 
     async fn disconnect(&mut self) {
         self.subjects.clear();
+        self.known = None;
         if let Some(mut link) = self.link.take() {
             link.rollback().await;
         }
@@ -268,7 +280,7 @@ impl Writer {
     async fn sift(&mut self, batch: &mut Vec<Write>) -> Result<()> {
         let link = connected(&mut self.link, &self.shared).await?;
         let mut there = HashMap::new();
-        for chunk in batch.chunks(CHUNKS[0]) {
+        for chunk in batch.chunks(CHUNK) {
             let ids = placeholders(1, chunk.len());
             let sql = format!("SELECT request_id, phase, idx, leaf FROM entries WHERE request_id IN {ids}");
             let args = chunk.iter().map(|write| write.columns.request_id.as_str().into()).collect();
@@ -299,38 +311,59 @@ impl Writer {
 
     /// The transaction. Writes whose holds are refused are answered and leave the batch; the others' places are returned.
     async fn commit(&mut self, batch: &mut Vec<Write>) -> Result<Vec<u64>> {
+        // An erasure stands behind all whose contents go with it.
+        batch.sort_by_key(|write| write.columns.phase == Phase::Event);
+        let mut before = self.known.take();
+        if let Some(known) = before
+            .take_if(|known| known.covers(batch) && people(batch).all(|person| self.subjects.contains_key(&person)))
+            && let Some(places) = self.commit_unread(known, batch).await?
+        {
+            return Ok(places);
+        }
+        self.commit_read(before, batch).await
+    }
+
+    /// Writes a batch with what is known; `None` if that does not do, and nothing happened.
+    async fn commit_unread(&mut self, mut known: Known, batch: &[Write]) -> Result<Option<Vec<u64>>> {
+        let link = connected(&mut self.link, &self.shared).await?;
+        let Some(guard) = known.guard(link) else { return Ok(None) };
+        if !batch.iter().all(|write| known.counters.admit(write).is_ok()) {
+            // Whether somebody else gave something back, only the database knows.
+            return Ok(None);
+        }
+        let mut rows = Rows::of(batch, Edge::clone(&self.edge), &self.subjects)?;
+        if let Err(error) = link.transact(guard, rows.statements(batch, &mut known.counters)).await {
+            tracing::debug!(%error, "not what the database was");
+            link.rollback().await;
+            return Ok(None);
+        }
+        Ok(Some(self.laid(rows, known)))
+    }
+
+    /// Reads what others wrote and what the accounts have left, then writes a batch.
+    async fn commit_read(&mut self, before: Option<Known>, batch: &mut Vec<Write>) -> Result<Vec<u64>> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
         let link = connected(&mut self.link, &self.shared).await?;
+        link.begin().await?;
         let (mut edge, mut last) = (Edge::clone(&self.edge), self.last);
-        let (others, balances) = link.begin_reading((behind(&edge, last), 2), balances(batch)).await?;
-        catch_up(&others, &mut edge, &mut last)?;
-        let mut counters = Counters::of(&balances)?;
-        admit(link, batch, &mut counters).await?;
+        catch_up(link, &mut edge, &mut last).await?;
+        let mut known = Known::refreshed(link, before, batch).await?;
+        admit(link, batch, &mut known.counters).await?;
         if batch.is_empty() {
             link.rollback().await;
             return Ok(Vec::new());
         }
-        // An erasure stands behind all whose contents go with it.
-        batch.sort_by_key(|write| write.columns.phase == Phase::Event);
         know(link, &self.shared, &mut self.subjects, batch).await?;
-        let mut rows = Rows::default();
-        let mut places = Vec::with_capacity(batch.len());
-        for write in batch.iter() {
-            let place = edge.size();
-            let hash = leaf(&write.body);
-            rows.add(write, place, hash, &self.subjects)?;
-            edge.push(hash, &mut rows.full);
-            last = Some(hash);
-            places.push(place);
-        }
-        let mut statements = rows.statements(counters);
-        let also = batch.iter().flat_map(|write| &write.also);
-        statements.extend(also.map(|(sql, args)| ((*sql).to_owned(), args.clone())));
-        link.commit_with(statements).await?;
-        (self.edge, self.last) = (Arc::new(edge), last);
-        Ok(places)
+        let mut rows = Rows::of(batch, edge, &self.subjects)?;
+        link.commit_with(rows.statements(batch, &mut known.counters)).await?;
+        Ok(self.laid(rows, known))
+    }
+
+    fn laid(&mut self, rows: Rows, known: Known) -> Vec<u64> {
+        (self.edge, self.last, self.known) = (Arc::new(rows.edge), rows.last, Some(known));
+        rows.places
     }
 }
 
@@ -348,20 +381,10 @@ async fn connected<'l>(link: &'l mut Option<Link>, shared: &Shared) -> Result<&'
     }
 }
 
-/// The first entry that [`catch_up`] looks at: the last one that we know.
-fn first(edge: &Edge, last: Option<tlog_tiles::Hash>) -> u64 {
-    if last.is_some() { edge.size() - 1 } else { edge.size() }
-}
-
-/// The query for the entry we know as the last, and all behind it.
-fn behind(edge: &Edge, last: Option<tlog_tiles::Hash>) -> Text {
-    let sql = "SELECT idx, leaf FROM entries WHERE idx >= $1 ORDER BY idx";
-    (sql.to_owned(), vec![first(edge, last).into()])
-}
-
 /// Takes in what other gateways wrote. The entry we know as the last must still be there, and nothing missing behind it.
-fn catch_up(rows: &[Row], edge: &mut Edge, last: &mut Option<tlog_tiles::Hash>) -> Result<()> {
-    let from = first(edge, *last);
+async fn catch_up(link: &mut Link, edge: &mut Edge, last: &mut Option<tlog_tiles::Hash>) -> Result<()> {
+    let from = if last.is_some() { edge.size() - 1 } else { edge.size() };
+    let rows = link.rows("SELECT idx, leaf FROM entries WHERE idx >= $1 ORDER BY idx", vec![from.into()]).await?;
     if last.is_some() && rows.is_empty() {
         return Err(Error::Altered(format!("entry {from} and those behind it are gone")));
     }
@@ -379,47 +402,30 @@ fn catch_up(rows: &[Row], edge: &mut Edge, last: &mut Option<tlog_tiles::Hash>) 
     Ok(())
 }
 
-/// The query for the counters that a batch may change.
-fn balances(batch: &[Write]) -> Option<Text> {
-    let mut accounts = BTreeSet::new();
-    for write in batch.iter() {
-        accounts.extend(write.holds.iter().map(|(hold, _)| hold.account.clone()));
-        if !write.charges.is_empty() {
-            accounts.insert(Account::tenant(&write.columns.tenant));
-            accounts.insert(Account::key(&write.columns.tenant, &write.columns.key_id));
-        }
-    }
-    let at = batch.iter().map(|write| write.columns.at).min().unwrap_or_default();
-    Counters::query(accounts, at)
-}
-
 /// Holds are taken and given back, charges added, in the order of the batch. Whose budget is used up is told so.
 async fn admit(link: &mut Link, batch: &mut Vec<Write>, counters: &mut Counters) -> Result<()> {
+    // All of them first: what a counter begins with is written already, what the batch adds is not.
+    for write in batch.iter() {
+        counters.start(link, &write.holds).await?;
+    }
     let mut admitted = Vec::with_capacity(batch.len());
     for mut write in batch.drain(..) {
-        counters.start(link, &write.holds).await?;
-        if write.must() {
-            counters.give_back(&write.holds);
-        } else if let Err(refusal) = counters.take(&write.holds) {
-            write.answer(Err(refusal));
-            continue;
+        match counters.admit(&write) {
+            Ok(()) => admitted.push(write),
+            Err(refusal) => drop(write.answer(Err(refusal))),
         }
-        if !write.charges.is_empty() {
-            counters.spend(&write.columns.tenant, &write.columns.key_id, write.columns.at, &write.charges);
-        }
-        admitted.push(write);
     }
     *batch = admitted;
     Ok(())
 }
 
+/// Whose contents are in a batch.
+fn people(batch: &[Write]) -> impl Iterator<Item = Person> {
+    batch.iter().filter_map(|write| Some((write.columns.tenant.clone(), write.content.as_ref()?.0.clone())))
+}
+
 /// Makes sure that the keys of all persons in the batch are at hand.
-async fn know(
-    link: &mut Link,
-    shared: &Shared,
-    known: &mut HashMap<Person, (String, SubjectKey)>,
-    batch: &[Write],
-) -> Result<()> {
+async fn know(link: &mut Link, shared: &Shared, known: &mut Subjects, batch: &[Write]) -> Result<()> {
     if known.len() > SUBJECTS {
         known.clear();
     }
@@ -451,108 +457,6 @@ async fn subject_key(link: &mut Link, shared: &Shared, person: &Person, at: i64)
     let args = vec![id.as_str().into(), tenant.as_str().into(), subject.as_str().into(), wrapped.into(), at.into()];
     link.run(insert, args).await?;
     Ok((id, key))
-}
-
-/// The rows of one transaction, by table.
-#[derive(Default)]
-struct Rows {
-    entries: Vec<Value>,
-    contents: Vec<Value>,
-    usage: Vec<Value>,
-    full: Vec<Full>,
-}
-
-/// How rows get into a table: what stands before the values, how many columns there are, what stands behind.
-struct Insert(&'static str, usize, &'static str);
-
-const ENTRIES: Insert = Insert(
-    "INSERT INTO entries (idx, phase, request_id, tenant, key_id, kind, model, outcome, at, leaf, body) VALUES ",
-    11,
-    "",
-);
-const CONTENTS: Insert = Insert("INSERT INTO contents (idx, subject_id, at, sealed) VALUES ", 4, "");
-const USAGE: Insert =
-    Insert("INSERT INTO usage (request_id, item, tenant, key_id, quantity, price, amount, tokens, at) VALUES ", 9, "");
-const TILES: Insert = Insert("INSERT INTO tiles (level, n, root, data) VALUES ", 4, "");
-const COUNTERS: Insert = Insert(
-    "INSERT INTO counters (tenant, key_id, starts, ends, spent, spent_tokens, held, held_tokens) VALUES ",
-    8,
-    " ON CONFLICT (tenant, key_id, starts, ends) DO UPDATE SET spent = excluded.spent,
-      spent_tokens = excluded.spent_tokens, held = excluded.held, held_tokens = excluded.held_tokens",
-);
-
-impl Rows {
-    fn add(
-        &mut self,
-        write: &Write,
-        place: u64,
-        hash: tlog_tiles::Hash,
-        subjects: &HashMap<Person, (String, SubjectKey)>,
-    ) -> Result<()> {
-        let Columns { phase, request_id, tenant, key_id, kind, model, outcome, at } = &write.columns;
-        self.entries.extend([
-            place.into(),
-            (*phase as i64).into(),
-            request_id.as_str().into(),
-            tenant.as_str().into(),
-            key_id.as_str().into(),
-            kind.as_str().into(),
-            model.as_str().into(),
-            outcome.as_str().into(),
-            (*at).into(),
-            hash.0.to_vec().into(),
-            write.body.clone().into(),
-        ]);
-        for charge in &write.charges {
-            self.usage.extend([
-                request_id.as_str().into(),
-                charge.item.name().into(),
-                tenant.as_str().into(),
-                key_id.as_str().into(),
-                charge.quantity.into(),
-                charge.price.into(),
-                charge.amount.into(),
-                charge.tokens().into(),
-                (*at).into(),
-            ]);
-        }
-        let Some((subject, plain)) = &write.content else { return Ok(()) };
-        let Some((id, key)) = subjects.get(&(tenant.clone(), subject.clone())) else { return Ok(()) };
-        let sealed = key.seal(&binding(request_id, *phase), plain)?;
-        self.contents.extend([place.into(), id.as_str().into(), (*at).into(), sealed.into()]);
-        Ok(())
-    }
-
-    fn statements(self, counters: Counters) -> Vec<Text> {
-        let tile = |full: Full| -> [Value; 4] {
-            [full.level.into(), full.n.into(), full.root.0.to_vec().into(), full.data.into()]
-        };
-        let tiles = self.full.into_iter().flat_map(tile).collect();
-        let tables = [
-            (ENTRIES, self.entries),
-            (CONTENTS, self.contents),
-            (USAGE, self.usage),
-            (TILES, tiles),
-            (COUNTERS, counters.changed()),
-        ];
-        tables.into_iter().flat_map(|(insert, values)| insert.rows(values)).collect()
-    }
-}
-
-impl Insert {
-    fn rows(&self, values: Vec<Value>) -> Vec<Text> {
-        let Self(head, columns, tail) = self;
-        let mut rows = values.len() / columns;
-        let (mut values, mut statements) = (values.into_iter(), Vec::new());
-        for chunk in CHUNKS {
-            while rows >= chunk {
-                let text = format!("{head}{}{tail}", placeholders(chunk, *columns));
-                statements.push((text, values.by_ref().take(chunk * columns).collect()));
-                rows -= chunk;
-            }
-        }
-        statements
-    }
 }
 
 /// The statement that keeps a checkpoint.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ledger::{Account, Budget, Error, Grant, Hold, Limits, Outcome, Role, Scope, Window};
+use ledger::{Account, Budget, Error, Grant, Hold, Limits, Outcome, Role, Scope, Settled, Window};
 
 use crate::{
     bench::{Bench, request},
@@ -100,6 +100,38 @@ pub(crate) async fn two_gateways_share_log_and_budgets(bench: Bench) {
         for id in &ids {
             assert_eq!(gateway.record(&Scope::All, id).await.unwrap().unwrap().outcome, Some(Outcome::Served));
         }
+    }
+    assert_eq!(gateways[0].verify(None).await.unwrap().problems, []);
+    for gateway in gateways {
+        gateway.close().await;
+    }
+}
+
+pub(crate) async fn gateways_in_turns_know_what_the_other_did(bench: Bench) {
+    const ADMITTED: usize = 10;
+    let gateways = [bench.open().await, bench.open().await];
+    let account = Account::key("acme", "k1");
+    let budget = Budget { money: None, tokens: Some(100 * 10), window: Window::Day };
+    let accept = |n: usize| {
+        let holds = vec![Hold { account: account.clone(), budget, money: 0, tokens: 100 }];
+        // Twice each: the second time it knows what it left there.
+        gateways[n / 2 % 2].accept(ledger::Accepted { holds, ..request(format!("r{n}")) })
+    };
+    let mut admitted = vec![];
+    for n in 0..ADMITTED {
+        admitted.push(accept(n).await.unwrap());
+    }
+    for n in ADMITTED..ADMITTED + 4 {
+        assert!(matches!(accept(n).await, Err(Error::OverBudget { .. })), "{n}");
+    }
+    // What one gives back the other may take.
+    admitted.pop().unwrap().settle(Settled::default()).await.unwrap();
+    let last = accept(ADMITTED + 6).await.unwrap();
+    for pending in admitted.into_iter().chain([last]) {
+        pending.settle(answer()).await.unwrap();
+    }
+    for gateway in &gateways {
+        signed(gateway).await;
     }
     assert_eq!(gateways[0].verify(None).await.unwrap().problems, []);
     for gateway in gateways {

@@ -39,7 +39,8 @@ macro_rules! cases {
 cases! {
     records: a_request_is_two_entries_and_reads_as_one_story, a_dropped_request_is_settled_as_aborted,
         an_id_is_used_once, tenants_see_their_own, a_list_is_read_in_parts, what_a_dead_gateway_left_open_is_closed_as_lost;
-    money: a_budget_for_m_admits_exactly_m_of_n, every_balance_is_the_fold_of_what_was_charged;
+    money: a_budget_for_m_admits_exactly_m_of_n, a_window_that_begins_within_a_batch_counts_all_of_it,
+        every_balance_is_the_fold_of_what_was_charged;
     tamper: a_log_that_nobody_touched_verifies, whatever_is_touched_is_named, a_cut_off_end_shows_against_a_checkpoint_from_outside,
         a_log_that_was_written_anew_is_not_signed,
         a_log_that_was_altered_is_not_signed_on, proofs_hold_offline_and_only_for_what_they_prove;
@@ -51,7 +52,7 @@ cases! {
     copies: a_backup_is_taken_while_running_and_restored_verified, a_backup_that_does_not_verify_is_not_restored,
         an_export_verifies_from_its_files_alone;
     keys: a_secret_is_shown_once_and_found, a_revocation_is_seen_by_another_gateway,
-        two_gateways_share_log_and_budgets;
+        two_gateways_share_log_and_budgets, gateways_in_turns_know_what_the_other_did;
 }
 
 /// One server for all cases: starting one takes longer than most of them.

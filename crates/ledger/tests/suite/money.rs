@@ -1,13 +1,13 @@
 //! Money: budgets admit exactly what they hold, and every sum is the fold of what was charged.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use ledger::{Accepted, Account, Budget, Charge, Error, Hold, Item, Ledger, Pending, Settled, Window};
 use proptest::prelude::*;
 
 use crate::{
     bench::{Bench, request},
-    records::answer,
+    records::{answer, signed},
 };
 
 fn hold(account: Account, limit: i64, money: i64) -> Hold {
@@ -46,6 +46,31 @@ pub(crate) async fn a_budget_for_m_admits_exactly_m_of_n(bench: Bench) {
         let balance = ledger.usage().balance(&account, Window::Total).await.unwrap();
         assert_eq!((balance.spent, balance.held, balance.spent_tokens), (M * 13, 0, M * 13), "{account}");
     }
+    ledger.close().await;
+}
+
+pub(crate) async fn a_window_that_begins_within_a_batch_counts_all_of_it(bench: Bench) {
+    let ledger = bench.open().await;
+    let mut open = vec![];
+    for n in 0..64 {
+        open.push(ledger.accept(request(format!("r{n}"))).await.unwrap());
+    }
+    bench.pass(Duration::from_secs(86_400));
+    // The first is written at once, the others wait for it and are written together.
+    let mut settling: Vec<_> = open.drain(..32).map(|pending| pending.settle(answer())).collect();
+    let budget = Budget { money: Some(i64::MAX), tokens: None, window: Window::Day };
+    let holds = vec![Hold { account: Account::key("acme", "k1"), budget, money: 1000, tokens: 0 }];
+    let fresh = ledger.accept(Accepted { holds, ..request("fresh") });
+    let fresh = async { fresh.await.unwrap().settle(answer()).await.unwrap() };
+    let rest = async {
+        settling.extend(open.drain(..).map(|pending| pending.settle(answer())));
+        for done in settling {
+            done.await.unwrap();
+        }
+    };
+    tokio::join!(fresh, rest);
+    signed(&ledger).await;
+    assert_eq!(ledger.verify(None).await.unwrap().problems, []);
     ledger.close().await;
 }
 

@@ -169,8 +169,10 @@ pub(crate) async fn a_log_that_was_altered_is_not_signed_on(bench: Bench) {
     let ledger = filled(&bench, 20).await;
     // Behind the back of a running gateway.
     bench.sql("DELETE FROM entries WHERE idx >= 30").await;
-    let error = ledger.accept(request("more")).await.unwrap_err();
-    assert!(matches!(error, Error::Altered(_)), "{error}");
+    for (id, subject) in [("more", "person 0"), ("someone new", "person 9")] {
+        let error = ledger.accept(Accepted { subject: subject.into(), ..request(id) }).await.unwrap_err();
+        assert!(matches!(error, Error::Altered(_)), "{id}: {error}");
+    }
     ledger.close().await;
     let error = Ledger::open(bench.settings()).await.unwrap_err();
     assert!(matches!(error, Error::Altered(_)), "{error}");
