@@ -44,7 +44,7 @@ impl Ledger {
     /// Pages that held what is gone are in SQLite's log file, too, until it is emptied.
     async fn empty_log(&self) -> Result<()> {
         let store = &self.shared.store;
-        if let Store::Sqlite { .. } = store {
+        if let Store::Sqlite(_) = store {
             store.link().await?.rows("PRAGMA wal_checkpoint(TRUNCATE)", vec![]).await?;
         }
         Ok(())

@@ -67,6 +67,12 @@ impl From<sqlx::Error> for Error {
     }
 }
 
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(error.to_string())
+    }
+}
+
 impl From<Error> for protocol::Error {
     fn from(error: Error) -> Self {
         use protocol::ErrorKind;

@@ -152,8 +152,8 @@ impl Keeper {
             return Ok(());
         }
         let edge = shared.edge.load_full();
-        if let Store::Sqlite { path, .. } = &shared.store {
-            self.sync(path).await?;
+        if let Store::Sqlite(readers) = &shared.store {
+            self.sync(readers.path()).await?;
         }
         if edge.size() <= shared.signed.load(Ordering::Acquire) {
             return Ok(());
@@ -200,7 +200,7 @@ impl Keeper {
 
     /// Copies SQLite's log into the database.
     async fn copy(&mut self) -> Result<()> {
-        if !matches!(self.shared.store, Store::Sqlite { .. }) {
+        if !matches!(self.shared.store, Store::Sqlite(_)) {
             return Ok(());
         }
         let link = match &mut self.copier {

@@ -98,8 +98,8 @@ impl Ledger {
 
     async fn opened(settings: Settings) -> Result<Self> {
         let store = Store::open(&settings.url).await?;
-        if let Store::Sqlite { path, .. } = &store {
-            apart(path, &settings.keys)?;
+        if let Store::Sqlite(readers) = &store {
+            apart(readers.path(), &settings.keys)?;
         }
         let keyring = Keyring::open(&settings.keys)?;
         let edge = Arc::new(Edge::load(&store).await?);

@@ -43,6 +43,7 @@ mod record;
 mod rows;
 mod schema;
 mod settings;
+mod sqlite;
 mod store;
 mod tree;
 mod usage;

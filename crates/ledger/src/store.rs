@@ -12,39 +12,26 @@
 //! *PostgreSQL* commits with `synchronous_commit=on`: a commit waits for the disk, group commit makes up for it, and nothing is lost
 //! when gateway, server process or machine die.
 
-use std::{
-    fmt::Write as _,
-    path::{Path, PathBuf},
-    str::FromStr,
-    time::Duration,
-};
+use std::{fmt::Write as _, path::Path, str::FromStr, sync::Arc, time::Duration};
 
+use rusqlite::types::Value as Cell;
 use sqlx::{
-    AssertSqlSafe, Connection, Postgres, Row as _, SqlSafeStr, SqlStr, Sqlite,
+    AssertSqlSafe, Connection, Postgres, Row as _, SqlSafeStr, SqlStr,
     postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow},
     query::Query,
-    sqlite::{
-        SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-        SqliteSynchronous,
-    },
 };
 
-use crate::{Error, Result, schema};
+use crate::{
+    Error, Result, schema,
+    sqlite::{Cells, Readers, Sqlite},
+};
 
-/// Bytes of a page of a new SQLite file. A commit writes every page that it touched, whole, and a request touches about sixteen, each
-/// for a few hundred bytes: pages of 4 KiB would write, and sync, three times as much.
-const PAGE: u32 = 1024;
-/// How long a statement waits for another process that writes to the same file.
-const BUSY: Duration = Duration::from_secs(5);
 /// How long a connection to a server may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Arguments of statements that go to SQLite in one call, which spares the way to its thread and back for each. A text of its own is kept
-/// for every mixture of statements, so that many of them are better sent one by one.
-const FEW: usize = 256;
 /// Statements that stay prepared: rows for each table in every number up to a statement's most, and all others.
-const PREPARED: usize = 512;
+pub(crate) const PREPARED: usize = 512;
 /// Connections for reading.
-const READERS: u32 = 4;
+pub(crate) const READERS: u32 = 4;
 
 /// Where the two databases differ.
 #[derive(Debug)]
@@ -130,23 +117,27 @@ impl From<Vec<u8>> for Value {
 /// A row that came out. Columns are read by position; `COALESCE` in the query stands for what may be missing.
 #[derive(Debug)]
 pub(crate) enum Row {
-    Sqlite(SqliteRow),
+    Sqlite(Cells),
     Postgres(PgRow),
 }
 
 impl Row {
     pub(crate) fn int(&self, column: usize) -> Result<i64> {
-        Ok(match self {
-            Self::Sqlite(row) => row.try_get(column)?,
-            Self::Postgres(row) => row.try_get(column)?,
-        })
+        match self {
+            Self::Sqlite(row) => match row.get(column) {
+                Some(Cell::Integer(value)) => Ok(*value),
+                other => unlike(column, "a number", other),
+            },
+            Self::Postgres(row) => Ok(row.try_get(column)?),
+        }
     }
 
     pub(crate) fn maybe(&self, column: usize) -> Result<Option<i64>> {
-        Ok(match self {
-            Self::Sqlite(row) => row.try_get(column)?,
-            Self::Postgres(row) => row.try_get(column)?,
-        })
+        match self {
+            Self::Sqlite(row) if row.get(column) == Some(&Cell::Null) => Ok(None),
+            Self::Sqlite(_) => self.int(column).map(Some),
+            Self::Postgres(row) => Ok(row.try_get(column)?),
+        }
     }
 
     /// A number that is never negative: an index, a size.
@@ -155,56 +146,67 @@ impl Row {
     }
 
     pub(crate) fn text(&self, column: usize) -> Result<String> {
-        Ok(match self {
-            Self::Sqlite(row) => row.try_get(column)?,
-            Self::Postgres(row) => row.try_get(column)?,
-        })
+        match self {
+            Self::Sqlite(row) => match row.get(column) {
+                Some(Cell::Text(text)) => Ok(text.clone()),
+                other => unlike(column, "text", other),
+            },
+            Self::Postgres(row) => Ok(row.try_get(column)?),
+        }
     }
 
     pub(crate) fn blob(&self, column: usize) -> Result<Vec<u8>> {
-        Ok(match self {
-            Self::Sqlite(row) => row.try_get(column)?,
-            Self::Postgres(row) => row.try_get(column)?,
-        })
+        match self {
+            Self::Sqlite(row) => match row.get(column) {
+                Some(Cell::Blob(bytes)) => Ok(bytes.clone()),
+                other => unlike(column, "bytes", other),
+            },
+            Self::Postgres(row) => Ok(row.try_get(column)?),
+        }
     }
 
     /// Bytes that an outer join may not have found.
     pub(crate) fn maybe_blob(&self, column: usize) -> Result<Option<Vec<u8>>> {
-        Ok(match self {
-            Self::Sqlite(row) => row.try_get(column)?,
-            Self::Postgres(row) => row.try_get(column)?,
-        })
+        match self {
+            Self::Sqlite(row) if row.get(column) == Some(&Cell::Null) => Ok(None),
+            Self::Sqlite(_) => self.blob(column).map(Some),
+            Self::Postgres(row) => Ok(row.try_get(column)?),
+        }
     }
+}
+
+/// Whoever writes to the file by hand may put anything into a column.
+fn unlike<T>(column: usize, wanted: &str, found: Option<&Cell>) -> Result<T> {
+    let found = found.map_or_else(|| "nothing".to_owned(), |cell| cell.data_type().to_string());
+    Err(Error::Store(format!("column {column} is not {wanted} but {found}")))
 }
 
 /// A database, open.
 #[derive(Debug, Clone)]
 pub(crate) enum Store {
-    Sqlite { pool: SqlitePool, options: SqliteConnectOptions, path: PathBuf },
+    Sqlite(Arc<Readers>),
     Postgres { pool: PgPool, options: PgConnectOptions },
 }
 
 /// One connection, for whoever needs transactions.
 #[derive(Debug)]
 pub(crate) enum Link {
-    Sqlite(SqliteConnection),
+    Sqlite(Sqlite),
     Postgres(Box<PgConnection>),
 }
 
 impl Store {
     /// Opens the database behind the URL, and creates what is missing in it.
     pub(crate) async fn open(url: &str) -> Result<Self> {
-        let store = if url.starts_with("sqlite:") {
-            let options = sqlite_options(url)?;
-            let path = options.get_filename().to_owned();
+        let store = if let Some(path) = url.strip_prefix("sqlite:") {
+            let path = Path::new(path.strip_prefix("//").unwrap_or(path));
             if let Some(directory) = path.parent() {
                 std::fs::create_dir_all(directory).map_err(|error| Error::file(directory, &error))?;
             }
-            let readers = SqlitePoolOptions::new().max_connections(READERS);
-            Self::Sqlite { pool: readers.connect_lazy_with(options.clone()), options, path }
+            Self::Sqlite(Arc::new(Readers::new(path.to_owned())))
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            let options =
-                PgConnectOptions::from_str(url)?.application_name("tessera").statement_cache_capacity(PREPARED);
+            let options = PgConnectOptions::from_str(url)?;
+            let options = options.application_name("tessera").statement_cache_capacity(PREPARED);
             let readers = PgPoolOptions::new().max_connections(READERS).acquire_timeout(CONNECT);
             Self::Postgres { pool: readers.connect_lazy_with(options.clone()), options }
         } else {
@@ -219,7 +221,7 @@ impl Store {
     /// A connection of its own.
     pub(crate) async fn link(&self) -> Result<Link> {
         Ok(match self {
-            Self::Sqlite { options, .. } => Link::Sqlite(SqliteConnection::connect_with(options).await?),
+            Self::Sqlite(readers) => Link::Sqlite(Sqlite::open(readers.path().to_owned()).await?),
             Self::Postgres { options, .. } => {
                 let connect = PgConnection::connect_with(options);
                 let connected = tokio::time::timeout(CONNECT, connect).await;
@@ -232,12 +234,11 @@ impl Store {
     pub(crate) async fn rows(&self, sql: impl SqlSafeStr, args: Vec<Value>) -> Result<Vec<Row>> {
         let sql = sql.into_sql_str();
         Ok(match self {
-            Self::Sqlite { pool, .. } => {
-                let rows = bind_sqlite(sqlx::query(sql), args).fetch_all(pool).await?;
-                rows.into_iter().map(Row::Sqlite).collect()
+            Self::Sqlite(readers) => {
+                readers.rows((sql.as_str().to_owned(), args)).await?.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres { pool, .. } => {
-                let rows = bind_postgres(sqlx::query(sql), args).fetch_all(pool).await?;
+                let rows = bind(sqlx::query(sql), args).fetch_all(pool).await?;
                 rows.into_iter().map(Row::Postgres).collect()
             }
         })
@@ -245,32 +246,16 @@ impl Store {
 
     pub(crate) async fn close(&self) {
         match self {
-            Self::Sqlite { pool, .. } => pool.close().await,
+            Self::Sqlite(readers) => readers.close().await,
             Self::Postgres { pool, .. } => pool.close().await,
         }
     }
 }
 
-fn sqlite_options(url: &str) -> Result<SqliteConnectOptions> {
-    let options = SqliteConnectOptions::from_str(url)?;
-    Ok(options
-        .create_if_missing(true)
-        .statement_cache_capacity(PREPARED)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal)
-        .busy_timeout(BUSY)
-        .foreign_keys(true)
-        .page_size(PAGE)
-        .pragma("wal_autocheckpoint", "0")
-        // Freed pages are overwritten: a destroyed key is gone from the file.
-        .pragma("secure_delete", "FAST"))
-}
-
 impl Link {
     /// Reads a file that may not be written to.
     pub(crate) async fn file(path: &Path) -> Result<Self> {
-        let options = SqliteConnectOptions::new().filename(path).read_only(true);
-        Ok(Self::Sqlite(SqliteConnection::connect_with(&options).await?))
+        Ok(Self::Sqlite(Sqlite::read_only(path.to_owned()).await?))
     }
 
     pub(crate) fn dialect(&self) -> &'static Dialect {
@@ -284,8 +269,8 @@ impl Link {
     pub(crate) async fn run(&mut self, sql: impl SqlSafeStr, args: Vec<Value>) -> Result<u64> {
         let sql = sql.into_sql_str();
         Ok(match self {
-            Self::Sqlite(link) => bind_sqlite(sqlx::query(sql), args).execute(link).await?.rows_affected(),
-            Self::Postgres(link) => bind_postgres(sqlx::query(sql), args).execute(&mut **link).await?.rows_affected(),
+            Self::Sqlite(link) => link.run(vec![(sql.as_str().to_owned(), args)]).await?,
+            Self::Postgres(link) => bind(sqlx::query(sql), args).execute(&mut **link).await?.rows_affected(),
         })
     }
 
@@ -294,11 +279,11 @@ impl Link {
         let sql = sql.into_sql_str();
         Ok(match self {
             Self::Sqlite(link) => {
-                let rows = bind_sqlite(sqlx::query(sql), args).fetch_all(link).await?;
+                let rows = link.rows((sql.as_str().to_owned(), args)).await?;
                 rows.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres(link) => {
-                let rows = bind_postgres(sqlx::query(sql), args).fetch_all(&mut **link).await?;
+                let rows = bind(sqlx::query(sql), args).fetch_all(&mut **link).await?;
                 rows.into_iter().map(Row::Postgres).collect()
             }
         })
@@ -322,24 +307,30 @@ impl Link {
         self.rows("PRAGMA data_version", vec![]).await?.first().map(|row| row.int(0)).transpose()
     }
 
-    /// Begins a transaction, makes sure that nobody else wrote since, runs statements and commits.
-    pub(crate) async fn transact(&mut self, guard: Text, statements: Vec<Text>) -> Result<()> {
-        let begin = (self.dialect().begin.to_owned(), vec![]);
-        self.commit_with([begin, guard].into_iter().chain(statements).collect()).await
+    /// Runs statements as a transaction without waiting for anybody. If that cannot be, nothing was done: `false`.
+    pub(crate) fn at_once(&mut self, statements: &[Text]) -> bool {
+        let Self::Sqlite(link) = self else { return false };
+        let done = link.at_once(SQLITE.begin, statements);
+        if let Err(error) = &done {
+            tracing::debug!(%error, "once more, with waiting");
+        }
+        done.is_ok()
     }
 
     /// Runs statements one after the other and commits.
-    pub(crate) async fn commit_with(&mut self, statements: Vec<Text>) -> Result<()> {
-        let values: usize = statements.iter().map(|(_, args)| args.len()).sum();
-        if matches!(self, Self::Sqlite(_)) && values <= FEW {
-            let (sql, args) = joined(statements.into_iter().chain([("COMMIT".to_owned(), vec![])]));
-            return self.run(built(sql), args).await.map(drop);
+    pub(crate) async fn commit_with(&mut self, mut statements: Vec<Text>) -> Result<()> {
+        match self {
+            Self::Sqlite(link) => {
+                statements.push(("COMMIT".to_owned(), vec![]));
+                link.run(statements).await.map(drop)
+            }
+            Self::Postgres(link) => {
+                for (sql, args) in statements {
+                    bind(sqlx::query(built(sql)), args).execute(&mut **link).await?;
+                }
+                self.commit().await
+            }
         }
-        for (sql, args) in statements {
-            let sql = if matches!(self, Self::Sqlite(_)) { positional(&sql).unwrap_or(sql) } else { sql };
-            self.run(built(sql), args).await?;
-        }
-        self.commit().await
     }
 
     /// Begins a transaction that reads one state of all tables, whatever is written meanwhile.
@@ -353,11 +344,10 @@ impl Link {
 
     /// Ends the connection, once all it did is done.
     pub(crate) async fn close(self) -> Result<()> {
-        let closed = match self {
+        match self {
             Self::Sqlite(link) => link.close().await,
-            Self::Postgres(link) => link.close().await,
-        };
-        Ok(closed?)
+            Self::Postgres(link) => Ok(link.close().await?),
+        }
     }
 
     /// Gives a transaction up; that there is none is no error.
@@ -369,54 +359,9 @@ impl Link {
 /// SQL that was put together here, and its arguments.
 pub(crate) type Text = (String, Vec<Value>);
 
-/// Statements as one text for SQLite; the arguments of all of them are numbered together.
-fn joined(statements: impl IntoIterator<Item = Text>) -> Text {
-    let (mut sql, mut args) = (String::new(), Vec::new());
-    for (text, mut values) in statements {
-        renumbered(&text, |n, sql| _ = write!(sql, "${}", n + args.len()), &mut sql);
-        sql.push(';');
-        args.append(&mut values);
-    }
-    (sql, args)
-}
-
-/// `?` for `$1`, `$2` and so on if they stand in this order: SQLite looks for numbered arguments in a list, one by one.
-fn positional(sql: &str) -> Option<String> {
-    let (mut text, mut seen, mut ordered) = (String::with_capacity(sql.len()), 0, true);
-    let number = |n: usize, text: &mut String| {
-        seen += 1;
-        ordered &= n == seen;
-        text.push('?');
-    };
-    renumbered(sql, number, &mut text);
-    ordered.then_some(text)
-}
-
-/// Copies a statement, with something else for the numbers of its arguments.
-fn renumbered(sql: &str, mut number: impl FnMut(usize, &mut String), into: &mut String) {
-    let mut parts = sql.split('$');
-    into.push_str(parts.next().unwrap_or_default());
-    for part in parts {
-        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
-        let (n, rest) = part.split_at(digits);
-        number(n.parse().unwrap_or_default(), into);
-        into.push_str(rest);
-    }
-}
-
-type SqliteQuery<'q> = Query<'q, Sqlite, <Sqlite as sqlx::Database>::Arguments>;
 type PostgresQuery<'q> = Query<'q, Postgres, <Postgres as sqlx::Database>::Arguments>;
 
-fn bind_sqlite(query: SqliteQuery<'_>, args: Vec<Value>) -> SqliteQuery<'_> {
-    args.into_iter().fold(query, |query, arg| match arg {
-        Value::Int(value) => query.bind(value),
-        Value::Maybe(value) => query.bind(value),
-        Value::Text(value) => query.bind(value),
-        Value::Blob(value) => query.bind(value),
-    })
-}
-
-fn bind_postgres(query: PostgresQuery<'_>, args: Vec<Value>) -> PostgresQuery<'_> {
+fn bind(query: PostgresQuery<'_>, args: Vec<Value>) -> PostgresQuery<'_> {
     args.into_iter().fold(query, |query, arg| match arg {
         Value::Int(value) => query.bind(value),
         Value::Maybe(value) => query.bind(value),
@@ -444,18 +389,4 @@ pub(crate) fn placeholders(rows: usize, columns: usize) -> String {
 /// SQL that was put together here: of names and placeholders, never of values.
 pub(crate) fn built(sql: String) -> SqlStr {
     AssertSqlSafe(sql).into_sql_str()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arguments_are_numbered_anew() {
-        let text = |sql: &str, args: &[i64]| (sql.to_owned(), args.iter().map(|n| Value::Int(*n)).collect());
-        let (sql, args) = joined([text("BEGIN", &[]), text("A $1 B $2", &[1, 2]), text("C $2 D $1 E $1", &[3, 4])]);
-        assert_eq!((&*sql, args.len()), ("BEGIN;A $1 B $2;C $4 D $3 E $3;", 4));
-        assert_eq!(positional("INSERT ($1,$2),($3)").as_deref(), Some("INSERT (?,?),(?)"));
-        assert_eq!(positional("a = $1 OR b = $1"), None);
-    }
 }

@@ -173,13 +173,16 @@ impl Writer {
     async fn run(&mut self, statements: Vec<Statement>) -> Result<u64> {
         let done = async {
             let link = connected(&mut self.link, &self.shared).await?;
-            link.begin().await?;
             if statements.len() > 1 {
                 // How many rows these change, nobody asks.
-                let texts = statements.into_iter().map(|(sql, args)| (sql.to_owned(), args));
-                link.commit_with(texts.collect()).await?;
+                let texts: Vec<_> = statements.into_iter().map(|(sql, args)| (sql.to_owned(), args)).collect();
+                if !link.at_once(&texts) {
+                    link.begin().await?;
+                    link.commit_with(texts).await?;
+                }
                 return Ok(0);
             }
+            link.begin().await?;
             let mut rows = 0;
             for (sql, args) in statements {
                 rows += link.run(sql, args).await?;
@@ -332,12 +335,9 @@ impl Writer {
             return Ok(None);
         }
         let mut rows = Rows::of(batch, Edge::clone(&self.edge), &self.subjects)?;
-        if let Err(error) = link.transact(guard, rows.statements(batch, &mut known.counters)).await {
-            tracing::debug!(%error, "not what the database was");
-            link.rollback().await;
-            return Ok(None);
-        }
-        Ok(Some(self.laid(rows, known)))
+        let mut statements = vec![guard];
+        statements.extend(rows.statements(batch, &mut known.counters));
+        Ok(link.at_once(&statements).then(|| self.laid(rows, known)))
     }
 
     /// Reads what others wrote and what the accounts have left, then writes a batch.

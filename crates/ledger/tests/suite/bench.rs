@@ -67,13 +67,13 @@ impl Bench {
 
     /// Does something to the store behind the ledger's back; how many rows it changed.
     pub(crate) async fn sql(&self, sql: &str) -> u64 {
-        let sql = sqlx::AssertSqlSafe(sql);
-        if self.url.starts_with("sqlite:") {
-            let mut link = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
-            let done = sqlx::query(sql).execute(&mut link).await.unwrap().rows_affected();
-            link.close().await.unwrap();
-            return done;
+        if let Some(path) = self.url.strip_prefix("sqlite:") {
+            let link = rusqlite::Connection::open(path).unwrap();
+            link.pragma_update(None, "foreign_keys", true).unwrap();
+            link.busy_timeout(Duration::from_secs(5)).unwrap();
+            return link.execute(sql, []).unwrap() as u64;
         }
+        let sql = sqlx::AssertSqlSafe(sql);
         let mut link = sqlx::PgConnection::connect(&self.url).await.unwrap();
         let done = sqlx::query(sql).execute(&mut link).await.unwrap().rows_affected();
         link.close().await.unwrap();
