@@ -142,18 +142,12 @@ impl Writer {
     /// One batch, and the command behind it that is no entry.
     async fn round(&mut self, first: Command) -> Option<oneshot::Sender<()>> {
         let mut batch = Vec::new();
-        let mut next = Some(first);
-        let other = loop {
-            match next.take() {
-                Some(Command::Write(write)) => batch.push(*write),
-                Some(other) => break Some(other),
-                None => break None,
-            }
-            if batch.len() == BATCH {
-                break None;
-            }
-            next = self.queue.try_recv().ok();
-        };
+        let mut other = self.gather(Some(first), &mut batch);
+        if other.is_none() && batch.len() > 1 {
+            // Who else is about to write comes along: the more there is to do the larger the batches.
+            tokio::task::yield_now().await;
+            other = self.gather(None, &mut batch);
+        }
         self.shared.waiting.fetch_sub(batch.len(), std::sync::atomic::Ordering::Relaxed);
         self.write(batch).await;
         match other? {
@@ -168,6 +162,18 @@ impl Writer {
             }
             Command::Write(_) => None,
         }
+    }
+
+    /// Takes entries that wait into a batch, as far as the first command that is none.
+    fn gather(&mut self, first: Option<Command>, batch: &mut Vec<Write>) -> Option<Command> {
+        let mut next = first;
+        while batch.len() < BATCH {
+            match next.take().or_else(|| self.queue.try_recv().ok())? {
+                Command::Write(write) => batch.push(*write),
+                other => return Some(other),
+            }
+        }
+        None
     }
 
     async fn run(&mut self, statements: Vec<Statement>) -> Result<u64> {
