@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The most rows in one statement. Every number of them is a statement of its own that stays prepared.
-pub(crate) const CHUNK: usize = 64;
+pub(crate) const CHUNK: usize = 32;
 
 /// The ids and keys of persons.
 pub(crate) type Subjects = HashMap<Person, (String, SubjectKey)>;

@@ -60,18 +60,13 @@ impl Sqlite {
     pub(crate) fn at_once(&mut self, begin: &str, statements: &[Text]) -> Result<()> {
         let link = self.0.as_mut().ok_or_else(lost)?.get_mut();
         link.busy_timeout(Duration::ZERO)?;
-        let done = link
-            .prepare_cached(begin)?
-            .execute([])
-            .map_err(Error::from)
-            .and_then(|_| statements.iter().try_for_each(|statement| run(link, statement).map(drop)))
-            .and_then(|()| Ok(link.prepare_cached("COMMIT")?.execute([])?));
+        let done = transaction(link, begin, statements);
         if done.is_err() {
             // SQLite may have done so by itself.
             let _ = link.execute_batch("ROLLBACK");
         }
         link.busy_timeout(BUSY)?;
-        done.map(drop)
+        done
     }
 
     /// Ends the connection.
@@ -132,7 +127,11 @@ impl Readers {
         self.free.close();
         let idle = std::mem::take(&mut *self.idle.lock());
         // The last connection to a database copies its log.
-        let _ = blocking(move || Ok(drop(idle))).await;
+        let closed =
+            blocking(move || idle.into_iter().try_for_each(|link| Ok(link.close().map_err(|(_, error)| error)?)));
+        if let Err(error) = closed.await {
+            tracing::warn!(%error, "a connection for reading was not closed cleanly");
+        }
     }
 }
 
@@ -147,6 +146,15 @@ fn open(path: &Path) -> Result<Connection> {
          PRAGMA wal_autocheckpoint = 0; PRAGMA secure_delete = FAST"
     ))?;
     Ok(link)
+}
+
+fn transaction(link: &Connection, begin: &str, statements: &[Text]) -> Result<()> {
+    link.prepare_cached(begin)?.execute([])?;
+    for statement in statements {
+        run(link, statement)?;
+    }
+    link.prepare_cached("COMMIT")?.execute([])?;
+    Ok(())
 }
 
 fn run(link: &Connection, (sql, args): &Text) -> Result<u64> {

@@ -29,7 +29,7 @@ use crate::{
 /// How long a connection to a server may take.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Statements that stay prepared: rows for each table in every number up to a statement's most, and all others.
-pub(crate) const PREPARED: usize = 512;
+pub(crate) const PREPARED: usize = 256;
 /// Connections for reading.
 pub(crate) const READERS: u32 = 4;
 
@@ -185,7 +185,7 @@ fn unlike<T>(column: usize, wanted: &str, found: Option<&Cell>) -> Result<T> {
 #[derive(Debug, Clone)]
 pub(crate) enum Store {
     Sqlite(Arc<Readers>),
-    Postgres { pool: PgPool, options: PgConnectOptions },
+    Postgres { pool: PgPool, options: Box<PgConnectOptions> },
 }
 
 /// One connection, for whoever needs transactions.
@@ -208,7 +208,7 @@ impl Store {
             let options = PgConnectOptions::from_str(url)?;
             let options = options.application_name("tessera").statement_cache_capacity(PREPARED);
             let readers = PgPoolOptions::new().max_connections(READERS).acquire_timeout(CONNECT);
-            Self::Postgres { pool: readers.connect_lazy_with(options.clone()), options }
+            Self::Postgres { pool: readers.connect_lazy_with(options.clone()), options: Box::new(options) }
         } else {
             return Err(Error::Settings(format!("{url}: a ledger lives at sqlite:PATH or postgres://HOST/DATABASE")));
         };
