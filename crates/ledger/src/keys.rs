@@ -178,8 +178,8 @@ pub(crate) struct Cache {
 struct Stored {
     key: Arc<ApiKey>,
     hash: Vec<u8>,
-    /// When it was last used here, 0 if not.
-    used: AtomicI64,
+    /// When it was last used here, 0 if not; the same for as long as this process knows the key.
+    used: Arc<AtomicI64>,
 }
 
 impl Stored {
@@ -196,13 +196,16 @@ impl Cache {
         if version <= self.version.load(Ordering::Acquire) {
             return Ok(());
         }
-        let before = self.known.load();
-        let keep = |read: Read| {
-            let used = before.get(&read.key.id).and_then(Stored::used).unwrap_or_default();
-            (read.key.id.clone(), Stored { key: Arc::new(read.key), hash: read.hash, used: used.into() })
-        };
-        let known = read(store).await?.into_iter().map(keep).collect();
-        self.known.store(Arc::new(known));
+        let found = read(store).await?;
+        // Another refresh may have come first, and requests go on meanwhile.
+        self.known.rcu(|before| {
+            let keep = |read: &Read| {
+                let id = &read.key.id;
+                let used = before.get(id).map_or_else(Arc::default, |stored| stored.used.clone());
+                (id.clone(), Stored { key: Arc::new(read.key.clone()), hash: read.hash.clone(), used })
+            };
+            found.iter().map(keep).collect::<HashMap<_, _>>()
+        });
         self.version.store(version, Ordering::Release);
         Ok(())
     }

@@ -2,8 +2,11 @@
 //!
 //! Requests wait in a queue; the writer takes all that wait, up to [`BATCH`], and writes them in one transaction: entries get their places,
 //! contents are sealed, holds are checked against budgets and taken, charges and counters are written. Either all of it is there or nothing,
-//! and nobody is answered before the commit. While a commit runs the next batch gathers, so the more there is to do the less each request
-//! costs.
+//! and nobody is answered before the commit. Behind more than one, whatever else is ready runs first and comes along: the more there is to
+//! do the larger the batches, and the less each request costs.
+//!
+//! As long as nobody else changes an SQLite database, all that a transaction would have to read is [known](crate::known), and it runs where it
+//! stands; else, and on PostgreSQL, the writer waits for what it reads and for the commit.
 //!
 //! When a transaction fails its outcome may be unknown (a connection that broke during the commit). The writer then opens a new connection,
 //! asks which of the entries are there, and writes the rest once more. If that fails too, requests that were to begin are refused; those
