@@ -3,7 +3,7 @@
 //! A transaction of the log reads before it writes: entries of other gateways, and the counters of the accounts it charges. SQLite counts what
 //! other connections changed (`PRAGMA data_version`), and as long as that number stands still both are what this writer left there. It
 //! then writes without reading, in one call to SQLite's thread instead of two, and the transaction itself makes sure of the number: its
-//! [guard](Dialect::guard) is a statement that fails if it is another one. PostgreSQL has no such number, so nothing is kept.
+//! [guard](crate::store::Dialect::guard) is a statement that fails if it is another one. PostgreSQL has no such number, so nothing is kept.
 
 use std::collections::BTreeSet;
 
