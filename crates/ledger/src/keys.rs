@@ -172,6 +172,7 @@ impl Keys {
 pub(crate) struct Cache {
     known: ArcSwap<HashMap<String, Stored>>,
     version: AtomicU64,
+    refreshing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -191,21 +192,20 @@ impl Stored {
 impl Cache {
     /// Reads the keys again if one changed.
     pub(crate) async fn refresh(&self, store: &Store) -> Result<()> {
+        // One at a time: who read earlier must not put back what was revoked since.
+        let _alone = self.refreshing.lock().await;
         let rows = store.rows("SELECT COALESCE(MAX(version), 0) FROM keys", vec![]).await?;
         let version = rows.first().map_or(Ok(0), |row| row.count(0))?;
         if version <= self.version.load(Ordering::Acquire) {
             return Ok(());
         }
-        let found = read(store).await?;
-        // Another refresh may have come first, and requests go on meanwhile.
-        self.known.rcu(|before| {
-            let keep = |read: &Read| {
-                let id = &read.key.id;
-                let used = before.get(id).map_or_else(Arc::default, |stored| stored.used.clone());
-                (id.clone(), Stored { key: Arc::new(read.key.clone()), hash: read.hash.clone(), used })
-            };
-            found.iter().map(keep).collect::<HashMap<_, _>>()
-        });
+        let before = self.known.load();
+        let keep = |read: Read| {
+            let used = before.get(&read.key.id).map_or_else(Arc::default, |stored| stored.used.clone());
+            (read.key.id.clone(), Stored { key: Arc::new(read.key), hash: read.hash, used })
+        };
+        let known = read(store).await?.into_iter().map(keep).collect();
+        self.known.store(Arc::new(known));
         self.version.store(version, Ordering::Release);
         Ok(())
     }

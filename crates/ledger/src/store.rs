@@ -200,6 +200,9 @@ impl Store {
     pub(crate) async fn open(url: &str) -> Result<Self> {
         let store = if let Some(path) = url.strip_prefix("sqlite:") {
             let path = Path::new(path.strip_prefix("//").unwrap_or(path));
+            if url.contains('?') || path == Path::new(":memory:") {
+                return Err(Error::Settings(format!("{url}: a ledger lives in a file, sqlite:PATH, without options")));
+            }
             if let Some(directory) = path.parent() {
                 std::fs::create_dir_all(directory).map_err(|error| Error::file(directory, &error))?;
             }

@@ -65,3 +65,12 @@ fn postgres() {
         bench::run(|| case(bench));
     }
 }
+
+#[tokio::test]
+async fn a_ledger_lives_in_a_file() {
+    for url in ["sqlite::memory:", "sqlite:ledger.db?mode=ro", "mysql://localhost/ledger"] {
+        let settings = ledger::Settings::new(url, "keys/ledger.key");
+        let error = ledger::Ledger::open(settings).await.unwrap_err();
+        assert!(matches!(error, ledger::Error::Settings(_)) && error.to_string().contains("lives"), "{url}: {error}");
+    }
+}
