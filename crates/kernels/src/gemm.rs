@@ -33,6 +33,10 @@ const RIGHT_PANELS: usize = 8;
 const TASKS_PER_THREAD: usize = 4;
 /// Vectors that a task packs. Of columns they share the cache lines and pages of every row.
 const PACKED: usize = 256;
+/// Steps of a vector that are read before they are turned.
+const READ: usize = 128;
+/// Rows are asked for so many steps before they are packed.
+const AHEAD: usize = 8;
 /// Alignment of panels, in numbers: a cache line.
 const LINE: usize = 16;
 
@@ -86,7 +90,7 @@ impl<'a> Vectors<'a> {
 /// Vectors packed for products, `W` side by side. The buffer is kept for the next ones.
 #[derive(Debug, Default)]
 pub struct Panels<const W: usize> {
-    /// `[panel][step][W]`; of bf16 a number holds the bits of a pair.
+    /// `[panel][step][W]`, with a line behind every panel; of bf16 a number holds the bits of a pair.
     words: Vec<f32>,
     /// Where the first cache line begins.
     start: usize,
@@ -104,7 +108,7 @@ impl<const W: usize> Panels<W> {
     /// Packs vectors, over all threads.
     pub fn pack(&mut self, dev: &Device, precision: Precision, vectors: Vectors<'_>) -> &Self {
         (self.precision, self.count, self.len) = (precision, vectors.count, vectors.len);
-        let size = self.steps() * W;
+        let (size, steps) = (self.size(), self.steps());
         let needed = self.panels() * size;
         if self.words.len() < needed + LINE {
             self.words.resize(needed + LINE, 0.0);
@@ -115,7 +119,7 @@ impl<const W: usize> Panels<W> {
         dev.run(panels.div_ceil(each), &|task| {
             let (first, last) = (task * each, panels.min((task + 1) * each));
             let words = words.part(first * size, (last - first) * size);
-            dispatch(dev.isa(), Pack::<W> { vectors, precision, first: first * W, words, size });
+            dispatch(dev.isa(), Pack::<W> { vectors, precision, first: first * W, words, steps });
         });
         self
     }
@@ -130,6 +134,11 @@ impl<const W: usize> Panels<W> {
         self.len.div_ceil(self.precision.numbers())
     }
 
+    /// Numbers of a panel. Steps of neighbouring panels, which are written together, must not fall into the same few lines of the cache.
+    fn size(&self) -> usize {
+        self.steps() * W + LINE
+    }
+
     fn panels(&self) -> usize {
         self.count.div_ceil(W)
     }
@@ -137,7 +146,7 @@ impl<const W: usize> Panels<W> {
     /// Some steps of a panel.
     #[inline(always)]
     fn block(&self, panel: usize, steps: &Range<usize>) -> &[f32] {
-        &self.words[self.start + (panel * self.steps() + steps.start) * W..][..steps.len() * W]
+        &self.words[self.start + panel * self.size() + steps.start * W..][..steps.len() * W]
     }
 }
 
@@ -190,6 +199,9 @@ impl Plan {
     }
 }
 
+/// Some steps of sixteen vectors.
+type Lines = [[[f32; LANES]; READ / LANES]; LANES];
+
 /// Packs some panels.
 struct Pack<'a, const W: usize> {
     vectors: Vectors<'a>,
@@ -197,8 +209,7 @@ struct Pack<'a, const W: usize> {
     /// Their first vector.
     first: usize,
     words: &'a mut [f32],
-    /// Numbers of a panel.
-    size: usize,
+    steps: usize,
 }
 
 impl<const W: usize> Kernel for Pack<'_, W> {
@@ -212,58 +223,83 @@ impl<const W: usize> Kernel for Pack<'_, W> {
 impl<const W: usize> Pack<'_, W> {
     /// Neighbours lie side by side already: step by step, all panels.
     #[inline(always)]
-    fn columns<S: Simd>(self, s: S) {
+    fn columns<S: Simd>(mut self, s: S) {
         let Vectors { data, count, len, .. } = self.vectors;
-        let numbers = self.precision.numbers();
-        for step in 0..self.size / W {
-            let row = |i: usize| if i < len { &data[i * count..][self.first..count] } else { &[] };
-            let (low, high) = (row(step * numbers), row(step * numbers + 1));
-            for (panel, words) in self.words.chunks_exact_mut(self.size).enumerate() {
-                for (at, words) in words[step * W..][..W].chunks_mut(LANES).enumerate() {
-                    let load = |row: &[f32]| s.load_part(within(row, panel * W + at * LANES, words.len()));
-                    let word = match self.precision {
-                        Precision::F32 => load(low),
-                        Precision::F16 => s.round_f16(load(low)),
-                        Precision::Bf16 => s.as_float(s.pair_bf16(load(low), load(high))),
-                    };
-                    s.store_part(word, words);
+        let (numbers, vectors) = (self.precision.numbers(), self.vectors());
+        let part = self.first..count.min(self.first + vectors);
+        let row = |i: usize| if i < len { &data[i * count..][part.clone()] } else { &[] };
+        for step in 0..self.steps {
+            for far in (step + AHEAD) * numbers..(step + AHEAD + 1) * numbers {
+                for line in row(far).chunks(LINE) {
+                    s.prefetch(std::array::from_ref(&line[0]));
                 }
+            }
+            let (low, high) = (row(step * numbers), row(step * numbers + 1));
+            for vector in (0..vectors).step_by(LANES) {
+                let load = |row: &[f32]| s.load_part(within(row, vector, LANES));
+                let line = match self.precision {
+                    Precision::F32 => load(low),
+                    Precision::F16 => s.round_f16(load(low)),
+                    Precision::Bf16 => s.as_float(s.pair_bf16(load(low), load(high))),
+                };
+                self.put(s, vector, step, line);
             }
         }
     }
 
-    /// Sixteen steps of sixteen vectors at a time, turned in registers.
+    /// Sixteen vectors at a time: each read in its order, then sixteen steps of all turned in registers.
     #[inline(always)]
     fn rows<S: Simd>(mut self, s: S) {
-        let steps = self.size / W;
-        for vector in (0..self.words.len() / steps.max(1)).step_by(LANES) {
-            for step in (0..steps).step_by(LANES) {
-                let lines = transpose(s, self.lines(s, vector, step));
-                for (step, line) in (step..steps).zip(lines) {
-                    self.put(s, vector, step, line);
+        let steps = self.steps;
+        let mut lines: Lines = [[[0.0; LANES]; READ / LANES]; LANES];
+        for vector in (0..self.vectors()).step_by(LANES) {
+            for first in (0..steps).step_by(READ) {
+                self.read(s, vector, first, &mut lines);
+                for (at, step) in (first..steps).step_by(LANES).take(READ / LANES).enumerate() {
+                    let mut block = [s.splat(0.0); LANES];
+                    for (line, vector) in block.iter_mut().zip(&lines) {
+                        *line = s.load(&vector[at]);
+                    }
+                    for (step, line) in (step..steps).zip(transpose(s, block)) {
+                        self.put(s, vector, step, line);
+                    }
                 }
             }
         }
     }
 
-    /// Sixteen steps of each of sixteen vectors, both counted from this task's first on.
+    /// Steps of sixteen vectors, counted from this task's first on; asks for what is read next.
     #[inline(always)]
-    fn lines<S: Simd>(&self, s: S, vector: usize, step: usize) -> [S::F; LANES] {
-        let Vectors { data, count, len, .. } = self.vectors;
-        let numbers = self.precision.numbers();
-        let columns = step * numbers..len.min((step + LANES) * numbers);
-        let first = self.first + vector;
-        let mut lines = [s.splat(0.0); LANES];
-        for (line, vector) in lines.iter_mut().zip(first..count) {
-            *line = steps_of(s, self.precision, &data[vector * len..][columns.clone()]);
+    fn read<S: Simd>(&self, s: S, vector: usize, first: usize, lines: &mut Lines) {
+        let next = if first + READ < self.steps { (vector, first + READ) } else { (vector + LANES, 0) };
+        for (i, lines) in lines.iter_mut().enumerate() {
+            for line in self.part(next.0 + i, next.1, READ).chunks(LINE) {
+                s.prefetch(std::array::from_ref(&line[0]));
+            }
+            for (at, line) in lines.iter_mut().enumerate() {
+                s.store(steps_of(s, self.precision, self.part(vector + i, first + at * LANES, LANES)), line);
+            }
         }
-        lines
+    }
+
+    /// The numbers of some steps of a vector, as far as it has them.
+    #[inline(always)]
+    fn part(&self, vector: usize, first: usize, steps: usize) -> &[f32] {
+        let Vectors { data, count, len, .. } = self.vectors;
+        let (vector, numbers) = (self.first + vector, self.precision.numbers());
+        let whole = if vector < count { &data[vector * len..][..len] } else { &[] };
+        within(whole, first * numbers, steps * numbers)
+    }
+
+    /// Vectors there is room for.
+    fn vectors(&self) -> usize {
+        self.words.len() / (self.steps * W + LINE) * W
     }
 
     /// One step of sixteen vectors, which are half of a panel or two.
     #[inline(always)]
     fn put<S: Simd>(&mut self, s: S, vector: usize, step: usize, line: S::F) {
-        let at = |vector: usize| vector / W * self.size + step * W + vector % W;
+        let at = |vector: usize| vector / W * (self.steps * W + LINE) + step * W + vector % W;
         if W >= LANES {
             return s.store_part(line, &mut self.words[at(vector)..][..LANES]);
         }
@@ -351,6 +387,9 @@ impl<P: Step> Kernel for (P, Block<'_>) {
                 let b = block.right.block(right, &part);
                 for left in block.left_panels.clone() {
                     let a = block.left.block(left, &part);
+                    if left + 1 < block.left_panels.end {
+                        block.ask(s, (left + 1, right));
+                    }
                     block.tile(s, step, (a, b), (left, right), onto);
                 }
             }
@@ -365,35 +404,61 @@ impl Block<'_> {
         &self,
         s: S,
         step: impl Step,
-        (a, b): (&[f32], &[f32]),
+        operands: (&[f32], &[f32]),
         (left, right): (usize, usize),
         onto: bool,
     ) {
         let (row, column) = (left * LEFT, right * RIGHT);
         let (rows, columns) = (LEFT.min(self.left.count - row), RIGHT.min(self.right.count - column));
         let out = |i: usize| self.out.part((row + i) * self.right.count + column, columns);
-        let mut sums = [[s.splat(0.0); RIGHT / LANES]; LEFT];
+        if (rows, columns) == (LEFT, RIGHT) {
+            let whole = std::array::from_fn(|i| &mut out(i).as_chunks_mut().0[0]);
+            return multiply(s, step, operands, whole, onto);
+        }
+        // Loads and stores of parts want so many registers that sums of whole tiles would not stay in theirs.
+        let mut sums = [[0.0; RIGHT]; LEFT];
         if onto {
-            for (i, sums) in sums.iter_mut().enumerate().take(rows) {
-                for (sum, out) in sums.iter_mut().zip(out(i).chunks(LANES)) {
-                    *sum = s.load_part(out);
-                }
+            sums.iter_mut().zip(0..rows).for_each(|(sums, i)| sums[..columns].copy_from_slice(out(i)));
+        }
+        multiply(s, step, operands, sums.each_mut(), onto);
+        sums.iter().zip(0..rows).for_each(|(sums, i)| out(i).copy_from_slice(&sums[..columns]));
+    }
+
+    /// Asks for the sums of a tile of this task, as they are far away and its turn comes soon.
+    #[inline(always)]
+    fn ask<S: Simd>(&self, s: S, (left, right): (usize, usize)) {
+        for row in (left * LEFT..self.left.count).take(LEFT) {
+            for column in (right * RIGHT..self.right.count).step_by(LINE).take(RIGHT / LINE) {
+                s.prefetch(std::array::from_ref(&self.out.part(row * self.right.count + column, 1)[0]));
             }
         }
-        for (a, b) in a.as_chunks::<LEFT>().0.iter().zip(b.as_chunks::<RIGHT>().0) {
-            let (b, _) = b.as_chunks::<LANES>();
-            let b = [s.load(&b[0]), s.load(&b[1])];
-            for (sums, a) in sums.iter_mut().zip(a) {
-                let a = s.splat(*a);
-                for (sum, b) in sums.iter_mut().zip(b) {
-                    *sum = step.step(s, a, b, *sum);
-                }
+    }
+}
+
+/// A whole tile.
+#[inline(always)]
+fn multiply<S: Simd>(s: S, step: impl Step, (a, b): (&[f32], &[f32]), to: [&mut [f32; RIGHT]; LEFT], onto: bool) {
+    let mut sums = [[s.splat(0.0); RIGHT / LANES]; LEFT];
+    if onto {
+        for (sums, to) in sums.iter_mut().zip(&to) {
+            for (sum, to) in sums.iter_mut().zip(to.as_chunks::<LANES>().0) {
+                *sum = s.load(to);
             }
         }
-        for (i, sums) in sums.iter().enumerate().take(rows) {
-            for (sum, out) in sums.iter().zip(out(i).chunks_mut(LANES)) {
-                s.store_part(*sum, out);
+    }
+    for (a, b) in a.as_chunks::<LEFT>().0.iter().zip(b.as_chunks::<RIGHT>().0) {
+        let (b, _) = b.as_chunks::<LANES>();
+        let b = [s.load(&b[0]), s.load(&b[1])];
+        for (sums, a) in sums.iter_mut().zip(a) {
+            let a = s.splat(*a);
+            for (sum, b) in sums.iter_mut().zip(b) {
+                *sum = step.step(s, a, b, *sum);
             }
+        }
+    }
+    for (sums, to) in sums.iter().zip(to) {
+        for (sum, to) in sums.iter().zip(to.as_chunks_mut::<LANES>().0) {
+            s.store(*sum, to);
         }
     }
 }

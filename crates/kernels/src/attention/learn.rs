@@ -234,6 +234,16 @@ impl<'a> Head<'a> {
         self.branch.row(row) * self.stride + self.offset
     }
 
+    /// Asks for the rows of the block from `first` on, if there is one: they are far away.
+    #[inline(always)]
+    fn ask<S: Simd>(&self, s: S, first: usize) {
+        for row in (first..self.branch.len()).take(BLOCK) {
+            for line in self.row(row).chunks(LANES) {
+                s.prefetch(std::array::from_ref(&line[0]));
+            }
+        }
+    }
+
     /// Some rows from `first` on, turned; those that are missing are zero.
     #[inline(always)]
     fn turn<S: Simd>(&self, s: S, first: usize, rows: usize, to: &mut [f32]) {
@@ -324,23 +334,24 @@ impl<'a> Sequence<'a> {
         self.products(s, (k, q), (first_key, first_query), scores);
         let inside = first_key + BLOCK <= first_query + 1 && self.sees(first_query + BLOCK - 1, first_key);
         for (key, row) in scores.iter_mut().enumerate() {
-            let (lanes, _) = row.as_chunks_mut::<LANES>();
-            for lanes in lanes {
+            for (lanes, first) in row.as_chunks_mut::<LANES>().0.iter_mut().zip((first_query..).step_by(LANES)) {
                 let x = s.mul(s.load(lanes), s.splat(self.spec.scale));
                 let x = match self.spec.softcap {
                     Some(cap) => s.mul(s.splat(cap), tanh(s, s.mul(x, s.splat(1.0 / cap)))),
                     None => x,
                 };
-                s.store(x, lanes);
-            }
-            if !inside {
-                let unseen = |query: usize| !self.sees(first_query + query, first_key + key);
-                row.iter_mut()
-                    .enumerate()
-                    .filter(|(query, _)| unseen(*query))
-                    .for_each(|(_, x)| *x = f32::NEG_INFINITY);
+                let seen = if inside { !0 } else { self.seeing_lanes(first_key + key, first) };
+                s.store(s.select(s.mask(seen), x, s.splat(f32::NEG_INFINITY)), lanes);
             }
         }
+    }
+
+    /// Which of sixteen queries from `first` on see a key: a bit for each.
+    #[inline(always)]
+    fn seeing_lanes(&self, key: usize, first: usize) -> u16 {
+        let below = |query: usize| (1_u32 << query.saturating_sub(first).min(LANES)) - 1;
+        let end = self.spec.window.map_or(usize::MAX, |window| key + window);
+        (below(end) & !below(key)) as u16
     }
 }
 
@@ -368,12 +379,14 @@ impl Kernel for Forward<'_> {
         let mut out = block_of(spec);
         for first_key in (sequence.first_key(first)..first + count).step_by(BLOCK) {
             let keys = sequence.block(first_key);
+            v.ask(s, first_key);
             k.turn(s, first_key, keys, &mut turned);
+            k.ask(s, first_key + BLOCK);
             sequence.scores(s, (&turned, &q), (first_key, first), &mut scores);
             let shrink = softmax.take(s, &mut scores);
             out.chunks_exact_mut(dim).zip(shrink).for_each(|(row, shrink)| row.iter_mut().for_each(|x| *x *= shrink));
             let seen = |rows: Range<usize>| sequence.seen(&moved(&rows, first));
-            gather(s, &scores, v, (first_key..first_key + keys, seen), count, true, &mut out);
+            gather(s, &scores, v, (first_key..first_key + keys, seen), count, &mut out);
         }
         for (row, x) in out.chunks_exact(dim).enumerate().take(count) {
             let place = sequence.branch.row(first + row);
@@ -427,12 +440,13 @@ struct Backward<'a> {
     dv: &'a Shared<'a, f32>,
 }
 
-/// Operands of a block of queries, turned ([`block_of`]), with their rows' logarithms and deltas.
+/// A block of queries: operands, turned ([`block_of`]), their rows' logarithms and deltas, and what their gradient is so far.
 struct Queries {
     q: Vec<f32>,
     dout: Vec<f32>,
     log_sums: [f32; BLOCK],
     deltas: [f32; BLOCK],
+    dq: Vec<f32>,
 }
 
 /// A block of keys: operands, turned, and what their gradients are so far.
@@ -456,31 +470,37 @@ impl Kernel for Backward<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { sequence, kv_head, .. } = self;
-        let spec = sequence.spec;
-        let heads = kv_head * spec.group()..(kv_head + 1) * spec.group();
-        let (own, len) = (sequence.branch.positions(), sequence.branch.len());
-        heads.clone().for_each(|head| self.write(self.dq, (spec.heads, head), own.clone(), |_, row| row.fill(0.0)));
+        let (spec, own, len) = (sequence.spec, sequence.branch.positions(), sequence.branch.len());
         let block = || block_of(spec);
-        let mut queries = Queries { q: block(), dout: block(), log_sums: [0.0; BLOCK], deltas: [0.0; BLOCK] };
-        let mut keys = Keys { k: block(), v: block(), dk: block(), dv: block() };
-        let mut dq = block();
-        for first_key in (0..len).step_by(BLOCK) {
-            let rows = first_key..first_key + sequence.block(first_key);
-            sequence.key(sequence.x.k, kv_head).turn(s, first_key, rows.len(), &mut keys.k);
-            sequence.key(sequence.x.v, kv_head).turn(s, first_key, rows.len(), &mut keys.v);
-            keys.dk.fill(0.0);
-            keys.dv.fill(0.0);
-            for head in heads.clone() {
-                let seeing = |first: &usize| sequence.first_key(*first) <= first_key;
-                let behind = own.clone().step_by(BLOCK).skip_while(|first| first + BLOCK <= first_key);
-                for first in behind.take_while(seeing) {
-                    self.load(s, head, first, &mut queries);
-                    self.meet(s, (&mut keys, &queries), &mut dq, Pair { head, first_key, first });
+        let (k, v) = (sequence.key(sequence.x.k, kv_head), sequence.key(sequence.x.v, kv_head));
+        self.ask(s, kv_head * spec.group(), own.start);
+        let mut keys: Vec<Keys> = Vec::with_capacity(len.div_ceil(BLOCK));
+        for first in (0..len).step_by(BLOCK) {
+            let mut block = Keys { k: block(), v: block(), dk: block(), dv: block() };
+            v.ask(s, first);
+            k.turn(s, first, sequence.block(first), &mut block.k);
+            k.ask(s, first + BLOCK);
+            v.turn(s, first, sequence.block(first), &mut block.v);
+            keys.push(block);
+        }
+        let mut queries =
+            Queries { q: block(), dout: block(), log_sums: [0.0; BLOCK], deltas: [0.0; BLOCK], dq: block() };
+        for head in kv_head * spec.group()..(kv_head + 1) * spec.group() {
+            for first in own.clone().step_by(BLOCK) {
+                self.load(s, head, first, &mut queries);
+                self.ask(s, head, first + BLOCK);
+                let rows = first..first + sequence.block(first);
+                for first_key in (sequence.first_key(first)..rows.end).step_by(BLOCK) {
+                    self.meet(s, (&mut keys[first_key / BLOCK], &mut queries), Pair { head, first_key, first });
                 }
+                let copy = |i: usize, row: &mut [f32]| row.copy_from_slice(&queries.dq[i * row.len()..][..row.len()]);
+                self.write(self.dq, (spec.heads, head), rows, copy);
             }
-            let place = (spec.kv_heads, kv_head);
-            self.give(self.dk, place, rows.clone(), &keys.dk);
-            self.give(self.dv, place, rows, &keys.dv);
+        }
+        for (first, keys) in (0..len).step_by(BLOCK).zip(&keys) {
+            let rows = first..first + sequence.block(first);
+            self.give(self.dk, rows.clone(), &keys.dk);
+            self.give(self.dv, rows, &keys.dv);
         }
     }
 }
@@ -503,7 +523,8 @@ impl Backward<'_> {
 
     /// Gradients of a block of keys: those of shared rows join what others gave.
     #[inline(always)]
-    fn give(&self, to: &Shared<'_, f32>, place: (usize, usize), rows: Range<usize>, sums: &[f32]) {
+    fn give(&self, to: &Shared<'_, f32>, rows: Range<usize>, sums: &[f32]) {
+        let place = (self.sequence.spec.kv_heads, self.kv_head);
         let (first, shared) = (rows.start, self.sequence.branch.shared.len());
         self.write(to, place, rows, |i, row| {
             let sums = &sums[i * row.len()..][..row.len()];
@@ -525,37 +546,43 @@ impl Backward<'_> {
         // A row that is not there has weights of zero.
         queries.log_sums.fill(f32::INFINITY);
         queries.deltas.fill(0.0);
+        queries.dq.fill(0.0);
         for row in 0..count {
             queries.log_sums[row] = self.done.log_sums[sequence.branch.row(first + row) * sequence.spec.heads + head];
             queries.deltas[row] = dot(s, dout.row(first + row), out.row(first + row));
         }
     }
 
+    /// Asks for what [`Backward::load`] reads of the block of queries from `first` on.
+    #[inline(always)]
+    fn ask<S: Simd>(&self, s: S, head: usize, first: usize) {
+        for data in [self.sequence.x.q, self.dout, self.done.out] {
+            self.sequence.query(data, head).ask(s, first);
+        }
+    }
+
     /// What a block of queries and a block of keys give each other.
     #[inline(always)]
-    fn meet<S: Simd>(&self, s: S, (keys, queries): (&mut Keys, &Queries), dq: &mut [f32], pair: Pair) {
+    fn meet<S: Simd>(&self, s: S, (keys, queries): (&mut Keys, &mut Queries), pair: Pair) {
         let (sequence, Pair { head, first_key, first }) = (&self.sequence, pair);
-        let (spec, dim) = (sequence.spec, sequence.spec.head_dim);
         let (key_rows, rows) = (sequence.block(first_key), sequence.block(first));
         let (mut p, mut ds) = (SCORES, SCORES);
         sequence.scores(s, (&keys.k, &queries.q), (first_key, first), &mut p);
         sequence.products(s, (&keys.v, &queries.dout), (first_key, first), &mut ds);
-        weigh(s, spec, queries, &mut p, &mut ds);
+        weigh(s, sequence.spec, queries, &mut p, &mut ds);
         let (k, q, dout) = (
             sequence.key(sequence.x.k, self.kv_head),
             sequence.query(sequence.x.q, head),
             sequence.query(self.dout, head),
         );
         let seen = |rows: Range<usize>| sequence.seen(&moved(&rows, first));
-        gather(s, &ds, k, (first_key..first_key + key_rows, seen), rows, false, dq);
-        let add = |i: usize, row: &mut [f32]| row.iter_mut().zip(&dq[i * dim..]).for_each(|(row, dq)| *row += dq);
-        self.write(self.dq, (spec.heads, head), first..first + rows, add);
+        gather(s, &ds, k, (first_key..first_key + key_rows, seen), rows, &mut queries.dq);
         let mut columns = SCORES;
         let seeing = |rows: Range<usize>| sequence.seeing(&moved(&rows, first_key));
         across(s, &p, &mut columns);
-        gather(s, &columns, dout, (first..first + rows, seeing), key_rows, true, &mut keys.dv);
+        gather(s, &columns, dout, (first..first + rows, seeing), key_rows, &mut keys.dv);
         across(s, &ds, &mut columns);
-        gather(s, &columns, q, (first..first + rows, seeing), key_rows, true, &mut keys.dk);
+        gather(s, &columns, q, (first..first + rows, seeing), key_rows, &mut keys.dk);
     }
 }
 
@@ -581,16 +608,14 @@ fn weigh<S: Simd>(s: S, spec: &AttentionSpec, queries: &Queries, p: &mut Scores,
     }
 }
 
-/// `sums[r] (+)= weights[t][r] x[t]` over some positions of a head: those that have a weight for some of these rows.
+/// `sums[r] += weights[t][r] x[t]` over some positions of a head: those that have a weight for some of these rows.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "weights and what they weigh, where from, where to")]
 fn gather<S: Simd>(
     s: S,
     weights: &Scores,
     x: Head<'_>,
     (from, some): (Range<usize>, impl Fn(Range<usize>) -> Range<usize>),
     rows: usize,
-    onto: bool,
     sums: &mut [f32],
 ) {
     let at = |t: usize| x.at(from.start + t);
@@ -599,7 +624,7 @@ fn gather<S: Simd>(
         let at = |position: usize| position.clamp(from.start, from.end) - from.start;
         at(some.start)..at(some.end)
     };
-    let product = Product { a: weights.as_flattened(), b: at, of: x.data, rows, columns: x.dim, onto };
+    let product = Product { a: weights.as_flattened(), b: at, of: x.data, rows, columns: x.dim, onto: true };
     product.write(s, steps, sums);
 }
 
@@ -611,10 +636,12 @@ fn moved(rows: &Range<usize>, first: usize) -> Range<usize> {
 
 #[inline(always)]
 fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut sum = s.splat(0.0);
-    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
-        sum = s.fma(s.load_part(a), s.load_part(b), sum);
+    for (a, b) in a.iter().zip(b) {
+        sum = s.fma(s.load(a), s.load(b), sum);
     }
+    sum = s.fma(s.load_part(a_rest), s.load_part(b_rest), sum);
     s.sum(sum)
 }
 
