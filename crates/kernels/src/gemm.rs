@@ -15,9 +15,10 @@
 
 use std::ops::Range;
 
-use crate::Device;
 use crate::linear::Shared;
+use crate::numbers::LINE;
 use crate::simd::{Kernel, LANES, Simd, dispatch, transpose};
+use crate::{Device, Numbers};
 
 /// Vectors of a left panel: rows of the result.
 const LEFT: usize = 8;
@@ -37,8 +38,6 @@ const PACKED: usize = 256;
 const READ: usize = 128;
 /// Rows are asked for so many steps before they are packed.
 const AHEAD: usize = 8;
-/// Alignment of panels, in numbers: a cache line.
-const LINE: usize = 16;
 
 /// In what numbers are multiplied. Sums are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -91,9 +90,7 @@ impl<'a> Vectors<'a> {
 #[derive(Debug, Default)]
 pub struct Panels<const W: usize> {
     /// `[panel][step][W]`, with a line behind every panel; of bf16 a number holds the bits of a pair.
-    words: Vec<f32>,
-    /// Where the first cache line begins.
-    start: usize,
+    words: Numbers,
     precision: Precision,
     count: usize,
     len: usize,
@@ -109,13 +106,9 @@ impl<const W: usize> Panels<W> {
     pub fn pack(&mut self, dev: &Device, precision: Precision, vectors: Vectors<'_>) -> &Self {
         (self.precision, self.count, self.len) = (precision, vectors.count, vectors.len);
         let (size, steps) = (self.size(), self.steps());
-        let needed = self.panels() * size;
-        if self.words.len() < needed + LINE {
-            self.words.resize(needed + LINE, 0.0);
-            self.start = self.words.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-        }
+        self.words.resize(self.panels() * size);
         let each = PACKED / W;
-        let (panels, words) = (self.panels(), Shared::new(&mut self.words[self.start..][..needed]));
+        let (panels, words) = (self.panels(), Shared::new(&mut self.words));
         dev.run(panels.div_ceil(each), &|task| {
             let (first, last) = (task * each, panels.min((task + 1) * each));
             let words = words.part(first * size, (last - first) * size);
@@ -126,7 +119,7 @@ impl<const W: usize> Panels<W> {
 
     /// Bytes that they take.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.words.as_slice())
+        self.words.bytes()
     }
 
     /// Steps of every vector.
@@ -146,7 +139,7 @@ impl<const W: usize> Panels<W> {
     /// Some steps of a panel.
     #[inline(always)]
     fn block(&self, panel: usize, steps: &Range<usize>) -> &[f32] {
-        &self.words[self.start + panel * self.size() + steps.start * W..][..steps.len() * W]
+        &self.words[panel * self.size() + steps.start * W..][..steps.len() * W]
     }
 }
 

@@ -86,6 +86,17 @@ pub fn add(dev: &Device, y: &mut [f32], x: &[f32]) {
     zip(dev, y, x, &Plus);
 }
 
+/// `y = x`.
+pub fn copy(dev: &Device, y: &mut [f32], x: &[f32]) {
+    assert_eq!(y.len(), x.len());
+    rows(dev, y, 1, |first, y| y.copy_from_slice(&x[first..][..y.len()]));
+}
+
+/// `y = 0`.
+pub fn zero(dev: &Device, y: &mut [f32]) {
+    rows(dev, y, 1, |_, y| y.fill(0.0));
+}
+
 /// Rows of an embedding: `y[i] = table[tokens[i]] * scale`.
 pub fn embed(dev: &Device, table: &[f32], tokens: &[u32], scale: f32, y: &mut [f32]) {
     let cols = y.len() / tokens.len().max(1);

@@ -30,6 +30,7 @@ pub mod machine;
 mod math;
 mod matrix;
 mod norm;
+mod numbers;
 mod optimize;
 mod parallel;
 mod rope;
@@ -50,13 +51,14 @@ pub use device::{Device, Isa};
 pub use error::Error;
 pub use gemm::{LeftPanels, Panels, Precision, RightPanels, Vectors, gemm};
 pub use learn::{
-    Distil, Divergence, Dropout, TEACHER_TOKENS, Teaching, activate_backward, add, cross_entropy, distil, dropout,
-    embed, embed_backward, gated_backward, gated_forward, rms_norm_backward, rms_norm_forward,
+    Distil, Divergence, Dropout, TEACHER_TOKENS, Teaching, activate_backward, add, copy, cross_entropy, distil,
+    dropout, embed, embed_backward, gated_backward, gated_forward, rms_norm_backward, rms_norm_forward, zero,
 };
 pub use linear::{Activations, Form, Linear, linear, linear_beside, linear_rows};
 pub use low_rank::{Beside, Factors, LowRank, MOST_RANKS};
 pub use matrix::Matrix;
 pub use norm::{layer_norm, rms_norm, rms_norm_add, rms_norm_in_place, rms_norm_to};
+pub use numbers::Numbers;
 pub use optimize::{AdamW, Muon, MuonRoom, blend, square_sum, square_sums};
 pub use rope::{RopeScaling, RopeSpec, RopeStyle, RopeTable, rope, rope_backward, unrope};
 pub use sample::{argmax, gumbel, gumbel_argmax, log_sum_exp, top_k};

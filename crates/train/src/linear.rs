@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use kernels::{Device, Dropout, LeftPanels, Precision, RightPanels, Vectors, add, dropout, gemm};
+use kernels::{Device, Dropout, LeftPanels, Numbers, Precision, RightPanels, Vectors, add, copy, dropout, gemm};
 use model::LinearLayer;
 
 use crate::{Kind, Params};
@@ -90,9 +90,9 @@ pub(crate) struct Scratch {
     /// Columns of what products read, for the gradients of their weights.
     seen: RightPanels,
     waist: LeftPanels,
-    low: Vec<f32>,
+    low: Numbers,
     /// An adapter's input with what is left out of it, or that input's gradient.
-    thinned: Vec<f32>,
+    thinned: Numbers,
     thin: LeftPanels,
 }
 
@@ -306,10 +306,10 @@ impl Adapter {
     }
 
     /// What the adapter sees of its input.
-    fn thin<'a>(&self, dev: &Device, input: &Input<'a>, thinned: &'a mut Vec<f32>) -> &'a [f32] {
+    fn thin<'a>(&self, dev: &Device, input: &Input<'a>, thinned: &'a mut Numbers) -> &'a [f32] {
         let Some(drop) = input.drop else { return input.x };
-        thinned.clear();
-        thinned.extend_from_slice(input.x);
+        thinned.resize(input.x.len());
+        copy(dev, thinned, input.x);
         dropout(dev, drop, self.inputs(), thinned);
         thinned
     }
@@ -325,7 +325,7 @@ impl Adapter {
     ) {
         let (outputs, inputs) = (self.b.len() / self.rank, self.inputs());
         let Scratch { left, right, seen, low: dlow, thinned, .. } = scratch;
-        dlow.resize(low.len(), 0.0);
+        dlow.resize(low.len());
         // `left` holds the rows of `dy` still.
         gemm(dev, left, &self.panels[B_COLUMNS], dlow, false);
         dlow.iter_mut().for_each(|x| *x *= self.scale);
@@ -339,7 +339,7 @@ impl Adapter {
         gemm(dev, left, seen, back.params.slope(&self.a), true);
         left.pack(dev, precision, Vectors::rows(dlow, self.rank));
         let Some(drop) = input.drop else { return gemm(dev, left, &self.panels[A_COLUMNS], back.dx, true) };
-        thinned.resize(back.dx.len(), 0.0);
+        thinned.resize(back.dx.len());
         gemm(dev, left, &self.panels[A_COLUMNS], thinned, false);
         dropout(dev, drop, inputs, thinned);
         add(dev, back.dx, thinned);

@@ -10,7 +10,9 @@ mod teach;
 use std::mem::take;
 use std::ops::Range;
 
-use kernels::{Device, Distil, Dropout, Precision, RopeTable, Vectors, cross_entropy, distil, embed, embed_backward};
+use kernels::{
+    Device, Distil, Dropout, Precision, RopeTable, Vectors, copy, cross_entropy, distil, embed, embed_backward, zero,
+};
 use model::{Model, ModelSpec, Weights};
 
 use crate::linear::{Back, HEAD, Input, Learned, Linear, Math};
@@ -184,8 +186,8 @@ impl Network {
         self.refresh_norms(0..self.params.values.len());
         if let Some(range) = &self.learned_embedding {
             // It is gone where it was spread.
-            self.embedding.clear();
-            self.embedding.extend_from_slice(&self.params.values[range.clone()]);
+            self.embedding.resize(range.len(), 0.0);
+            copy(dev, &mut self.embedding, &self.params.values[range.clone()]);
         }
     }
 
@@ -272,7 +274,7 @@ impl Network {
     fn learn_exit(&mut self, pass: Pass<'_>, exit: usize, share: f32) -> f64 {
         let after = pass.batch.exits.after[exit];
         let loss = self.head(pass, after, share).total;
-        self.clear_stream();
+        self.clear_stream(pass.math.dev);
         self.back(pass, self.tape.end(after));
         self.room.set_aside(exit, self.tape.role(0));
         loss
@@ -285,7 +287,7 @@ impl Network {
         let (batch, slot, width) = (pass.batch, self.tape.hidden(), self.spec.width);
         let rows = batch.tokens.len();
         let mut dhidden = self.room.lend_gradient(self.tape.role(slot), width);
-        dhidden.fill(0.0);
+        zero(pass.math.dev, &mut dhidden);
         let mut losses = Losses { rows: vec![0.0; rows], total: 0.0 };
         for portion in self.portions(batch) {
             self.logits(pass, &portion);
@@ -308,10 +310,11 @@ impl Network {
     fn logits(&mut self, pass: Pass<'_>, portion: &[usize]) {
         let (slot, width) = (self.tape.hidden(), self.spec.width);
         let mut hidden = take(&mut self.room.hidden);
-        hidden.clear();
-        portion.iter().for_each(|row| hidden.extend_from_slice(&self.room.value(slot)[row * width..][..width]));
+        hidden.resize(portion.len() * width);
+        let rows = hidden.chunks_exact_mut(width).zip(portion);
+        rows.for_each(|(to, row)| to.copy_from_slice(&self.room.value(slot)[row * width..][..width]));
         let Room { scratch, logits, .. } = &mut self.room;
-        logits.resize(portion.len() * self.spec.vocab, 0.0);
+        logits.resize(portion.len() * self.spec.vocab);
         scratch.left.pack(pass.math.dev, pass.math.precision, Vectors::rows(&hidden, width));
         self.head.forward(pass.math, &Input { x: &hidden, drop: None }, scratch, &mut [], false, logits);
         self.room.hidden = hidden;
@@ -350,7 +353,7 @@ impl Network {
 
     fn backward(&mut self, pass: Pass<'_>) {
         let (residual, layers) = (self.tape.role(0), self.tape.layers.len());
-        self.clear_stream();
+        self.clear_stream(pass.math.dev);
         self.back(pass, self.tape.end(layers));
         self.give_end(pass.math.dev);
         for layer in (0..layers).rev() {
@@ -374,10 +377,10 @@ impl Network {
     }
 
     /// Nothing has come back yet.
-    fn clear_stream(&mut self) {
+    fn clear_stream(&mut self, dev: &Device) {
         let residual = self.tape.role(0);
         let mut stream = self.room.lend_gradient(residual, self.spec.width);
-        stream.fill(0.0);
+        zero(dev, &mut stream);
         self.room.put_gradient(residual, stream);
     }
 

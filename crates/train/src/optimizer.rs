@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kernels::{AdamW, Device, Muon, MuonRoom, Precision, square_sum};
+use kernels::{AdamW, Device, Muon, MuonRoom, Precision, square_sum, zero};
 use serde::{Deserialize, Serialize};
 
 use crate::{Entry, Kind, Params};
@@ -100,7 +100,7 @@ impl Optimizer {
         if length.is_finite() {
             self.apply(dev, params, rate, (length, 1.0));
         }
-        params.gradient.fill(0.0);
+        zero(dev, &mut params.gradient);
         length
     }
 
@@ -112,7 +112,7 @@ impl Optimizer {
         for run in 0..self.runs.len() {
             self.run(dev, run, Stride { rate, scale }, params);
         }
-        params.gradient.fill(0.0);
+        zero(dev, &mut params.gradient);
     }
 
     fn run(&mut self, dev: &Device, run: usize, Stride { rate, scale }: Stride, params: &mut Params) {

@@ -1,8 +1,8 @@
 //! Operations backwards. What adds to the residual stream's gradient adds; every other slot has one reader, which overwrites.
 
 use kernels::{
-    Activation, Attention, AttentionGradient, AttentionSpec, activate_backward, attention_backward, dropout,
-    gated_backward, rms_norm_backward, rope_backward,
+    Activation, Attention, AttentionGradient, AttentionSpec, Numbers, activate_backward, attention_backward, copy,
+    dropout, gated_backward, rms_norm_backward, rope_backward, zero,
 };
 
 use super::{Network, Pass};
@@ -24,18 +24,18 @@ impl Network {
         }
     }
 
-    fn lend_back(&mut self, slot: Slot) -> Vec<f32> {
+    fn lend_back(&mut self, slot: Slot) -> Numbers {
         self.room.lend_gradient(self.tape.role(slot), self.tape.slots[slot].0)
     }
 
-    fn put_back(&mut self, slot: Slot, gradient: Vec<f32>) {
+    fn put_back(&mut self, slot: Slot, gradient: Numbers) {
         self.room.put_gradient(self.tape.role(slot), gradient);
     }
 
     fn norm_back(&mut self, pass: Pass<'_>, op: usize, (x, weight, y): (Slot, Weight, Slot)) {
         let mut dx = self.lend_back(x);
         if self.tape.role(x) != self.tape.role(0) {
-            dx.fill(0.0);
+            zero(pass.math.dev, &mut dx);
         }
         let (norm, room) = (&self.norms[weight], &self.room);
         let dweight = norm.learned.as_ref().map(|range| self.params.slope(range));
@@ -82,8 +82,8 @@ impl Network {
         self.see(pass, x, weight);
         if let Some(drop) = pass.drop_residual(op) {
             let mut block = std::mem::take(&mut self.room.block);
-            block.clear();
-            block.extend_from_slice(&dy);
+            block.resize(dy.len());
+            copy(pass.math.dev, &mut block, &dy);
             dropout(pass.math.dev, &drop, self.tape.slots[y].0, &mut block);
             self.product_back(pass, (x, weight), &block, &mut dx, false);
             self.room.block = block;
@@ -96,7 +96,7 @@ impl Network {
 
     fn add_back(&mut self, pass: Pass<'_>, op: usize, x: Slot, y: Slot) {
         let mut dx = self.lend_back(x);
-        dx.copy_from_slice(self.room.gradient(self.tape.role(y)));
+        copy(pass.math.dev, &mut dx, self.room.gradient(self.tape.role(y)));
         if let Some(drop) = pass.drop_residual(op) {
             dropout(pass.math.dev, &drop, self.tape.slots[x].0, &mut dx);
         }

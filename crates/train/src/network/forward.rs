@@ -1,7 +1,7 @@
 //! Operations forwards.
 
 use kernels::{
-    Activation, Attended, AttentionSpec, Vectors, activate, add, attention_forward, dropout, gated_forward,
+    Activation, Attended, AttentionSpec, Vectors, activate, add, attention_forward, copy, dropout, gated_forward,
     rms_norm_forward, rope,
 };
 
@@ -66,10 +66,10 @@ impl Network {
         self.pack(pass, x, weight);
         let cols = self.tape.slots[y].0;
         let mut out = self.room.lend(y, cols);
-        out.copy_from_slice(self.room.value(from));
+        copy(pass.math.dev, &mut out, self.room.value(from));
         if let Some(drop) = pass.drop_residual(op) {
             let mut block = std::mem::take(&mut self.room.block);
-            block.resize(out.len(), 0.0);
+            block.resize(out.len());
             self.product(pass, (x, weight), &mut block, false);
             dropout(pass.math.dev, &drop, cols, &mut block);
             add(pass.math.dev, &mut out, &block);
@@ -83,7 +83,7 @@ impl Network {
     fn add(&mut self, pass: Pass<'_>, op: usize, x: Slot, (from, y): (Slot, Slot)) {
         let cols = self.tape.slots[y].0;
         let mut out = self.room.lend(y, cols);
-        out.copy_from_slice(self.room.value(x));
+        copy(pass.math.dev, &mut out, self.room.value(x));
         if let Some(drop) = pass.drop_residual(op) {
             dropout(pass.math.dev, &drop, cols, &mut out);
         }
@@ -120,7 +120,7 @@ impl Network {
 
     fn activate(&mut self, pass: Pass<'_>, f: Activation, x: Slot, y: Slot) {
         let mut out = self.room.lend(y, self.tape.slots[y].0);
-        out.copy_from_slice(self.room.value(x));
+        copy(pass.math.dev, &mut out, self.room.value(x));
         activate(pass.math.dev, f, &mut out);
         self.room.put(y, out);
     }

@@ -5,7 +5,7 @@
 
 use std::mem::take;
 
-use kernels::{Branch, Device, add};
+use kernels::{Branch, Device, Numbers, add};
 
 use crate::linear::Scratch;
 use crate::tape::{ROLES, Slot, Tape, Weight};
@@ -19,21 +19,21 @@ pub(super) struct Room {
     values: Buffers,
     kept: Buffers,
     low: Buffers,
-    gradients: Vec<Vec<f32>>,
+    gradients: Vec<Numbers>,
     /// Gradients of the residual stream from exits, which wait for it.
-    exits: Vec<Vec<f32>>,
+    exits: Vec<Numbers>,
     pub(super) scratch: Scratch,
     /// A block's result before it joins the residual stream, or the gradient behind it.
-    pub(super) block: Vec<f32>,
-    pub(super) hidden: Vec<f32>,
-    pub(super) logits: Vec<f32>,
+    pub(super) block: Numbers,
+    pub(super) hidden: Numbers,
+    pub(super) logits: Numbers,
 }
 
 /// Buffers by number, some of which share one.
 #[derive(Debug, Default)]
 struct Buffers {
     at: Vec<usize>,
-    buffers: Vec<Vec<f32>>,
+    buffers: Vec<Numbers>,
 }
 
 impl Buffers {
@@ -46,14 +46,14 @@ impl Buffers {
             at.push(group.map_or(next, |group| number - group.start));
             next += usize::from(group.is_none());
         }
-        Self { at, buffers: vec![Vec::new(); next] }
+        Self { at, buffers: (0..next).map(|_| Numbers::default()).collect() }
     }
 
     fn get(&self, number: usize) -> &[f32] {
         &self.buffers[self.at[number]]
     }
 
-    fn get_mut(&mut self, number: usize) -> &mut Vec<f32> {
+    fn get_mut(&mut self, number: usize) -> &mut Numbers {
         &mut self.buffers[self.at[number]]
     }
 }
@@ -71,7 +71,7 @@ impl Room {
             values: Buffers::new(tape.slots.len(), &inner),
             kept: Buffers::new(tape.ops.len(), &ops),
             low: Buffers::new(linears, &weights),
-            gradients: vec![Vec::new(); ROLES],
+            gradients: (0..ROLES).map(|_| Numbers::default()).collect(),
             ..Self::default()
         }
     }
@@ -96,11 +96,11 @@ impl Room {
     }
 
     /// Lends a value to be written, with this many columns, whatever stands in it; [`Room::put`] gives it back.
-    pub(super) fn lend(&mut self, slot: Slot, cols: usize) -> Vec<f32> {
+    pub(super) fn lend(&mut self, slot: Slot, cols: usize) -> Numbers {
         sized(take(self.values.get_mut(slot)), self.rows * cols)
     }
 
-    pub(super) fn put(&mut self, slot: Slot, value: Vec<f32>) {
+    pub(super) fn put(&mut self, slot: Slot, value: Numbers) {
         *self.values.get_mut(slot) = value;
     }
 
@@ -114,18 +114,18 @@ impl Room {
     }
 
     /// Lends a gradient to be written; layers may differ in width and share it all the same.
-    pub(super) fn lend_gradient(&mut self, role: usize, cols: usize) -> Vec<f32> {
+    pub(super) fn lend_gradient(&mut self, role: usize, cols: usize) -> Numbers {
         sized(take(&mut self.gradients[role]), self.rows * cols)
     }
 
-    pub(super) fn put_gradient(&mut self, role: usize, gradient: Vec<f32>) {
+    pub(super) fn put_gradient(&mut self, role: usize, gradient: Numbers) {
         self.gradients[role] = gradient;
     }
 
     /// A gradient waits at an exit; its role gets another buffer.
     pub(super) fn set_aside(&mut self, exit: usize, role: usize) {
         if self.exits.len() <= exit {
-            self.exits.resize(exit + 1, Vec::new());
+            self.exits.resize_with(exit + 1, Numbers::default);
         }
         std::mem::swap(&mut self.exits[exit], &mut self.gradients[role]);
     }
@@ -136,7 +136,7 @@ impl Room {
     }
 
     /// A value became its slot's gradient: the buffers change places.
-    pub(super) fn turn(&mut self, slot: Slot, role: usize, gradient: Vec<f32>) {
+    pub(super) fn turn(&mut self, slot: Slot, role: usize, gradient: Numbers) {
         let before = std::mem::replace(&mut self.gradients[role], gradient);
         self.put(slot, before);
     }
@@ -146,31 +146,31 @@ impl Room {
         self.kept.get(op)
     }
 
-    pub(super) fn lend_kept(&mut self, op: usize, len: usize) -> Vec<f32> {
+    pub(super) fn lend_kept(&mut self, op: usize, len: usize) -> Numbers {
         sized(take(self.kept.get_mut(op)), len)
     }
 
-    pub(super) fn put_kept(&mut self, op: usize, kept: Vec<f32>) {
+    pub(super) fn put_kept(&mut self, op: usize, kept: Numbers) {
         *self.kept.get_mut(op) = kept;
     }
 
     /// The waist of a layer's adapter, this many columns wide.
-    pub(super) fn lend_low(&mut self, weight: Weight, cols: usize) -> Vec<f32> {
+    pub(super) fn lend_low(&mut self, weight: Weight, cols: usize) -> Numbers {
         sized(take(self.low.get_mut(weight)), self.rows * cols)
     }
 
-    pub(super) fn put_low(&mut self, weight: Weight, low: Vec<f32>) {
+    pub(super) fn put_low(&mut self, weight: Weight, low: Numbers) {
         *self.low.get_mut(weight) = low;
     }
 
     /// Bytes of what stays between the way on and the way back.
     pub(super) fn bytes(&self) -> usize {
         let all = [&self.values.buffers, &self.kept.buffers, &self.low.buffers, &self.gradients, &self.exits];
-        all.into_iter().flatten().map(|buffer| size_of_val(buffer.as_slice())).sum()
+        all.into_iter().flatten().map(Numbers::bytes).sum()
     }
 }
 
-fn sized(mut buffer: Vec<f32>, len: usize) -> Vec<f32> {
-    buffer.resize(len, 0.0);
+fn sized(mut buffer: Numbers, len: usize) -> Numbers {
+    buffer.resize(len);
     buffer
 }

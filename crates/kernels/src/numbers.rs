@@ -1,0 +1,45 @@
+//! Numbers that begin at a cache line, so that no vector of them lies across two.
+
+use std::ops::{Deref, DerefMut};
+
+/// A cache line, in numbers.
+pub(crate) const LINE: usize = 16;
+
+/// Room for numbers, kept from one use to the next.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    words: Vec<f32>,
+    /// Where the first cache line begins.
+    start: usize,
+    len: usize,
+}
+
+impl Numbers {
+    /// Makes room for so many. What stands in them is whatever stood there before.
+    pub fn resize(&mut self, len: usize) {
+        if self.words.len() < len + LINE {
+            self.words.resize(len + LINE, 0.0);
+            self.start = self.words.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+        }
+        self.len = len;
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(self.words.as_slice())
+    }
+}
+
+impl Deref for Numbers {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.words[self.start..][..self.len]
+    }
+}
+
+impl DerefMut for Numbers {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.words[self.start..][..self.len]
+    }
+}
