@@ -105,14 +105,13 @@ impl<const W: usize> Panels<W> {
     /// Packs vectors, over all threads.
     pub fn pack(&mut self, dev: &Device, precision: Precision, vectors: Vectors<'_>) -> &Self {
         (self.precision, self.count, self.len) = (precision, vectors.count, vectors.len);
-        let (size, steps) = (self.size(), self.steps());
+        let (size, steps, count) = (self.size(), self.steps(), self.panels() * W);
         self.words.resize(self.panels() * size);
-        let each = PACKED / W;
-        let (panels, words) = (self.panels(), Shared::new(&mut self.words));
-        dev.run(panels.div_ceil(each), &|task| {
-            let (first, last) = (task * each, panels.min((task + 1) * each));
-            let words = words.part(first * size, (last - first) * size);
-            dispatch(dev.isa(), Pack::<W> { vectors, precision, first: first * W, words, steps });
+        let (parts, words) = (steps.div_ceil(STEPS), Shared::new(&mut self.words));
+        dev.run(count.div_ceil(PACKED) * parts, &|task| {
+            let (first, step) = (task / parts * PACKED, task % parts * STEPS);
+            let (some, steps) = (first..count.min(first + PACKED), step..steps.min(step + STEPS));
+            dispatch(dev.isa(), Pack::<W> { vectors, precision, some, steps, words: &words, size });
         });
         self
     }
@@ -195,14 +194,17 @@ impl Plan {
 /// Some steps of sixteen vectors.
 type Lines = [[[f32; LANES]; READ / LANES]; LANES];
 
-/// Packs some panels.
+/// Packs some steps of some panels.
 struct Pack<'a, const W: usize> {
     vectors: Vectors<'a>,
     precision: Precision,
-    /// Their first vector.
-    first: usize,
-    words: &'a mut [f32],
-    steps: usize,
+    /// Which vectors, with those that only fill a panel.
+    some: Range<usize>,
+    steps: Range<usize>,
+    /// Of all panels.
+    words: &'a Shared<'a, f32>,
+    /// Numbers of a panel.
+    size: usize,
 }
 
 impl<const W: usize> Kernel for Pack<'_, W> {
@@ -216,20 +218,19 @@ impl<const W: usize> Kernel for Pack<'_, W> {
 impl<const W: usize> Pack<'_, W> {
     /// Neighbours lie side by side already: step by step, all panels.
     #[inline(always)]
-    fn columns<S: Simd>(mut self, s: S) {
+    fn columns<S: Simd>(self, s: S) {
         let Vectors { data, count, len, .. } = self.vectors;
-        let (numbers, vectors) = (self.precision.numbers(), self.vectors());
-        let part = self.first..count.min(self.first + vectors);
+        let (numbers, part) = (self.precision.numbers(), self.some.start..count.min(self.some.end));
         let row = |i: usize| if i < len { &data[i * count..][part.clone()] } else { &[] };
-        for step in 0..self.steps {
+        for step in self.steps.clone() {
             for far in (step + AHEAD) * numbers..(step + AHEAD + 1) * numbers {
                 for line in row(far).chunks(LINE) {
                     s.prefetch(std::array::from_ref(&line[0]));
                 }
             }
             let (low, high) = (row(step * numbers), row(step * numbers + 1));
-            for vector in (0..vectors).step_by(LANES) {
-                let load = |row: &[f32]| s.load_part(within(row, vector, LANES));
+            for (at, vector) in self.some.clone().enumerate().step_by(LANES) {
+                let load = |row: &[f32]| s.load_part(within(row, at, LANES));
                 let line = match self.precision {
                     Precision::F32 => load(low),
                     Precision::F16 => s.round_f16(load(low)),
@@ -242,18 +243,17 @@ impl<const W: usize> Pack<'_, W> {
 
     /// Sixteen vectors at a time: each read in its order, then sixteen steps of all turned in registers.
     #[inline(always)]
-    fn rows<S: Simd>(mut self, s: S) {
-        let steps = self.steps;
+    fn rows<S: Simd>(self, s: S) {
         let mut lines: Lines = [[[0.0; LANES]; READ / LANES]; LANES];
-        for vector in (0..self.vectors()).step_by(LANES) {
-            for first in (0..steps).step_by(READ) {
+        for vector in self.some.clone().step_by(LANES) {
+            for first in self.steps.clone().step_by(READ) {
                 self.read(s, vector, first, &mut lines);
-                for (at, step) in (first..steps).step_by(LANES).take(READ / LANES).enumerate() {
+                for (at, step) in (first..self.steps.end).step_by(LANES).take(READ / LANES).enumerate() {
                     let mut block = [s.splat(0.0); LANES];
                     for (line, vector) in block.iter_mut().zip(&lines) {
                         *line = s.load(&vector[at]);
                     }
-                    for (step, line) in (step..steps).zip(transpose(s, block)) {
+                    for (step, line) in (step..self.steps.end).zip(transpose(s, block)) {
                         self.put(s, vector, step, line);
                     }
                 }
@@ -261,10 +261,11 @@ impl<const W: usize> Pack<'_, W> {
         }
     }
 
-    /// Steps of sixteen vectors, counted from this task's first on; asks for what is read next.
+    /// Reads steps of sixteen vectors, and asks for what is read next.
     #[inline(always)]
     fn read<S: Simd>(&self, s: S, vector: usize, first: usize, lines: &mut Lines) {
-        let next = if first + READ < self.steps { (vector, first + READ) } else { (vector + LANES, 0) };
+        let further = first + READ < self.steps.end;
+        let next = if further { (vector, first + READ) } else { (vector + LANES, self.steps.start) };
         for (i, lines) in lines.iter_mut().enumerate() {
             for line in self.part(next.0 + i, next.1, READ).chunks(LINE) {
                 s.prefetch(std::array::from_ref(&line[0]));
@@ -279,30 +280,23 @@ impl<const W: usize> Pack<'_, W> {
     #[inline(always)]
     fn part(&self, vector: usize, first: usize, steps: usize) -> &[f32] {
         let Vectors { data, count, len, .. } = self.vectors;
-        let (vector, numbers) = (self.first + vector, self.precision.numbers());
         let whole = if vector < count { &data[vector * len..][..len] } else { &[] };
+        let numbers = self.precision.numbers();
         within(whole, first * numbers, steps * numbers)
-    }
-
-    /// Vectors there is room for.
-    fn vectors(&self) -> usize {
-        self.words.len() / (self.steps * W + LINE) * W
     }
 
     /// One step of sixteen vectors, which are half of a panel or two.
     #[inline(always)]
-    fn put<S: Simd>(&mut self, s: S, vector: usize, step: usize, line: S::F) {
-        let at = |vector: usize| vector / W * (self.steps * W + LINE) + step * W + vector % W;
+    fn put<S: Simd>(&self, s: S, vector: usize, step: usize, line: S::F) {
+        let at = |vector: usize| vector / W * self.size + step * W + vector % W;
         if W >= LANES {
-            return s.store_part(line, &mut self.words[at(vector)..][..LANES]);
+            return s.store_part(line, self.words.part(at(vector), LANES));
         }
         let mut lanes = [0.0; LANES];
         s.store(line, &mut lanes);
-        for (panel, lanes) in lanes.chunks_exact(W).enumerate() {
-            // The last panel may have no second one beside it.
-            if let Some(words) = self.words.get_mut(at(vector + panel * W)..).and_then(|words| words.get_mut(..W)) {
-                words.copy_from_slice(lanes);
-            }
+        // The last panel may have no second one beside it.
+        for (vector, lanes) in (vector..self.some.end).step_by(W).zip(lanes.chunks_exact(W)) {
+            self.words.part(at(vector), W).copy_from_slice(lanes);
         }
     }
 }
