@@ -43,3 +43,18 @@ impl DerefMut for Numbers {
         &mut self.words[self.start..][..self.len]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_begin_at_a_cache_line_however_they_grew() {
+        let mut numbers = Numbers::default();
+        assert!(numbers.is_empty());
+        for len in [1, 16, 1000, 17, 0, 1 << 20, 5000] {
+            numbers.resize(len);
+            assert_eq!((numbers.len(), numbers.as_ptr().align_offset(64)), (len, 0), "{len} numbers");
+        }
+    }
+}
