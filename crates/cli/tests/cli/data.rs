@@ -155,7 +155,7 @@ fn traffic_becomes_a_set_by_consent() {
     let server = serve(&tessera, &["serve", "-l", "127.0.0.1:0", "--model", &path]);
     let say = |question: &str, metadata: Value| {
         let messages = json!([{"role": "user", "content": question}]);
-        let body = json!({"model": SMOLLM2.trim_end_matches(".gguf"), "messages": messages, "max_tokens": 12, "metadata": metadata});
+        let body = json!({"model": SMOLLM2.trim_end_matches(".gguf"), "messages": messages, "max_tokens": 12, "temperature": 0, "metadata": metadata});
         let reply: Value = serde_json::from_str(&ask(&server, "POST /v1/chat/completions", &body.to_string())).unwrap();
         let answer = reply["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
         (reply["id"].as_str().unwrap().to_owned(), answer)
