@@ -11,7 +11,8 @@
 //!
 //! # Work
 //! The inner loop holds a tile of [`LEFT`] by [`RIGHT`] sums in registers. [`STEPS`] steps of one right panel stay in the first-level cache
-//! while the left panels of the task, in the second-level cache, pass by.
+//! while the left panels of the task, in the second-level cache, pass by. What lies further away, rows that are packed and sums that are added to, is
+//! asked for before its turn.
 
 use std::ops::Range;
 

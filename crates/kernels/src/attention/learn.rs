@@ -21,7 +21,9 @@
 //!
 //! # Work
 //! Forward, a task is a block of queries of one head; backward, sequences that share rows and a key head, so that no two tasks add to the same
-//! gradient. More cores than those times key heads would want tasks by blocks, which compute the scores twice.
+//! gradient; it keeps its keys and values, turned, and their gradients, and blocks of queries pass by. More cores than those times key heads would
+//! want tasks by blocks, which compute the scores twice. What is read next is asked for meanwhile: rows of a head lie apart, and no prefetcher of
+//! the hardware follows them.
 
 mod product;
 
