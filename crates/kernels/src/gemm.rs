@@ -18,14 +18,14 @@ use std::ops::Range;
 
 use crate::linear::Shared;
 use crate::numbers::LINE;
-use crate::simd::{Kernel, LANES, Simd, dispatch, transpose};
+use crate::simd::{Kernel, LANES, Simd, ask, dispatch, transpose};
 use crate::{Device, Numbers};
 
 /// Vectors of a left panel: rows of the result.
 const LEFT: usize = 8;
 /// Vectors of a right panel: columns of the result.
 const RIGHT: usize = 32;
-/// Steps for which sums stay in registers.
+/// Steps for which sums stay in registers, and which a task packs.
 const STEPS: usize = 256;
 /// Left panels of a task: with [`STEPS`] steps they take half of a second-level cache of 1 MiB.
 const LEFT_PANELS: usize = 64;
@@ -225,9 +225,7 @@ impl<const W: usize> Pack<'_, W> {
         let row = |i: usize| if i < len { &data[i * count..][part.clone()] } else { &[] };
         for step in self.steps.clone() {
             for far in (step + AHEAD) * numbers..(step + AHEAD + 1) * numbers {
-                for line in row(far).chunks(LINE) {
-                    s.prefetch(std::array::from_ref(&line[0]));
-                }
+                ask(s, row(far));
             }
             let (low, high) = (row(step * numbers), row(step * numbers + 1));
             for (at, vector) in self.some.clone().enumerate().step_by(LANES) {
@@ -268,10 +266,10 @@ impl<const W: usize> Pack<'_, W> {
         let further = first + READ < self.steps.end;
         let next = if further { (vector, first + READ) } else { (vector + LANES, self.steps.start) };
         for (i, lines) in lines.iter_mut().enumerate() {
-            for line in self.part(next.0 + i, next.1, READ).chunks(LINE) {
-                s.prefetch(std::array::from_ref(&line[0]));
+            if next.0 < self.some.end {
+                ask(s, self.part(next.0 + i, next.1, READ));
             }
-            for (at, line) in lines.iter_mut().enumerate() {
+            for (at, line) in lines.iter_mut().enumerate().take((self.steps.end - first).div_ceil(LANES)) {
                 s.store(steps_of(s, self.precision, self.part(vector + i, first + at * LANES, LANES)), line);
             }
         }

@@ -1,4 +1,4 @@
-//! Numbers that begin at a cache line, so that no vector of them lies across two.
+//! Numbers that begin at a cache line, so that no vector of rows of sixteen lies across two.
 
 use std::ops::{Deref, DerefMut};
 
@@ -15,10 +15,11 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// Makes room for so many. What stands in them is whatever stood there before.
+    /// Makes room for so many. They keep what stands in them while they do not grow, and are anything afterwards.
     pub fn resize(&mut self, len: usize) {
         if self.words.len() < len + LINE {
-            self.words.resize(len + LINE, 0.0);
+            self.words = Vec::new();
+            self.words = vec![0.0; len + LINE];
             self.start = self.words.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
         }
         self.len = len;

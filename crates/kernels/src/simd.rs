@@ -15,6 +15,7 @@ mod avx512;
 mod scalar;
 
 use crate::Isa;
+use crate::numbers::LINE;
 
 use scalar::Scalar;
 
@@ -194,6 +195,14 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Out {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::run(kernel),
         _ => kernel.run(Scalar),
+    }
+}
+
+/// Asks for all cache lines of a row.
+#[inline(always)]
+pub(crate) fn ask<S: Simd>(s: S, row: &[f32]) {
+    for line in row.chunks(LINE) {
+        s.prefetch(std::array::from_ref(&line[0]));
     }
 }
 

@@ -235,7 +235,7 @@ impl Network {
         (self.recomputes, self.room) = (on, Room::new(&self.tape, on));
     }
 
-    /// Bytes that the last batch took beside the parameters.
+    /// Bytes that the largest batch so far took beside the parameters.
     pub fn bytes(&self) -> usize {
         self.room.bytes()
     }

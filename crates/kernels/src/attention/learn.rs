@@ -33,7 +33,7 @@ use super::AttentionSpec;
 use crate::Device;
 use crate::linear::Shared;
 use crate::math::{exp, tanh};
-use crate::simd::{Kernel, LANES, Simd, dispatch, transpose};
+use crate::simd::{Kernel, LANES, Simd, ask, dispatch, transpose};
 use product::Product;
 
 /// Queries and keys of a block.
@@ -240,9 +240,7 @@ impl<'a> Head<'a> {
     #[inline(always)]
     fn ask<S: Simd>(&self, s: S, first: usize) {
         for row in (first..self.branch.len()).take(BLOCK) {
-            for line in self.row(row).chunks(LANES) {
-                s.prefetch(std::array::from_ref(&line[0]));
-            }
+            ask(s, self.row(row));
         }
     }
 
@@ -297,7 +295,7 @@ impl<'a> Sequence<'a> {
     /// The queries that see some of these keys, and maybe some that see none.
     #[inline(always)]
     fn seeing(&self, keys: &Range<usize>) -> Range<usize> {
-        keys.start..self.spec.window.map_or(usize::MAX, |window| keys.end - 1 + window)
+        keys.start..self.spec.window.map_or(usize::MAX, |window| window.saturating_add(keys.end - 1))
     }
 
     /// Whether a query sees a key.
@@ -352,7 +350,7 @@ impl<'a> Sequence<'a> {
     #[inline(always)]
     fn seeing_lanes(&self, key: usize, first: usize) -> u16 {
         let below = |query: usize| (1_u32 << query.saturating_sub(first).min(LANES)) - 1;
-        let end = self.spec.window.map_or(usize::MAX, |window| key + window);
+        let end = self.spec.window.map_or(usize::MAX, |window| key.saturating_add(window));
         (below(end) & !below(key)) as u16
     }
 }
@@ -383,7 +381,9 @@ impl Kernel for Forward<'_> {
             let keys = sequence.block(first_key);
             v.ask(s, first_key);
             k.turn(s, first_key, keys, &mut turned);
-            k.ask(s, first_key + BLOCK);
+            if first_key + BLOCK < first + count {
+                k.ask(s, first_key + BLOCK);
+            }
             sequence.scores(s, (&turned, &q), (first_key, first), &mut scores);
             let shrink = softmax.take(s, &mut scores);
             out.chunks_exact_mut(dim).zip(shrink).for_each(|(row, shrink)| row.iter_mut().for_each(|x| *x *= shrink));
@@ -476,8 +476,10 @@ impl Kernel for Backward<'_> {
         let block = || block_of(spec);
         let (k, v) = (sequence.key(sequence.x.k, kv_head), sequence.key(sequence.x.v, kv_head));
         self.ask(s, kv_head * spec.group(), own.start);
-        let mut keys: Vec<Keys> = Vec::with_capacity(len.div_ceil(BLOCK));
-        for first in (0..len).step_by(BLOCK) {
+        // What no row of its own sees, of those that are shared, gets nothing from here.
+        let start = sequence.first_key(own.start);
+        let mut keys = Vec::with_capacity((len - start).div_ceil(BLOCK));
+        for first in (start..len).step_by(BLOCK) {
             let mut block = Keys { k: block(), v: block(), dk: block(), dv: block() };
             v.ask(s, first);
             k.turn(s, first, sequence.block(first), &mut block.k);
@@ -493,13 +495,17 @@ impl Kernel for Backward<'_> {
                 self.ask(s, head, first + BLOCK);
                 let rows = first..first + sequence.block(first);
                 for first_key in (sequence.first_key(first)..rows.end).step_by(BLOCK) {
-                    self.meet(s, (&mut keys[first_key / BLOCK], &mut queries), Pair { head, first_key, first });
+                    self.meet(
+                        s,
+                        (&mut keys[(first_key - start) / BLOCK], &mut queries),
+                        Pair { head, first_key, first },
+                    );
                 }
                 let copy = |i: usize, row: &mut [f32]| row.copy_from_slice(&queries.dq[i * row.len()..][..row.len()]);
                 self.write(self.dq, (spec.heads, head), rows, copy);
             }
         }
-        for (first, keys) in (0..len).step_by(BLOCK).zip(&keys) {
+        for (first, keys) in (start..len).step_by(BLOCK).zip(&keys) {
             let rows = first..first + sequence.block(first);
             self.give(self.dk, rows.clone(), &keys.dk);
             self.give(self.dv, rows, &keys.dv);
