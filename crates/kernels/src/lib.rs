@@ -4,7 +4,7 @@
 //! Weights are [`Matrix`] values, packed once from a checkpoint's block types into a few layouts; rows of activations are
 //! [`Activations`], prepared once and multiplied by several matrices; keys and values live in a paged [`KvCache`].
 //!
-//! What learns has its gradient beside it: [`gemm`] multiplies for both directions, [`attention_backward`], [`rms_norm_backward`] and their
+//! What learns has its gradient beside it: [`gemm()`] multiplies for both directions, [`attention_backward`], [`rms_norm_backward`] and their
 //! like lead back. Training is its own arithmetic (no quantised products), with the same promise: fixed orders, the same bits at any thread
 //! count.
 //!

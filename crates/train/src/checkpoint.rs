@@ -5,7 +5,7 @@
 //! (plan, data, base and what of it learns), where it stood, and a digest over both, so that a file that rotted is not taken for a run. Random numbers need
 //! no room: they are functions of the plan's seed and of where the run stands.
 //!
-//! Under its name there is always a whole one ([`file`]).
+//! Under its name there is always a whole one ([`mod@file`]).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
