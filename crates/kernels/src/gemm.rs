@@ -16,10 +16,10 @@
 
 use std::ops::Range;
 
+use crate::aligned::LINE;
 use crate::linear::Shared;
-use crate::numbers::LINE;
 use crate::simd::{Kernel, LANES, Simd, ask, dispatch, transpose};
-use crate::{Device, Numbers};
+use crate::{Aligned, Device};
 
 /// Vectors of a left panel: rows of the result.
 const LEFT: usize = 8;
@@ -91,7 +91,7 @@ impl<'a> Vectors<'a> {
 #[derive(Debug, Default)]
 pub struct Panels<const W: usize> {
     /// `[panel][step][W]`, with a line behind every panel; of bf16 a number holds the bits of a pair.
-    words: Numbers,
+    words: Aligned,
     precision: Precision,
     count: usize,
     len: usize,

@@ -16,6 +16,7 @@
 //! Invariant: no model, token or async runtime is known here, `unsafe` is nowhere else, and no operation allocates in the steady state.
 
 mod activation;
+mod aligned;
 mod attention;
 mod block;
 mod buffer;
@@ -30,7 +31,6 @@ pub mod machine;
 mod math;
 mod matrix;
 mod norm;
-mod numbers;
 mod optimize;
 mod parallel;
 mod rope;
@@ -42,6 +42,7 @@ mod testing;
 mod tiles;
 
 pub use activation::{Activation, activate, gated};
+pub use aligned::Aligned;
 pub use attention::{
     Attended, Attention, AttentionGradient, AttentionSpec, Branch, KvCache, KvShape, PAGE_TOKENS, Span, attention,
     attention_backward, attention_forward, encoder_attention, read_keys, store_kv,
@@ -58,7 +59,6 @@ pub use linear::{Activations, Form, Linear, linear, linear_beside, linear_rows};
 pub use low_rank::{Beside, Factors, LowRank, MOST_RANKS};
 pub use matrix::Matrix;
 pub use norm::{layer_norm, rms_norm, rms_norm_add, rms_norm_in_place, rms_norm_to};
-pub use numbers::Numbers;
 pub use optimize::{AdamW, Muon, MuonRoom, blend, square_sum, square_sums};
 pub use rope::{RopeScaling, RopeSpec, RopeStyle, RopeTable, rope, rope_backward, unrope};
 pub use sample::{argmax, gumbel, gumbel_argmax, log_sum_exp, top_k};

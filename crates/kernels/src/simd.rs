@@ -15,7 +15,7 @@ mod avx512;
 mod scalar;
 
 use crate::Isa;
-use crate::numbers::LINE;
+use crate::aligned::LINE;
 
 use scalar::Scalar;
 

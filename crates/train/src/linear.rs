@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use kernels::{Device, Dropout, LeftPanels, Numbers, Precision, RightPanels, Vectors, add, copy, dropout, gemm};
+use kernels::{Aligned, Device, Dropout, LeftPanels, Precision, RightPanels, Vectors, add, copy, dropout, gemm};
 use model::LinearLayer;
 
 use crate::{Kind, Params};
@@ -90,9 +90,9 @@ pub(crate) struct Scratch {
     /// Columns of what products read, for the gradients of their weights.
     seen: RightPanels,
     waist: LeftPanels,
-    low: Numbers,
+    low: Aligned,
     /// An adapter's input with what is left out of it, or that input's gradient.
-    thinned: Numbers,
+    thinned: Aligned,
     thin: LeftPanels,
 }
 
@@ -306,7 +306,7 @@ impl Adapter {
     }
 
     /// What the adapter sees of its input.
-    fn thin<'a>(&self, dev: &Device, input: &Input<'a>, thinned: &'a mut Numbers) -> &'a [f32] {
+    fn thin<'a>(&self, dev: &Device, input: &Input<'a>, thinned: &'a mut Aligned) -> &'a [f32] {
         let Some(drop) = input.drop else { return input.x };
         thinned.resize(input.x.len());
         copy(dev, thinned, input.x);

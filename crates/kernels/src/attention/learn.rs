@@ -22,8 +22,7 @@
 //! # Work
 //! Forward, a task is a block of queries of one head; backward, sequences that share rows and a key head, so that no two tasks add to the same
 //! gradient; it keeps its keys and values, turned, and their gradients, and blocks of queries pass by. More cores than those times key heads would
-//! want tasks by blocks, which compute the scores twice. What is read next is asked for meanwhile: rows of a head lie apart, and no prefetcher of
-//! the hardware follows them.
+//! want tasks by blocks, which compute the scores twice. What is read next is asked for meanwhile, as rows of a head lie apart.
 
 mod product;
 
@@ -474,19 +473,10 @@ impl Kernel for Backward<'_> {
         let Self { sequence, kv_head, .. } = self;
         let (spec, own, len) = (sequence.spec, sequence.branch.positions(), sequence.branch.len());
         let block = || block_of(spec);
-        let (k, v) = (sequence.key(sequence.x.k, kv_head), sequence.key(sequence.x.v, kv_head));
         self.ask(s, kv_head * spec.group(), own.start);
         // What no row of its own sees, of those that are shared, gets nothing from here.
         let start = sequence.first_key(own.start);
-        let mut keys = Vec::with_capacity((len - start).div_ceil(BLOCK));
-        for first in (start..len).step_by(BLOCK) {
-            let mut block = Keys { k: block(), v: block(), dk: block(), dv: block() };
-            v.ask(s, first);
-            k.turn(s, first, sequence.block(first), &mut block.k);
-            k.ask(s, first + BLOCK);
-            v.turn(s, first, sequence.block(first), &mut block.v);
-            keys.push(block);
-        }
+        let mut keys = self.keys(s, start..len);
         let mut queries =
             Queries { q: block(), dout: block(), log_sums: [0.0; BLOCK], deltas: [0.0; BLOCK], dq: block() };
         for head in kv_head * spec.group()..(kv_head + 1) * spec.group() {
@@ -495,11 +485,8 @@ impl Kernel for Backward<'_> {
                 self.ask(s, head, first + BLOCK);
                 let rows = first..first + sequence.block(first);
                 for first_key in (sequence.first_key(first)..rows.end).step_by(BLOCK) {
-                    self.meet(
-                        s,
-                        (&mut keys[(first_key - start) / BLOCK], &mut queries),
-                        Pair { head, first_key, first },
-                    );
+                    let keys = &mut keys[(first_key - start) / BLOCK];
+                    self.meet(s, (keys, &mut queries), Pair { head, first_key, first });
                 }
                 let copy = |i: usize, row: &mut [f32]| row.copy_from_slice(&queries.dq[i * row.len()..][..row.len()]);
                 self.write(self.dq, (spec.heads, head), rows, copy);
@@ -542,6 +529,24 @@ impl Backward<'_> {
                 row.copy_from_slice(sums);
             }
         });
+    }
+
+    /// Blocks of keys, without gradients so far.
+    #[inline(always)]
+    fn keys<S: Simd>(&self, s: S, rows: Range<usize>) -> Vec<Keys> {
+        let sequence = &self.sequence;
+        let (k, v) = (sequence.key(sequence.x.k, self.kv_head), sequence.key(sequence.x.v, self.kv_head));
+        let block = || block_of(sequence.spec);
+        let mut keys = Vec::with_capacity(rows.len().div_ceil(BLOCK));
+        for first in rows.step_by(BLOCK) {
+            let mut block = Keys { k: block(), v: block(), dk: block(), dv: block() };
+            v.ask(s, first);
+            k.turn(s, first, sequence.block(first), &mut block.k);
+            k.ask(s, first + BLOCK);
+            v.turn(s, first, sequence.block(first), &mut block.v);
+            keys.push(block);
+        }
+        keys
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Operations backwards. What adds to the residual stream's gradient adds; every other slot has one reader, which overwrites.
 
 use kernels::{
-    Activation, Attention, AttentionGradient, AttentionSpec, Numbers, activate_backward, attention_backward, copy,
+    Activation, Aligned, Attention, AttentionGradient, AttentionSpec, activate_backward, attention_backward, copy,
     dropout, gated_backward, rms_norm_backward, rope_backward, zero,
 };
 
@@ -24,11 +24,11 @@ impl Network {
         }
     }
 
-    fn lend_back(&mut self, slot: Slot) -> Numbers {
+    fn lend_back(&mut self, slot: Slot) -> Aligned {
         self.room.lend_gradient(self.tape.role(slot), self.tape.slots[slot].0)
     }
 
-    fn put_back(&mut self, slot: Slot, gradient: Numbers) {
+    fn put_back(&mut self, slot: Slot, gradient: Aligned) {
         self.room.put_gradient(self.tape.role(slot), gradient);
     }
 

@@ -5,7 +5,7 @@
 
 use std::mem::take;
 
-use kernels::{Branch, Device, Numbers, add};
+use kernels::{Aligned, Branch, Device, add};
 
 use crate::linear::Scratch;
 use crate::tape::{ROLES, Slot, Tape, Weight};
@@ -19,21 +19,21 @@ pub(super) struct Room {
     values: Buffers,
     kept: Buffers,
     low: Buffers,
-    gradients: Vec<Numbers>,
+    gradients: Vec<Aligned>,
     /// Gradients of the residual stream from exits, which wait for it.
-    exits: Vec<Numbers>,
+    exits: Vec<Aligned>,
     pub(super) scratch: Scratch,
     /// A block's result before it joins the residual stream, or the gradient behind it.
-    pub(super) block: Numbers,
-    pub(super) hidden: Numbers,
-    pub(super) logits: Numbers,
+    pub(super) block: Aligned,
+    pub(super) hidden: Aligned,
+    pub(super) logits: Aligned,
 }
 
 /// Buffers by number, some of which share one.
 #[derive(Debug, Default)]
 struct Buffers {
     at: Vec<usize>,
-    buffers: Vec<Numbers>,
+    buffers: Vec<Aligned>,
 }
 
 impl Buffers {
@@ -46,14 +46,14 @@ impl Buffers {
             at.push(group.map_or(next, |group| number - group.start));
             next += usize::from(group.is_none());
         }
-        Self { at, buffers: (0..next).map(|_| Numbers::default()).collect() }
+        Self { at, buffers: (0..next).map(|_| Aligned::default()).collect() }
     }
 
     fn get(&self, number: usize) -> &[f32] {
         &self.buffers[self.at[number]]
     }
 
-    fn get_mut(&mut self, number: usize) -> &mut Numbers {
+    fn get_mut(&mut self, number: usize) -> &mut Aligned {
         &mut self.buffers[self.at[number]]
     }
 }
@@ -71,7 +71,7 @@ impl Room {
             values: Buffers::new(tape.slots.len(), &inner),
             kept: Buffers::new(tape.ops.len(), &ops),
             low: Buffers::new(linears, &weights),
-            gradients: (0..ROLES).map(|_| Numbers::default()).collect(),
+            gradients: (0..ROLES).map(|_| Aligned::default()).collect(),
             ..Self::default()
         }
     }
@@ -96,11 +96,11 @@ impl Room {
     }
 
     /// Lends a value to be written, with this many columns, whatever stands in it; [`Room::put`] gives it back.
-    pub(super) fn lend(&mut self, slot: Slot, cols: usize) -> Numbers {
+    pub(super) fn lend(&mut self, slot: Slot, cols: usize) -> Aligned {
         sized(take(self.values.get_mut(slot)), self.rows * cols)
     }
 
-    pub(super) fn put(&mut self, slot: Slot, value: Numbers) {
+    pub(super) fn put(&mut self, slot: Slot, value: Aligned) {
         *self.values.get_mut(slot) = value;
     }
 
@@ -114,18 +114,18 @@ impl Room {
     }
 
     /// Lends a gradient to be written; layers may differ in width and share it all the same.
-    pub(super) fn lend_gradient(&mut self, role: usize, cols: usize) -> Numbers {
+    pub(super) fn lend_gradient(&mut self, role: usize, cols: usize) -> Aligned {
         sized(take(&mut self.gradients[role]), self.rows * cols)
     }
 
-    pub(super) fn put_gradient(&mut self, role: usize, gradient: Numbers) {
+    pub(super) fn put_gradient(&mut self, role: usize, gradient: Aligned) {
         self.gradients[role] = gradient;
     }
 
     /// A gradient waits at an exit; its role gets another buffer.
     pub(super) fn set_aside(&mut self, exit: usize, role: usize) {
         if self.exits.len() <= exit {
-            self.exits.resize_with(exit + 1, Numbers::default);
+            self.exits.resize_with(exit + 1, Aligned::default);
         }
         std::mem::swap(&mut self.exits[exit], &mut self.gradients[role]);
     }
@@ -136,7 +136,7 @@ impl Room {
     }
 
     /// A value became its slot's gradient: the buffers change places.
-    pub(super) fn turn(&mut self, slot: Slot, role: usize, gradient: Numbers) {
+    pub(super) fn turn(&mut self, slot: Slot, role: usize, gradient: Aligned) {
         let before = std::mem::replace(&mut self.gradients[role], gradient);
         self.put(slot, before);
     }
@@ -146,31 +146,31 @@ impl Room {
         self.kept.get(op)
     }
 
-    pub(super) fn lend_kept(&mut self, op: usize, len: usize) -> Numbers {
+    pub(super) fn lend_kept(&mut self, op: usize, len: usize) -> Aligned {
         sized(take(self.kept.get_mut(op)), len)
     }
 
-    pub(super) fn put_kept(&mut self, op: usize, kept: Numbers) {
+    pub(super) fn put_kept(&mut self, op: usize, kept: Aligned) {
         *self.kept.get_mut(op) = kept;
     }
 
     /// The waist of a layer's adapter, this many columns wide.
-    pub(super) fn lend_low(&mut self, weight: Weight, cols: usize) -> Numbers {
+    pub(super) fn lend_low(&mut self, weight: Weight, cols: usize) -> Aligned {
         sized(take(self.low.get_mut(weight)), self.rows * cols)
     }
 
-    pub(super) fn put_low(&mut self, weight: Weight, low: Numbers) {
+    pub(super) fn put_low(&mut self, weight: Weight, low: Aligned) {
         *self.low.get_mut(weight) = low;
     }
 
     /// Bytes of what stays between the way on and the way back.
     pub(super) fn bytes(&self) -> usize {
         let all = [&self.values.buffers, &self.kept.buffers, &self.low.buffers, &self.gradients, &self.exits];
-        all.into_iter().flatten().map(Numbers::bytes).sum()
+        all.into_iter().flatten().map(Aligned::bytes).sum()
     }
 }
 
-fn sized(mut buffer: Numbers, len: usize) -> Numbers {
+fn sized(mut buffer: Aligned, len: usize) -> Aligned {
     buffer.resize(len);
     buffer
 }

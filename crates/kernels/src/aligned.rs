@@ -7,14 +7,14 @@ pub(crate) const LINE: usize = 16;
 
 /// Room for numbers, kept from one use to the next.
 #[derive(Debug, Default)]
-pub struct Numbers {
+pub struct Aligned {
     words: Vec<f32>,
     /// Where the first cache line begins.
     start: usize,
     len: usize,
 }
 
-impl Numbers {
+impl Aligned {
     /// Makes room for so many. They keep what stands in them while they do not grow, and are anything afterwards.
     pub fn resize(&mut self, len: usize) {
         if self.words.len() < len + LINE {
@@ -31,7 +31,7 @@ impl Numbers {
     }
 }
 
-impl Deref for Numbers {
+impl Deref for Aligned {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
@@ -39,7 +39,7 @@ impl Deref for Numbers {
     }
 }
 
-impl DerefMut for Numbers {
+impl DerefMut for Aligned {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.words[self.start..][..self.len]
     }
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn numbers_begin_at_a_cache_line_however_they_grew() {
-        let mut numbers = Numbers::default();
+        let mut numbers = Aligned::default();
         assert!(numbers.is_empty());
         for len in [1, 16, 1000, 17, 0, 1 << 20, 5000] {
             numbers.resize(len);
