@@ -6,7 +6,9 @@ use std::{
     env,
     ffi::OsString,
     io,
+    ops::Range,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use ::kernels::{
@@ -17,6 +19,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use eval::bench::{Case, Ceilings, Clock, Costs, Entrant, LLAMA_CPP, Load, Plan, Ready};
 use hub::Kind;
+use protocol::Generate;
 use serde_json::{Value, json};
 
 use crate::{
@@ -27,7 +30,7 @@ use crate::{
 };
 
 /// Where prompt ids are drawn from: ordinary tokens in every vocabulary of more than 32,000.
-const IDS: std::ops::Range<u32> = 300..30_000;
+const IDS: Range<u32> = 300..30_000;
 const STREAMS: &str = "16";
 
 /// Options of `bench`.
@@ -236,14 +239,32 @@ fn describe(machine: &Machine) -> Value {
     })
 }
 
+/// The service, the name of the model to ask it for, and ids of its ordinary tokens.
+async fn open(source: &SourceArgs, args: &EngineArgs) -> anyhow::Result<(Arc<dyn Generate>, String, Range<u32>)> {
+    if source.url.is_some() {
+        let (service, name) = source.open(args).await?;
+        return Ok((service, name, IDS));
+    }
+    let name = source.model.clone().unwrap_or_else(|| model::default_name(Kind::Chat));
+    let engine = model::load(&name, args).await?;
+    let ids = ordinary(engine.tokenizer().len());
+    Ok((engine, String::new(), ids))
+}
+
+/// Of a smaller vocabulary what [`IDS`] leaves of it, or its second half: special tokens and single bytes stand in front.
+fn ordinary(vocabulary: usize) -> Range<u32> {
+    let end = IDS.end.min(u32::try_from(vocabulary).unwrap_or(u32::MAX));
+    IDS.start.min(end / 2)..end
+}
+
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    let (service, name) = args.source.open(&args.engine).await?;
+    let (service, name, ids) = open(&args.source, &args.engine).await?;
     let load = Load {
         prompt_tokens: args.prompt,
         output_tokens: args.output,
         concurrency: args.concurrency,
         requests: args.requests,
-        ids: IDS,
+        ids,
         seed: args.seed,
     };
     let served = eval::bench::serve(service.as_ref(), &[name], &load).await?;
@@ -265,7 +286,7 @@ async fn adapters(args: AdaptersArgs) -> anyhow::Result<()> {
         output_tokens: args.output,
         concurrency: args.concurrency,
         requests: args.requests,
-        ids: IDS,
+        ids: ordinary(engine.tokenizer().len()),
         seed: 0,
     };
     let costs = eval::bench::adapters(engine.as_ref(), "", &names, &load, args.rounds).await?;
@@ -273,8 +294,8 @@ async fn adapters(args: AdaptersArgs) -> anyhow::Result<()> {
 }
 
 async fn first_token(args: FirstTokenArgs) -> anyhow::Result<()> {
-    let (service, name) = args.source.open(&args.engine).await?;
-    let times = eval::bench::first_token(service.as_ref(), &name, args.prompt, args.rounds, IDS).await?;
+    let (service, name, ids) = open(&args.source, &args.engine).await?;
+    let times = eval::bench::first_token(service.as_ref(), &name, args.prompt, args.rounds, ids).await?;
     screen::show(args.json, &times, &times)
 }
 
@@ -348,4 +369,16 @@ async fn entrant(args: EntrantArgs) -> anyhow::Result<()> {
         load_seconds: clock.seconds(),
     };
     Ok(eval::bench::entrant(engine.as_ref(), &ready, io::stdin().lock(), io::stdout().lock()).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_are_of_tokens_that_there_are() {
+        for (vocabulary, ids) in [(262_144, IDS), (29_000, 300..29_000), (499, 249..499), (0, 0..0)] {
+            assert_eq!(ordinary(vocabulary), ids);
+        }
+    }
 }

@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use half::f16;
 use kernels::Device;
 use model::{ModelSpec, hugging_face_config, hugging_face_name, hugging_face_row};
 use serde_json::{Value, json};
@@ -66,7 +67,7 @@ pub enum Bits {
     Eight,
     /// 16, as bf16.
     Bf16,
-    /// 16, as f16.
+    /// 16, as f16; as bf16 where a weight is too large for f16.
     F16,
 }
 
@@ -280,6 +281,12 @@ impl Student {
         self.tensors.iter().map(|(_, _, numbers)| numbers.len()).sum()
     }
 
+    /// What its weights can be written with.
+    fn possible(&self, bits: Bits) -> Bits {
+        let fits = |(_, _, numbers): &(_, _, Vec<f32>)| numbers.iter().all(|x| f16::from_f32(*x).is_finite());
+        if bits == Bits::F16 && !self.tensors.iter().all(fits) { Bits::Bf16 } else { bits }
+    }
+
     /// `config.json` of weights by groups of so many numbers, or as 16 bits have them.
     fn config(&self, bits: Bits, group: Option<usize>) -> Result<Value, Error> {
         let mut config = hugging_face_config(&self.spec, self.tied)?;
@@ -327,6 +334,7 @@ impl Student {
     /// # Errors
     /// When it cannot be written; what stood under this name before stands there still, or beside it as `.old`.
     pub fn save(&self, bits: Bits, files: &Files, folder: &Path) -> Result<(), Error> {
+        let bits = self.possible(bits);
         let group = if bits == Bits::Eight { Some(self.group()?) } else { None };
         let beside = |ending: &str| PathBuf::from(format!("{}.{ending}", folder.display()));
         let (part, old) = (beside("part"), beside("old"));

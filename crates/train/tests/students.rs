@@ -72,6 +72,22 @@ fn a_network_is_saved_as_it_is() {
     check("gguf", &golden_path("llama").join("model.gguf"));
 }
 
+/// A weight beyond f16's 65,504 is written all the same.
+#[test]
+fn what_f16_cannot_hold_is_saved_in_bf16() {
+    let dev = Device::new(1);
+    let mut network = network(&dev, &load(&dev, "llama"));
+    *network.params.values.last_mut().unwrap() = 1e5;
+    let (student, folder) = (Student::new(&network, &Cut::nothing(network.spec())).unwrap(), folder("large"));
+    let files = Files { tokenizer: json!({}), tokenizer_config: json!({}), card: json!({}) };
+    student.save(Bits::F16, &files, &folder).unwrap();
+    let config = fs::read_to_string(folder.join("config.json")).unwrap();
+    let largest = self::network(&dev, &Model::load(&dev, &folder, &|_, _| {}).unwrap()).params.values;
+    let largest = largest.iter().fold(0.0_f32, |most, x| most.max(*x));
+    assert!(config.contains("bfloat16") && (largest - 1e5).abs() < 512.0, "{largest} in {config}");
+    fs::remove_dir_all(&folder).unwrap();
+}
+
 /// Every number comes back within half a step of its group, and the whole does nearly the same.
 #[test]
 fn eight_bits_are_half_a_step_away() {

@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use serde_json::Value;
+
 use super::{SMOLLM2, Tessera, answered, get, model, rooms, serve, stopped, until};
 
 /// From a file of chats, some without an answer, to a student that is loaded and answers; a run that was interrupted ends with the same weights.
@@ -63,6 +65,16 @@ fn served_while_it_runs(tessera: &Tessera, student: &str, (question, answer): (&
     let server = serve(tessera, &["serve", "-c", settings.to_str().unwrap(), "-l", "127.0.0.1:0", "--model", &base]);
     write(&format!("\"{student}\""));
     until(&server, "/v1/models", &format!("\"{student}\""));
+    assert_eq!(answered(&server, student, question), answer);
+    // Made anew under its name, here with another context.
+    let folder = tessera.cache.join("data/tessera/students").join(student);
+    let file = |name: &str| fs::read(folder.join(name)).unwrap();
+    let mut config: Value = serde_json::from_slice(&file("config.json")).unwrap();
+    config["max_position_embeddings"] = 77.into();
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    fs::write(folder.join("part"), file("model.safetensors")).unwrap();
+    fs::rename(folder.join("part"), folder.join("model.safetensors")).unwrap();
+    until(&server, "/v1/models", "\"context_length\":77");
     assert_eq!(answered(&server, student, question), answer);
     write(&format!("\"{student}\", \"nobody\""));
     until(&server, "/metrics", "tessera_config_last_reload_ok 0");
