@@ -17,7 +17,7 @@
 use std::ops::Range;
 
 use crate::aligned::LINE;
-use crate::linear::Shared;
+use crate::parallel::Shared;
 use crate::simd::{Kernel, LANES, Simd, ask, dispatch, transpose};
 use crate::{Aligned, Device};
 

@@ -11,10 +11,9 @@ pub use dropout::{Dropout, dropout};
 
 use crate::Device;
 use crate::activation::{Activation, Gated, Gelu, GeluTanh, Silu};
-use crate::linear::Shared;
 use crate::math::{erf, exp, ln, sigmoid, tanh};
 use crate::norm::{Scaled, inverse_rms};
-use crate::parallel::{rows, zip};
+use crate::parallel::{Shared, rows, zip};
 use crate::simd::{Kernel, LANES, Map, Simd, dispatch, sum_map, zip_map};
 
 /// Columns that a task sums over all rows.

@@ -34,17 +34,16 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod panel;
 mod scalar;
-mod shared;
 mod sink;
 
 pub(crate) use activations::scale;
 pub use activations::{Activations, Form};
-pub(crate) use shared::Shared;
 
 use std::ops::Range;
 
 use crate::low_rank::Waists;
 use crate::matrix::{LANES, SPAN};
+use crate::parallel::Shared;
 use crate::{Beside, Device, Isa, Matrix};
 use activations::TILE;
 pub(crate) use sink::Sink;

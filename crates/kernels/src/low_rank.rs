@@ -26,7 +26,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::buffer::Buffer;
-use crate::linear::{Shared, Sink, scale};
+use crate::linear::{Sink, scale};
+use crate::parallel::Shared;
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::{Activations, Device, Isa};
 

@@ -14,7 +14,7 @@ use std::sync::Mutex;
 
 use crate::block::{Format, MAX_BLOCK, Parts};
 use crate::buffer::Buffer;
-use crate::linear::Shared;
+use crate::parallel::Shared;
 use crate::{BlockType, Device, Error, Form};
 
 /// How much of the source one task reads at a time, at least.

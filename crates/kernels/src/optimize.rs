@@ -5,8 +5,7 @@ mod muon;
 pub use muon::{Muon, MuonRoom};
 
 use crate::Device;
-use crate::linear::Shared;
-use crate::parallel::{rows, zip};
+use crate::parallel::{Shared, rows, zip};
 use crate::simd::{Kernel, LANES, Map, Simd, dispatch, sum_map};
 
 /// Numbers that are summed in one go: sums of sums are taken in f64, in order.

@@ -2,7 +2,6 @@
 #![expect(unsafe_code, reason = "disjoint parts of a slice, written by several threads")]
 
 use std::marker::PhantomData;
-use std::ops::Range;
 
 use crate::Device;
 use crate::simd::{Kernel, Map, Simd, dispatch, zip_map};
@@ -10,33 +9,39 @@ use crate::simd::{Kernel, Map, Simd, dispatch, zip_map};
 /// Numbers that one task should handle at least: a round of the pool costs about a microsecond, as much as passing over these.
 const WORTH_A_TASK: usize = 8192;
 
-/// A slice of which several threads write disjoint parts.
+/// A slice of which the tasks of a job write disjoint parts. That they do is a promise of everybody who asks for a part, and stays inside of this
+/// crate: callers derive parts from the numbers of tasks, each of which runs once.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Parts<'a, T> {
+pub(crate) struct Shared<'a, T> {
     start: *mut T,
     len: usize,
     borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a part is reached only through `part`, whose callers promise that parts in use at the same time are disjoint.
-unsafe impl<T: Send> Send for Parts<'_, T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for Parts<'_, T> {}
+// SAFETY: it gives out `&mut [T]` like a `&mut [T]` that is split, which may be sent if `T` may.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+// SAFETY: as above; that parts are disjoint is what the users of `part` promise.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<'a, T> Parts<'a, T> {
+impl<'a, T> Shared<'a, T> {
     /// Takes the slice until the last copy of the result is gone.
     pub(crate) fn new(slice: &'a mut [T]) -> Self {
         Self { start: slice.as_mut_ptr(), len: slice.len(), borrow: PhantomData }
     }
 
-    /// One part.
-    ///
-    /// # Safety
-    /// No other part in use at the same time may overlap `range`.
-    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &'a mut [T] {
-        assert!(range.start <= range.end && range.end <= self.len, "part {range:?} of {}", self.len);
-        // SAFETY: inside the slice by the assertion, disjoint from others by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    /// A part of the slice. Parts that are in use at the same time must not overlap.
+    #[expect(clippy::mut_from_ref, reason = "that is what it is for")]
+    pub(crate) fn part(&self, start: usize, len: usize) -> &mut [T] {
+        assert!(start <= self.len && len <= self.len - start, "{start} + {len} of {}", self.len);
+        // SAFETY: within the slice, which is borrowed for `'a`; callers keep parts disjoint.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+
+    /// A part that nobody writes any more until the job ends.
+    pub(crate) fn read(&self, start: usize, len: usize) -> &[T] {
+        assert!(start <= self.len && len <= self.len - start, "{start} + {len} of {}", self.len);
+        // SAFETY: within the slice, which is borrowed for `'a`; callers promise that it is not written.
+        unsafe { std::slice::from_raw_parts(self.start.add(start), len) }
     }
 }
 
@@ -49,11 +54,10 @@ pub(crate) fn rows<T: Send>(dev: &Device, data: &mut [T], cols: usize, task: imp
     if n <= per_task || dev.threads() == 1 {
         return task(0, data);
     }
-    let parts = Parts::new(data);
+    let shared = Shared::new(data);
     dev.run(n.div_ceil(per_task), &|i| {
         let (first, last) = (i * per_task, ((i + 1) * per_task).min(n));
-        // SAFETY: tasks have different `i`, hence disjoint rows.
-        task(first, unsafe { parts.part(first * cols..last * cols) });
+        task(first, shared.part(first * cols, (last - first) * cols));
     });
 }
 

@@ -7,7 +7,7 @@ use std::f32::consts::LN_2;
 
 use crate::Device;
 use crate::math::{exp, ln};
-use crate::parallel::Parts;
+use crate::parallel::Shared;
 use crate::simd::{Kernel, LANES, Map, Simd, dispatch, sum_map};
 
 /// Numbers of a chunk at least: what a task is worth.
@@ -87,13 +87,8 @@ fn chunks<T: Copy + Send>(dev: &Device, len: usize, empty: T, part: impl Fn(usiz
         results[..n].iter_mut().enumerate().for_each(|(i, result)| *result = one(i));
         return results;
     }
-    let parts = Parts::new(&mut results);
-    dev.run(n, &|i| {
-        #[expect(unsafe_code, reason = "each task fills its own place")]
-        // SAFETY: tasks have different `i`.
-        let place = unsafe { parts.part(i..i + 1) };
-        place[0] = one(i);
-    });
+    let places = Shared::new(&mut results);
+    dev.run(n, &|i| places.part(i, 1)[0] = one(i));
     results
 }
 

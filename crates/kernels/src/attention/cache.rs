@@ -6,10 +6,10 @@
 //! (`[64 tokens][head_dim]`, rows filled up to whole vectors).
 //!
 //! Numbers are f16, saturated: only finite ones are stored, so weight zero times anything in a page is zero.
-#![expect(unsafe_code, reason = "the buffer as numbers, written by several threads in disjoint pages and heads")]
+#![expect(unsafe_code, reason = "bytes of the buffer, read and written as numbers")]
 
 use crate::buffer::Buffer;
-use crate::parallel::Parts;
+use crate::parallel::Shared;
 use crate::rope::{Rotate, Turn};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::{Device, PAGE_TOKENS, RopeTable, Span};
@@ -132,12 +132,12 @@ pub fn store_kv(dev: &Device, cache: &mut KvCache, layer: usize, spans: &[Span<'
         // Bounds of all places are checked here, before several threads write.
         (0..pages * shape.kv_heads).for_each(|i| _ = places(i));
         let (layers, page_len) = (cache.layers[layer].1, cache.page_len);
-        let parts = Parts::new(cache.numbers_mut());
+        let numbers = Shared::new(cache.numbers_mut());
         let task = |i: usize| {
             let (page, head) = (first + i / shape.kv_heads, i % shape.kv_heads);
             let start = span.pages[page] as usize * page_len + layers + head * shape.head_len();
-            // SAFETY: tasks differ in page or head, so their ranges are disjoint.
-            let to = unsafe { parts.part(start..start + shape.head_len()) };
+            // Tasks differ in page or head.
+            let to = numbers.part(start, shape.head_len());
             let from = span.position.max(page * PAGE_TOKENS);
             let rows = (span.position + span.len).min((page + 1) * PAGE_TOKENS) - from;
             let offset = (span.start + from - span.position) * cols + head * shape.head_dim;

@@ -30,8 +30,8 @@ use std::ops::Range;
 
 use super::AttentionSpec;
 use crate::Device;
-use crate::linear::Shared;
 use crate::math::{exp, tanh};
+use crate::parallel::Shared;
 use crate::simd::{Kernel, LANES, Simd, ask, dispatch, transpose};
 use product::Product;
 

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 
 use super::tile::{self, Rows, Sight, Sink, Stored, Tile, part_len, rows, stored};
 use super::{AttentionSpec, KvCache, PAGE_TOKENS, Span};
-use crate::parallel::Parts;
+use crate::parallel::Shared;
 use crate::{Device, Isa};
 
 /// Rows (queries times heads) of a tile at most: enough to make unpacking a page cheap, few enough to stay in the cache.
@@ -128,24 +128,20 @@ fn share(
     PLAN.with_borrow_mut(|plan| {
         let cost = plan.make(dev, spec, sequences);
         let (items, joins) = (&plan.items, &plan.joins);
-        let (out, parts) = (Parts::new(out), Parts::new(&mut plan.parts));
+        let (out, parts) = (Shared::new(out), Shared::new(&mut plan.parts));
         let len = |tile: &Tile<'_>| tile.rows() * part_len(spec);
         let one = |i: usize| {
             let tile = items[i].tile(spec, q);
-            #[expect(unsafe_code, reason = "each item has a place of its own")]
-            let sink = items[i].part.map_or(Sink::Out(out), |start| {
-                // SAFETY: `Plan::make` gave each item another range.
-                Sink::Part(unsafe { parts.part(start..start + len(&tile)) })
-            });
+            // `Plan::make` gave each item a place of its own.
+            let sink = items[i].part.map_or(Sink::Out(out), |start| Sink::Part(parts.part(start, len(&tile))));
             run(items[i].span, tile, sink);
         };
         spread(dev, items.len(), cost, one);
         let join = |i: usize| {
             let (item, tile) = (&joins[i], joins[i].tile(spec, q));
             let start = item.part.unwrap_or(0);
-            #[expect(unsafe_code, reason = "the states of one tile, all written by now")]
-            // SAFETY: joins have different tiles, and no item runs any more.
-            let parts = unsafe { parts.part(start..start + (item.splits.1 - item.splits.0) * len(&tile)) };
+            // The states of one tile, all of which are written by now.
+            let parts = parts.read(start, (item.splits.1 - item.splits.0) * len(&tile));
             tile::join(dev.isa(), tile, parts, out);
         };
         spread(dev, joins.len(), plan_len(joins, spec) / PAGE_TOKENS, join);

@@ -8,7 +8,7 @@ use super::cache::KvCache;
 use super::{AttentionSpec, PAGE_TOKENS, SPLIT};
 use crate::Isa;
 use crate::math::exp2_negative;
-use crate::parallel::Parts;
+use crate::parallel::Shared;
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 
 /// Rows up to which pages are read as they are stored; more rows share one unpacked copy.
@@ -101,7 +101,7 @@ impl Tile<'_> {
 #[derive(Debug)]
 pub(super) enum Sink<'a> {
     /// Finished rows, into the batch.
-    Out(Parts<'a, f32>),
+    Out(Shared<'a, f32>),
     /// The state of one split: [`part_len`] numbers a row.
     Part(&'a mut [f32]),
 }
@@ -404,13 +404,13 @@ fn power<S: Simd>(s: S, x: f32) -> S::F {
 
 /// Divides by the sums of weights and writes the rows into the batch.
 #[inline(always)]
-pub(super) fn finish<S: Simd>(s: S, tile: &Tile<'_>, total: &[f32], out: &Parts<'_, f32>) {
+pub(super) fn finish<S: Simd>(s: S, tile: &Tile<'_>, total: &[f32], out: &Shared<'_, f32>) {
     let (n, len) = (tile.spec.head_dim, part_len(tile.spec));
     let mut rows = total.chunks_exact(len);
     for i in 0..tile.len {
-        #[expect(unsafe_code, reason = "each tile writes its own rows and heads")]
-        // SAFETY: tiles differ in rows or heads.
-        let heads = unsafe { out.part(tile.heads(i)) };
+        // Tiles differ in rows or heads.
+        let heads = tile.heads(i);
+        let heads = out.part(heads.start, heads.len());
         for (head, row) in heads.chunks_exact_mut(n).zip(&mut rows) {
             let inverse = s.splat(1.0 / row[len - 1]);
             for (to, x) in head.chunks_mut(LANES).zip(row.as_chunks().0) {
@@ -421,7 +421,7 @@ pub(super) fn finish<S: Simd>(s: S, tile: &Tile<'_>, total: &[f32], out: &Parts<
 }
 
 /// Joins the states of all splits of a tile, in ascending order, and writes the rows into the batch.
-pub(super) fn join(isa: Isa, tile: Tile<'_>, parts: &[f32], out: Parts<'_, f32>) {
+pub(super) fn join(isa: Isa, tile: Tile<'_>, parts: &[f32], out: Shared<'_, f32>) {
     SCRATCH.with_borrow_mut(|scratch| dispatch(isa, Join { tile, parts, out, scratch }));
 }
 
@@ -429,7 +429,7 @@ struct Join<'a> {
     tile: Tile<'a>,
     /// A state per split.
     parts: &'a [f32],
-    out: Parts<'a, f32>,
+    out: Shared<'a, f32>,
     scratch: &'a mut Scratch,
 }
 

@@ -14,9 +14,8 @@
 
 use super::{ExpFrom, cap, capped_slope};
 use crate::Device;
-use crate::linear::Shared;
 use crate::math::exp;
-use crate::parallel::rows;
+use crate::parallel::{Shared, rows};
 use crate::simd::{Kernel, LANES, Simd, dispatch, sum_map};
 
 /// Tokens that a teacher may name in a row.

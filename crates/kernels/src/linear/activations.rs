@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::Shared;
 use super::scalar::Block;
 use crate::matrix::SPAN;
+use crate::parallel::Shared;
 use crate::{Device, Isa};
 
 /// Rows of a tile.

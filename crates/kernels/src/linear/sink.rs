@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use super::{Linear, Shared};
+use super::Linear;
 use crate::Activations;
 use crate::matrix::LANES;
+use crate::parallel::Shared;
 
 /// Takes finished sums, 16 rows of weights at a time.
 #[derive(Debug)]
