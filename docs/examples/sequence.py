@@ -20,6 +20,7 @@ import sys
 import curve
 
 PRONOUNS = ("she", "he", "her", "him", "his")
+ROWS = 300
 TWEETS = ("hate", "offensive", "neither")
 
 
@@ -99,7 +100,7 @@ class Sequence(curve.Kept):
 
 def counts(text):
     """`300,policy=1000`: how many of each domain, under the empty name, and of some."""
-    return {"".join(name): int(count) for *name, count in (word.split("=") for word in text.split(","))}
+    return {"": ROWS} | {"".join(name): int(count) for *name, count in (word.split("=") for word in text.split(","))}
 
 
 def main():
@@ -107,7 +108,7 @@ def main():
     options.add_argument("--domains", type=pathlib.Path, required=True, help="the folder of `cargo xtask data`")
     options.add_argument("--tweets", type=pathlib.Path, required=True, help="labeled_data.csv of Davidson et al.")
     options.add_argument("--winobias", type=pathlib.Path, required=True, help="the folder of WinoBias' sentences")
-    options.add_argument("--rows", type=counts, default={"": 300}, metavar="N,NAME=N..", help="learned of each domain, and of some [default: 300]")
+    options.add_argument("--rows", type=counts, default={"": ROWS}, metavar="N,NAME=N..", help=f"learned of each domain, and of some [default: {ROWS}]")
     options.add_argument("--tested", type=int, default=150, help="asked of each domain")
     options.add_argument("--model", default="smollm2")
     options.add_argument("--tessera", default="tessera", help="the program")
