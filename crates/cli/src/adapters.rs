@@ -15,8 +15,8 @@ use engine::Engine;
 
 use crate::{compose, model};
 
-/// How often folders are looked at.
-pub(crate) const EVERY: Duration = Duration::from_secs(2);
+/// How often the folder is looked at.
+const EVERY: Duration = Duration::from_secs(2);
 
 /// Where adapters lie unless another folder is named.
 pub(crate) fn usual_place() -> anyhow::Result<PathBuf> {
@@ -32,7 +32,7 @@ pub(crate) struct Folder {
 }
 
 /// What tells one state of a file from another without reading it.
-pub(crate) type Stamp = (SystemTime, u64);
+type Stamp = (SystemTime, u64);
 
 impl Folder {
     /// Nothing is read yet.
@@ -90,8 +90,8 @@ fn name(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The adapters of a folder, or a student's weights. Other files are none of ours.
-pub(crate) fn files(place: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
+/// The adapters of a folder. Other files are none of ours.
+fn files(place: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
     let ours = |path: &Path| path.extension().is_some_and(|e| e == "safetensors") && is_name(&name(path));
     let stamp = |entry: &fs::DirEntry| {
         let meta = fs::metadata(entry.path()).ok().filter(fs::Metadata::is_file)?;

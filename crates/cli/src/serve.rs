@@ -17,7 +17,7 @@ use crate::{
     decide::LibraryArgs,
     elsewhere::WorkerArgs,
     model::{self, EngineArgs},
-    screen, size, students,
+    screen, size,
 };
 
 /// Options of `serve`.
@@ -169,9 +169,9 @@ pub(crate) fn offered(gateway: &Gateway) -> String {
 }
 
 /// Serves until Ctrl-C or SIGTERM; then running answers finish, unless a second signal says that it should end at once. A
-/// settings file, the folder of adapters and students are watched meanwhile, and the ledger closed in the end.
+/// settings file and the folder of adapters are watched meanwhile, and the ledger closed in the end.
 pub(crate) async fn until_signal(listener: Listener, gateway: Gateway, watch: Option<Watch>, adapters: Folder) {
-    let (ledger, students) = (gateway.ledger.clone(), students::watch(gateway.settings.clone()));
+    let ledger = gateway.ledger.clone();
     let (stop, stopped) = oneshot::channel::<()>();
     let signals = async {
         signal().await;
@@ -195,7 +195,6 @@ pub(crate) async fn until_signal(listener: Listener, gateway: Gateway, watch: Op
         () = signals => {}
         () = watching => {}
         () = adapters.watch() => {}
-        () = students => {}
     }
     if let Some(ledger) = ledger {
         ledger.close().await;

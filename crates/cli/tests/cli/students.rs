@@ -56,32 +56,40 @@ fn a_student_is_made_and_asked() {
     assert!(wrong.code == Some(1) && wrong.err.contains("the teacher has 3"), "{}", wrong.err);
 }
 
-/// A student comes and goes with the settings of a server that runs.
+/// A student comes, is renewed, and goes with the settings of a server that runs.
 fn served_while_it_runs(tessera: &Tessera, student: &str, (question, answer): (&str, &str)) {
     let settings = tessera.cache.join("students.toml");
-    let write = |students: &str| fs::write(&settings, format!("[models]\nstudents = [{students}]\n")).unwrap();
-    write("");
+    let write = |students: &str, limit: u32| {
+        let text = format!("[models]\nstudents = [{students}]\n[limits]\nrequests_per_minute = {limit}\n");
+        fs::write(&settings, text).unwrap();
+    };
+    write("", 1000);
     let base = model(SMOLLM2);
     let server = serve(tessera, &["serve", "-c", settings.to_str().unwrap(), "-l", "127.0.0.1:0", "--model", &base]);
-    write(&format!("\"{student}\""));
-    until(&server, "/v1/models", &format!("\"{student}\""));
+    let named = format!("\"{student}\"");
+    write(&named, 1000);
+    until(&server, "/v1/models", &named);
     assert_eq!(answered(&server, student, question), answer);
-    // Made anew under its name, here with another context.
+    // Made anew under its name, here with another context: the next change of the settings finds it.
     let folder = tessera.cache.join("data/tessera/students").join(student);
-    let file = |name: &str| fs::read(folder.join(name)).unwrap();
-    let mut config: Value = serde_json::from_slice(&file("config.json")).unwrap();
-    config["max_position_embeddings"] = 77.into();
-    fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    fs::write(folder.join("part"), file("model.safetensors")).unwrap();
-    fs::rename(folder.join("part"), folder.join("model.safetensors")).unwrap();
+    let config = fs::read_to_string(folder.join("config.json")).unwrap();
+    let mut shorter: Value = serde_json::from_str(&config).unwrap();
+    shorter["max_position_embeddings"] = 77.into();
+    fs::write(folder.join("config.json"), shorter.to_string()).unwrap();
+    write(&named, 1001);
     until(&server, "/v1/models", "\"context_length\":77");
     assert_eq!(answered(&server, student, question), answer);
-    write(&format!("\"{student}\", \"nobody\""));
+    // Broken, it stays as it was and is in nobody's way; a name that was never there is.
+    fs::write(folder.join("config.json"), "{").unwrap();
+    write(&named, 1002);
+    until(&server, "/metrics", "tessera_config_reloads_total{result=\"applied\"} 3");
+    assert_eq!(answered(&server, student, question), answer);
+    write(&format!("{named}, \"nobody\""), 1002);
     until(&server, "/metrics", "tessera_config_last_reload_ok 0");
     assert_eq!(answered(&server, student, question), answer, "what was good stays");
-    write("");
+    write("", 1002);
     until(&server, "/metrics", "tessera_config_last_reload_ok 1");
-    assert!(!get(&server, "/v1/models").contains(&format!("\"{student}\"")));
+    assert!(!get(&server, "/v1/models").contains(&named));
 }
 
 /// A student with an exit, made and served: tokens leave early, the answers are right, and what is skipped is counted.

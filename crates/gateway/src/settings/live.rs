@@ -99,25 +99,13 @@ impl Live {
         }
         fixed(&now.settings, &next.settings).map_err(Refused::Cannot)?;
         let parts = self.parts.lock();
-        adopt(&parts, &next.settings).map_err(Refused::Cannot)?;
+        let commits: Result<Vec<Commit>, String> = parts.iter().map(|prepare| prepare(&next.settings)).collect();
+        commits.map_err(Refused::Cannot)?.into_iter().for_each(|commit| commit());
         gauge!("tessera_config_info", "hash" => now.digest.clone()).set(0.0);
         gauge!("tessera_config_info", "hash" => next.digest.clone()).set(1.0);
         self.in_force.store(Arc::new(next));
         Ok(true)
     }
-
-    /// Has every part prepare the settings in force once more: a file that they name is another now. An error says why all stays.
-    pub fn again(&self) -> Result<(), String> {
-        let parts = self.parts.lock();
-        adopt(&parts, &self.get().settings)
-    }
-}
-
-/// All parts or none.
-fn adopt(parts: &[Prepare], settings: &Settings) -> Result<(), String> {
-    let commits: Result<Vec<Commit>, String> = parts.iter().map(|prepare| prepare(settings)).collect();
-    commits?.into_iter().for_each(|commit| commit());
-    Ok(())
 }
 
 /// Sections that are read once, when the server starts.
@@ -267,8 +255,6 @@ mod tests {
         assert!(!live.change(parse("[limits]\nrequests_per_minute = 14")).unwrap());
         assert_eq!(changed.load(Ordering::SeqCst), 1);
         assert_ne!(live.get().digest, before);
-        live.again().unwrap();
-        assert_eq!(changed.load(Ordering::SeqCst), 2);
     }
 
     #[test]
