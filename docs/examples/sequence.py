@@ -60,6 +60,8 @@ def credit(n, *options):
 
 
 class Sequence(curve.Kept):
+    NAMES = ("medical", "credit", "pronouns", "tweets", "policy")
+
     def domains(self):
         """Their names, what is learned and what is asked."""
         yield "medical", *self.apart("medical", curve.read(self.options.domains / "medical.jsonl"), "category")
@@ -100,7 +102,10 @@ class Sequence(curve.Kept):
 
 def counts(text):
     """`300,policy=1000`: how many of each domain, under the empty name, and of some."""
-    return {"": ROWS} | {"".join(name): int(count) for *name, count in (word.split("=") for word in text.split(","))}
+    said = {"".join(name): int(count) for *name, count in (word.split("=") for word in text.split(","))}
+    if unknown := said.keys() - {"", *Sequence.NAMES}:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: the domains are {', '.join(Sequence.NAMES)}")
+    return {"": ROWS} | said
 
 
 def main():
