@@ -245,8 +245,7 @@ async fn open(source: &SourceArgs, args: &EngineArgs) -> anyhow::Result<(Arc<dyn
         let (service, name) = source.open(args).await?;
         return Ok((service, name, IDS));
     }
-    let name = source.model.clone().unwrap_or_else(|| model::default_name(Kind::Chat));
-    let engine = model::load(&name, args).await?;
+    let engine = source.load(args).await?;
     let ids = ordinary(engine.tokenizer().len());
     Ok((engine, String::new(), ids))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
+use engine::Engine;
 use futures_util::StreamExt;
 use hub::Kind;
 use protocol::{Chat, Event, Generate, Message, Prompt, Usage};
@@ -51,8 +52,13 @@ impl SourceArgs {
         if let Some(url) = &self.url {
             return Ok((Arc::new(elsewhere::server(url).await?), self.model.clone().unwrap_or_default()));
         }
+        Ok((self.load(engine).await?, String::new()))
+    }
+
+    /// The model, loaded into this process.
+    pub(crate) async fn load(&self, engine: &EngineArgs) -> anyhow::Result<Arc<Engine>> {
         let name = self.model.clone().unwrap_or_else(|| model::default_name(Kind::Chat));
-        Ok((model::load(&name, engine).await?, String::new()))
+        model::load(&name, engine).await
     }
 }
 
