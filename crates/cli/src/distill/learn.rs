@@ -238,28 +238,35 @@ impl Job {
         let last = load(dev, &self.begin(self.args.rounds))?;
         if !self.args.exits.is_empty() {
             // How sure is enough is a question to the weights that are served, as they are rounded.
-            save(&last, self.args.bits, &[], &lessons.files, &self.student)?;
-            let mut served = load(dev, &self.student)?;
+            let trial = self.folder.join("trial");
+            save(&last, self.args.bits, &[], &lessons.files, &trial)?;
+            let mut served = load(dev, &trial)?;
             report.exits = served.calibrate(dev, &lessons.held_out, &self.args.exits, self.args.rows);
             drop(served);
-            self.try_exits(&last, lessons, &mut report)?;
+            self.try_exits(&last, lessons, (&trial, &mut report))?;
+            forget(&trial)?;
         }
         report.parameters = save(&last, self.args.bits, &report.exits, &lessons.files, &self.student)?;
         (0..=self.args.rounds).try_for_each(|round| forget(&self.begin(round)))?;
         Ok(Some((report, loss)))
     }
 
-    /// Lets the student answer with its exits and without, and raises their thresholds until that is the same nearly everywhere.
-    fn try_exits(&self, student: &Network, lessons: &Lessons, report: &mut Report) -> anyhow::Result<()> {
+    /// Lets the student answer with its exits and without, in a folder that nobody serves, and raises their thresholds until that is the same nearly everywhere.
+    fn try_exits(
+        &self,
+        student: &Network,
+        lessons: &Lessons,
+        (trial, report): (&Path, &mut Report),
+    ) -> anyhow::Result<()> {
         let asked = early::Asked::new(&self.args, &lessons.held_out, &lessons.words, student.spec().context);
-        let answers = || Handle::current().block_on(asked.answers(&self.args, &self.student));
+        let answers = || Handle::current().block_on(asked.answers(&self.args, trial));
         let somebody = |exits: &[Calibrated]| exits.iter().any(|exit| exit.threshold.is_some());
         if !somebody(&report.exits) {
             return Ok(());
         }
         let without = answers()?;
         while somebody(&report.exits) {
-            save(student, self.args.bits, &report.exits, &lessons.files, &self.student)?;
+            save(student, self.args.bits, &report.exits, &lessons.files, trial)?;
             let mut written = Written::default();
             without.iter().zip(answers()?).for_each(|(without, with)| written.add(without, &with));
             report.written = Some(written);

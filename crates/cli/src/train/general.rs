@@ -2,6 +2,7 @@
 //! any domain, so that nothing need be fetched.
 //!
 //! A model's own text is the best there is to hold it to: the divergence on it is the divergence itself, and not that on somebody's choice of texts.
+//! To measure by it is not enough: whatever changes makes it less likely, while text of people may become more so. What was forgotten is the mean of both.
 
 use std::{path::Path, sync::Arc};
 
@@ -61,6 +62,8 @@ const PROMPTS: [&str; 40] = [
 const ANSWERS: u64 = 2;
 /// Longest answer, in tokens.
 const LONGEST: usize = 96;
+/// What people wrote, each on its line.
+const PASSAGES: &str = include_str!("../../data/passages/passages.jsonl");
 /// One text in so many is measured by and not replayed.
 const MEASURED: usize = 4;
 
@@ -100,6 +103,14 @@ pub(super) async fn own_words(model: &Arc<Engine>, seed: u64, folder: &Path) -> 
         Document { line: at + 1, form }
     });
     Ok(Source { documents: documents.collect(), file })
+}
+
+/// Text of people to measure by, beside a model's own words.
+pub(super) fn passages(encoder: &Encoder<'_>, longest: usize) -> anyhow::Result<Vec<Sample>> {
+    let document = |(line, text)| anyhow::Ok(Document { line, form: data::parse(text).map_err(anyhow::Error::msg)? });
+    let documents = (1..).zip(PASSAGES.lines()).map(document).collect::<anyhow::Result<_>>()?;
+    let (samples, _) = documents::samples(Source { documents, file: "passages".into() }, encoder, longest);
+    Ok(samples.into_iter().map(|(sample, _)| sample).collect())
 }
 
 /// What is asked of this model in general.

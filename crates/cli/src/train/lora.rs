@@ -97,8 +97,8 @@ pub(super) struct Neighbour {
     retold: BTreeMap<usize, Form>,
     located: Located,
     rewritten: usize,
-    /// Texts to measure by what was forgotten; none where it may forget.
-    measured: Option<Vec<Sample>>,
+    /// Kinds of text to measure by what was forgotten; none where it may forget.
+    measured: Vec<Vec<Sample>>,
     curve: Option<Curve>,
     found: Option<FoundDomain>,
 }
@@ -192,16 +192,21 @@ impl Pupil for Neighbour {
         self.rewritten = documents.rewrite(&self.retold, encoder, longest);
         let Some(general) = self.general.take() else { return Ok(Vec::new()) };
         let General { replayed, measured } = General::new(general, encoder, longest)?;
-        self.measured = Some(measured);
+        self.measured.push(measured);
+        if self.args.replay.is_none() {
+            let passages = general::passages(encoder, longest)?;
+            self.measured.extend((!passages.is_empty()).then_some(passages));
+        }
         Ok(replayed)
     }
 
     fn settle(&mut self, dev: &Device, trainer: &mut Trainer, documents: &Documents) -> anyhow::Result<Option<f64>> {
         self.found = self.located.domain(documents);
-        let Some(measured) = &self.measured else { return Ok(None) };
-        let LoraArgs { budget, .. } = &self.args;
-        let curve =
-            Curve::measure(dev, trainer, self.args.alpha(), f64::from(*budget), (&documents.held_out, measured))?;
+        if self.measured.is_empty() {
+            return Ok(None);
+        }
+        let (alpha, budget) = (self.args.alpha(), f64::from(self.args.budget));
+        let curve = Curve::measure(dev, trainer, (alpha, budget), (&documents.held_out, &self.measured))?;
         Ok(Some(self.curve.insert(curve).chosen.domain_loss))
     }
 

@@ -23,7 +23,7 @@ pub(super) struct Point {
     pub(super) alpha: f32,
     /// On held-out documents, in nats a token.
     pub(super) domain_loss: f64,
-    /// On general text that was not replayed.
+    /// The mean over the kinds of general text that were not replayed.
     pub(super) general_loss: f64,
     /// By how much the perplexity of general text rises over the base's.
     pub(super) forgetting: f64,
@@ -50,15 +50,16 @@ impl Curve {
     pub(super) fn measure(
         dev: &Device,
         trainer: &mut Trainer,
-        alpha: f32,
-        budget: f64,
-        (domain, general): (&[Sample], &[Sample]),
+        (alpha, budget): (f32, f64),
+        (domain, general): (&[Sample], &[Vec<Sample>]),
     ) -> anyhow::Result<Self> {
         let mut points: Vec<Point> = Vec::new();
         let mut shares = SHARES.map(|share| share * alpha).into_iter();
         while let Some(alpha) = shares.next().or_else(|| between(&points, budget)) {
             trainer.network().set_alpha(alpha);
-            let (domain_loss, general_loss) = (trainer.evaluate(dev, domain)?, trainer.evaluate(dev, general)?);
+            let domain_loss = trainer.evaluate(dev, domain)?;
+            let kinds: Vec<f64> = general.iter().map(|kind| trainer.evaluate(dev, kind)).collect::<Result<_, _>>()?;
+            let general_loss = kinds.iter().sum::<f64>() / kinds.len() as f64;
             let base = points.first().map_or(general_loss, |base| base.general_loss);
             let (forgetting, drift) = ((general_loss - base).exp() - 1.0, trainer.drift(dev));
             points.push(Point { alpha, domain_loss, general_loss, forgetting, drift });
