@@ -24,7 +24,7 @@ use super::{
     domain::{Located, Routing},
     general::{self, General},
     rewrite,
-    strength::Curve,
+    strength::{Curve, Limits},
 };
 use crate::{
     adapters,
@@ -51,6 +51,9 @@ pub(crate) struct LoraArgs {
     /// How far the model may drift from what it was, in nats a token of general text, when it is served; 0 lets it forget, and serves alpha as it is
     #[arg(long, value_name = "NATS", default_value_t = 0.03)]
     budget: f32,
+    /// By what share the perplexity of general text may rise when it is served: what answers in its domain only may forget more elsewhere
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
+    forgetting: f64,
     /// General text that it shall go on to say as before, in the form of --data [default: what the model says to some general prompts]
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
@@ -70,6 +73,7 @@ impl LoraArgs {
         ensure!(self.course.name != engine::AUTO, "--name: `{}` lets prompts choose among adapters", engine::AUTO);
         ensure!((1..=kernels::MOST_RANKS).contains(&self.rank), "--rank must be 1 to {}", kernels::MOST_RANKS);
         ensure!(self.budget.is_finite() && self.budget >= 0.0, "--budget must not be below 0");
+        ensure!(self.forgetting.is_finite() && self.forgetting >= 0.0, "--forgetting must not be below 0");
         let unused = self.replay.is_some() && self.budget == 0.0;
         ensure!(!unused, "--replay is for a --budget above 0: with 0 nothing holds the model to what it was");
         Ok(())
@@ -205,8 +209,9 @@ impl Pupil for Neighbour {
         if self.measured.is_empty() {
             return Ok(None);
         }
-        let (alpha, budget) = (self.args.alpha(), f64::from(self.args.budget));
-        let curve = Curve::measure(dev, trainer, (alpha, budget), (&documents.held_out, &self.measured))?;
+        let LoraArgs { budget, forgetting, .. } = &self.args;
+        let limits = Limits { budget: f64::from(*budget), forgetting: *forgetting };
+        let curve = Curve::measure(dev, trainer, (self.args.alpha(), limits), (&documents.held_out, &self.measured))?;
         Ok(Some(self.curve.insert(curve).chosen.domain_loss))
     }
 

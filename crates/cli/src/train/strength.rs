@@ -1,5 +1,5 @@
 //! How strongly an adapter is added, decided once it has learned: between the base and what was learned lies a curve of what it gains in its domain
-//! and what it loses elsewhere (WiSE-FT, Wortsman et al. 2022), and the best point of it that keeps to the budget and forgets next to nothing is taken.
+//! and what it loses elsewhere (WiSE-FT, Wortsman et al. 2022), and the best point of it that keeps to the budget and forgets little enough is taken.
 //! A short run may end beyond its budget, for the divergence takes some steps to weigh enough; what is served does not.
 
 use std::fmt;
@@ -14,8 +14,15 @@ use crate::screen;
 const SHARES: [f32; 6] = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25];
 /// How often the gap between the best strength and a stronger one, better but beyond the limits, is halved: the limit may lie anywhere in a quarter.
 const HALVINGS: usize = 2;
-/// By how much the perplexity of general text may rise.
-const FORGETTING: f64 = 0.01;
+
+/// What keeps an adapter weak.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// How far it may drift on the text that it was held to, in nats a token.
+    pub(super) budget: f64,
+    /// By what share the perplexity of general text may rise.
+    pub(super) forgetting: f64,
+}
 
 /// One strength, and what comes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -32,9 +39,9 @@ pub(super) struct Point {
 }
 
 impl Point {
-    /// It keeps to the budget and forgets little.
-    fn near(&self, budget: f64) -> bool {
-        self.forgetting <= FORGETTING && self.drift <= budget
+    /// It keeps to the limits.
+    fn near(&self, limits: Limits) -> bool {
+        self.forgetting <= limits.forgetting && self.drift <= limits.budget
     }
 }
 
@@ -50,12 +57,12 @@ impl Curve {
     pub(super) fn measure(
         dev: &Device,
         trainer: &mut Trainer,
-        (alpha, budget): (f32, f64),
+        (alpha, limits): (f32, Limits),
         (domain, general): (&[Sample], &[Vec<Sample>]),
     ) -> anyhow::Result<Self> {
         let mut points: Vec<Point> = Vec::new();
         let mut shares = SHARES.map(|share| share * alpha).into_iter();
-        while let Some(alpha) = shares.next().or_else(|| between(&points, budget)) {
+        while let Some(alpha) = shares.next().or_else(|| between(&points, limits)) {
             trainer.network().set_alpha(alpha);
             let domain_loss = trainer.evaluate(dev, domain)?;
             let kinds: Vec<f64> = general.iter().map(|kind| trainer.evaluate(dev, kind)).collect::<Result<_, _>>()?;
@@ -65,22 +72,22 @@ impl Curve {
             points.push(Point { alpha, domain_loss, general_loss, forgetting, drift });
         }
         points.sort_by(|a, b| a.alpha.total_cmp(&b.alpha));
-        let chosen = choose(&points[1..], budget).unwrap_or(points[0]);
+        let chosen = choose(&points[1..], limits).unwrap_or(points[0]);
         trainer.network().set_alpha(chosen.alpha);
         Ok(Self { points, chosen })
     }
 }
 
-/// The point that is best in its domain of those that keep to the budget and forget little; where none does, the one that drifts least.
-fn choose(points: &[Point], budget: f64) -> Option<Point> {
-    let near = points.iter().filter(|point| point.near(budget));
+/// The point that is best in its domain of those that keep to the limits; where none does, the one that drifts least.
+fn choose(points: &[Point], limits: Limits) -> Option<Point> {
+    let near = points.iter().filter(|point| point.near(limits));
     let best = near.min_by(|a, b| a.domain_loss.total_cmp(&b.domain_loss));
     best.or_else(|| points.iter().min_by(|a, b| a.drift.total_cmp(&b.drift))).copied()
 }
 
 /// A strength behind the best that is not beyond the limits, before the next that would be better but is.
-fn between(points: &[Point], budget: f64) -> Option<f32> {
-    let chosen = choose(points.get(1..)?, budget).filter(|point| point.near(budget))?;
+fn between(points: &[Point], limits: Limits) -> Option<f32> {
+    let chosen = choose(points.get(1..)?, limits).filter(|point| point.near(limits))?;
     let stronger = points.iter().filter(|point| point.alpha > chosen.alpha);
     let next =
         stronger.min_by(|a, b| a.alpha.total_cmp(&b.alpha)).filter(|next| next.domain_loss < chosen.domain_loss)?;
@@ -109,6 +116,8 @@ impl fmt::Display for Curve {
 mod tests {
     use super::*;
 
+    const LIMITS: Limits = Limits { budget: 0.02, forgetting: 0.01 };
+
     #[test]
     fn the_best_that_forgets_little_is_chosen() {
         let check = |points: &[(f64, f64, f64)], want: Option<usize>| {
@@ -120,7 +129,7 @@ mod tests {
                 drift: *drift,
             };
             let points: Vec<Point> = points.iter().enumerate().map(point).collect();
-            assert_eq!(choose(&points, 0.02).map(|point| point.alpha as usize), want, "{points:?}");
+            assert_eq!(choose(&points, LIMITS).map(|point| point.alpha as usize), want, "{points:?}");
         };
         check(&[(1.0, 0.001, 0.0), (0.5, 0.01, 0.0), (0.1, 0.011, 0.0)], Some(1));
         check(&[(1.0, -0.01, 0.0), (0.5, 0.0, 0.02), (0.4, 0.0, 0.03)], Some(1));
@@ -135,13 +144,13 @@ mod tests {
             alpha,
             domain_loss: (-f64::from(alpha)).exp(),
             general_loss: 0.0,
-            forgetting: FORGETTING * f64::from(alpha / limit).powi(2),
+            forgetting: LIMITS.forgetting * f64::from(alpha / limit).powi(2),
             drift: 0.0,
         };
         let check = |limit: f32, want: &[f32]| {
             let mut points: Vec<Point> = SHARES.iter().map(|share| point(16.0 * share, limit)).collect();
             let found: Vec<f32> = std::iter::from_fn(|| {
-                let alpha = between(&points, 0.02)?;
+                let alpha = between(&points, LIMITS)?;
                 points.push(point(alpha, limit));
                 Some(alpha)
             })
