@@ -251,7 +251,8 @@ impl Job {
         Ok(Some((report, loss)))
     }
 
-    /// Lets the student answer with its exits and without, in a folder that nobody serves, and raises their thresholds until that is the same nearly everywhere.
+    /// Lets the student answer with its exits and without, in a folder that nobody serves, and raises their thresholds until that is the same nearly
+    /// everywhere.
     fn try_exits(
         &self,
         student: &Network,

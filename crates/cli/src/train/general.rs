@@ -109,7 +109,8 @@ pub(super) async fn own_words(model: &Arc<Engine>, seed: u64, folder: &Path) -> 
 pub(super) fn passages(encoder: &Encoder<'_>, longest: usize) -> anyhow::Result<Vec<Sample>> {
     let document = |(line, text)| anyhow::Ok(Document { line, form: data::parse(text).map_err(anyhow::Error::msg)? });
     let documents = (1..).zip(PASSAGES.lines()).map(document).collect::<anyhow::Result<_>>()?;
-    let (samples, _) = documents::samples(Source { documents, file: "passages".into() }, encoder, longest);
+    let (samples, _) =
+        documents::samples(Source { documents, file: "the program's passages".into() }, encoder, longest);
     Ok(samples.into_iter().map(|(sample, _)| sample).collect())
 }
 
